@@ -1,0 +1,6 @@
+"""python -m imgclf"""
+
+from imgclf.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Every setting of every command: its default, its validation, its JSON. A default lives here and nowhere else."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+from imgclf.errors import UsageError
+
+METHODS = ("auto", "probe", "finetune", "scratch")
+RESIZES = ("squash", "crop", "pad")
+AUGMENTS = ("auto", "none", "light", "standard", "heavy")
+EXPORT_FORMATS = ("litert", "savedmodel")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SIZE_RANGE = (16, 1024)
+
+
+def _check(condition: bool, option: str, expected: str, found: object) -> None:
+    if not condition:
+        raise UsageError(f"--{option.replace('_', '-')}: expected {expected}, found {found!r}.")
+
+
+def _choice(value: str, option: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, option, "one of " + ", ".join(choices), value)
+
+
+def names(value: str | None) -> tuple[str, ...]:
+    """The items of a comma-separated option, without spaces around them; empty for None and "none"."""
+    if value is None or value.strip() == "none":
+        return ()
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all settings share: a check on creation, and a way to and from JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The settings of a `config.json`.
+
+        Raises:
+            UsageError: if there is a setting that this version does not know, or an impossible value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UsageError(f"unknown setting {unknown[0]!r}; the known ones are {', '.join(sorted(known))}.")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How to train. None means: what suits the backbone and the method; the run's `config.json` holds the answer."""
+
+    backbone: str = "auto"
+    weights: str = "auto"
+    method: str = "auto"
+    image_size: int | None = None
+    image_sizes: str | None = None
+    resize: str = "squash"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    warmup_epochs: float = 1.0
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    dropout: float = 0.2
+    ema: float | None = None
+    augment: str = "auto"
+    precision: str = "float32"
+    seed: int = 0
+    offline: bool = False
+    val_as: str = "test"
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.15
+    classes: str | None = None
+    limit: int | None = None
+    export: str = "litert,savedmodel"
+
+    def __post_init__(self) -> None:
+        low, high = SIZE_RANGE
+        _choice(self.method, "method", METHODS)
+        _choice(self.resize, "resize", RESIZES)
+        _choice(self.augment, "augment", AUGMENTS)
+        _choice(self.precision, "precision", PRECISIONS)
+        _choice(self.val_as, "val_as", ("test", "validation"))
+        if self.image_size is not None:
+            _check(low <= self.image_size <= high, "image_size", f"{low} to {high} pixels", self.image_size)
+        for size in self.size_steps:
+            _check(low <= size <= high, "image_sizes", f"{low} to {high} pixels", size)
+        for option in ("epochs", "batch_size", "limit"):
+            value = getattr(self, option)
+            _check(value is None or value >= 1, option, "a whole number of at least 1", value)
+        _check(self.lr is None or 0 <= self.lr < 100, "lr", "a number from 0 to 100", self.lr)
+        _check(self.warmup_epochs >= 0, "warmup_epochs", "at least 0", self.warmup_epochs)
+        for option in ("weight_decay", "label_smoothing", "dropout", "ema"):
+            value = getattr(self, option)
+            _check(value is None or 0 <= value < 1, option, "a number from 0 to below 1", value)
+        for option in ("validation_fraction", "test_fraction"):
+            _check(0 <= getattr(self, option) < 1, option, "a number from 0 to below 1", getattr(self, option))
+        total = self.validation_fraction + self.test_fraction
+        _check(total < 1, "test_fraction", "validation and test together under 1", total)
+        _check(self.seed >= 0, "seed", "a whole number of at least 0", self.seed)
+        for name in self.export_formats:
+            _choice(name, "export", (*EXPORT_FORMATS, "none"))
+
+    @property
+    def export_formats(self) -> tuple[str, ...]:
+        return names(self.export)
+
+    @property
+    def class_filter(self) -> tuple[str, ...]:
+        return names(self.classes)
+
+    @property
+    def size_steps(self) -> tuple[int, ...]:
+        """Progressive image sizes, one after the other through the epochs; empty when one size serves throughout."""
+        try:
+            return tuple(int(item) for item in names(self.image_sizes))
+        except ValueError:
+            raise UsageError(
+                f"--image-sizes: expected numbers such as 48,64, found {self.image_sizes!r}."
+            ) from None
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """How to score."""
+
+    top_k: int = 5
+    batch_size: int = 32
+    missing_classes: str = "error"
+    unknown_classes: str = "error"
+
+    def __post_init__(self) -> None:
+        _check(self.top_k >= 1, "top_k", "a whole number of at least 1", self.top_k)
+        _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
+        _choice(self.missing_classes, "missing_classes", ("error", "allow"))
+        _choice(self.unknown_classes, "unknown_classes", ("error", "skip"))
+
+
+@dataclass(frozen=True)
+class PredictConfig(Config):
+    """How to predict."""
+
+    top: int = 1
+    format: str = "table"
+    batch_size: int = 32
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.top >= 1, "top", "a whole number of at least 1", self.top)
+        _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
+        _choice(self.format, "format", ("table", "jsonl", "csv"))

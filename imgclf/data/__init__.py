@@ -1,0 +1,1 @@
+"""Files -> Dataset -> batches of pixels."""

@@ -1,0 +1,115 @@
+"""What surrounds a run: caches, versions, hardware, and a quiet start of Keras.
+
+Keras reads its backend, its home folder and its log level from the process environment when it is first imported, so
+`prepare_keras` must run before that. The packages that import Keras (`models`, `training`, `explanation`, `export`)
+call it in their `__init__`.
+"""
+
+import contextlib
+import importlib.util
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from imgclf.errors import MissingError
+
+PACKAGES = ("imgclf", "tensorflow", "keras", "jax", "ai-edge-litert", "grain", "numpy", "pillow", "scikit-learn")
+
+
+def cache_root() -> Path:
+    """The one folder under which everything that can be computed again is kept. It may not exist yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("imgclf", appauthor=False))
+
+
+def versions() -> dict[str, str]:
+    """Name to version of Python and of every package that shapes a result; packages that are absent are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def cpu_count() -> int:
+    """How many processors this process may use (its affinity, not the machine's total)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def hardware() -> dict[str, object]:
+    """Platform, processor and core count, for `config.json`."""
+    return {"platform": platform.platform(), "machine": platform.machine(), "cpus": cpu_count()}
+
+
+def has_package(name: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
+def require(module: str, extra: str | None = None) -> None:
+    """Check that a module is installed.
+
+    Raises:
+        MissingError: if it is not, naming the command that installs it.
+    """
+    if not has_package(module):
+        package = f"'imgclf[{extra}]'" if extra else "imgclf"
+        raise MissingError(f"the package {module!r} is needed here and is not installed. pip install {package}")
+
+
+@contextlib.contextmanager
+def silence_stderr_fd() -> Iterator[None]:
+    """Drop what C++ libraries write straight to file descriptor 2; Python's own sys.stderr keeps working after."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # no stderr at all (a daemon): nothing to silence
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def prepare_keras() -> None:
+    """Import Keras and its backend quietly, with one cache root, and with TensorFlow unless told otherwise.
+
+    KERAS_BACKEND in the environment is honoured. A `~/.keras/keras.json` is not: another program's choice of backend
+    or image layout must not change what imgclf computes.
+
+    Raises:
+        MissingError: if Keras or the chosen backend is not installed.
+    """
+    if "keras" in sys.modules:
+        return
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    require("keras")
+    require(backend, extra=backend if backend != "tensorflow" else None)
+    os.environ["KERAS_HOME"] = str(cache_root() / "keras")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # The oneDNN notice and absl's start-up lines ignore every log level, so the descriptor itself is silenced.
+    with silence_stderr_fd(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras
+
+        keras.config.set_image_data_format("channels_last")
+        if backend == "tensorflow":
+            import tensorflow  # noqa: F401  (its import prints; better here than later)
+
+    import logging
+
+    for name in ("tensorflow", "absl", "keras", "jax", "grain"):
+        logging.getLogger(name).setLevel(logging.ERROR)

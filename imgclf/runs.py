@@ -1,0 +1,188 @@
+"""A run folder: what training leaves behind, where each file is, and how it is written without half-files."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgclf.errors import RunError
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing: a reader sees the old content or the new one, never a part.
+
+    Raises:
+        OSError: if the folder cannot be written or the disk is full; the old file is then untouched.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, in UTF-8."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: expected this file in the run, found none. Is the training finished?") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: expected JSON, found something else ({error}). Train again or restore it.") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training's folder. The object holds paths only; it opens nothing until asked."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.csv"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.txt"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.csv"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def artifact(self) -> Path:
+        return self.path / "artifact.json"
+
+    @property
+    def saved_model(self) -> Path:
+        return self.path / "saved_model"
+
+    @property
+    def litert(self) -> Path:
+        return self.path / "model.tflite"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of `config.json`: `data`, `config` (every TrainConfig field, resolved), `versions`, `hardware`..."""
+        value = read_json(self.config)
+        if not isinstance(value, dict) or "config" not in value:
+            raise RunError(f"{self.config}: expected a training's settings, found no 'config' in it.")
+        return value
+
+    def read_labels(self) -> list[str]:
+        """The class names in the order of the model's outputs; one JSON-quoted name a line when it holds a newline."""
+        try:
+            lines = self.labels.read_text(encoding="utf-8").splitlines()
+        except OSError:
+            raise RunError(f"{self.labels}: expected the class names, found no such file.") from None
+        return [json.loads(line) if line.startswith('"') else line for line in lines]
+
+    def write_labels(self, names: list[str]) -> None:
+        """Write the class names, one a line; a name with a line break or a leading quote is JSON-quoted."""
+        lines = [json.dumps(n) if n.startswith('"') or n.splitlines() != [n] else n for n in names]
+        write_atomic(self.labels, "".join(line + "\n" for line in lines))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold this folder for one training or export at a time; the lock goes with the process that holds it.
+
+        Raises:
+            RunError: if another process holds it.
+        """
+        with open(self.path / ".lock", "w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows has no flock; the lock is then advisory only
+                pass
+            except OSError:
+                raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.") from None
+            yield
+
+
+def create(path: Path) -> Run:
+    """Make a new, empty run folder.
+
+    Raises:
+        RunError: if the folder holds something already, or cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RunError(f"{path}: expected a new or empty folder, found files in it. Choose another -o.")
+        (path / ".lock").touch()
+    except OSError as error:
+        raise RunError(f"{path}: the run folder cannot be written ({error.strerror}). Choose another -o.") from None
+    return Run(path)
+
+
+def find(path: Path) -> Run:
+    """The run at an existing folder.
+
+    Raises:
+        RunError: if there is no run there.
+    """
+    run = Run(path)
+    if not path.is_dir() or not run.config.is_file():
+        raise RunError(f"{path}: expected a run folder (with config.json), found none. imgclf train makes one.")
+    return run
+
+
+def next_path(parent: Path, stem: str) -> Path:
+    """`parent/stem-1`, or the first number that is still free."""
+    number = 1
+    while (parent / f"{stem}-{number}").exists():
+        number += 1
+    return parent / f"{stem}-{number}"
