@@ -1,0 +1,118 @@
+"""The command line: finds the command, imports its module alone, and turns errors into exit codes.
+
+0 fine, 1 unexpected (with a traceback), 2 usage, 3 dataset, 4 run or artefact,
+5 missing package or weights, 6 a gate that was not met, 130 interrupted
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from imgclf import __version__
+from imgclf.errors import ImgclfError
+
+COMMANDS = ("ingest", "sample", "train", "evaluate", "predict", "export", "models", "info", "cache")
+"""Each is a function of that name in the module of that name beside this one; help lists them in this order."""
+
+INTERRUPTED = 130
+
+
+class _Commands(Mapping[str, TyperCommand]):
+    """The commands by name; a command's module is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(name)(getattr(import_module(f"imgclf.cli.{name}"), name))
+        return get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _Commands()
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:  # Typer takes it for a closed prompt and would hide it
+            raise RuntimeError("a file or a stream ended too early") from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # Rich would read [names] as markup, and cost 70 ms
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"imgclf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _imgclf(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """From a folder of images to a tested, calibrated, exported classifier."""
+
+
+class _Notes(logging.Handler):
+    """Shows on stderr what the library logs; the library itself prints nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from imgclf.cli import console
+
+        console.note(record.getMessage())
+
+
+def main() -> None:
+    """Run the command line on `sys.argv` and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names that are not text in this encoding are printed escaped
+            stream.reconfigure(errors="backslashreplace")
+    library = logging.getLogger("imgclf")
+    library.setLevel(logging.INFO)
+    library.addHandler(_Notes())
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except ImgclfError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        code = error.exit_code
+    if code == INTERRUPTED:
+        print("Interrupted.", file=sys.stderr)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Parse and run; the exit code of what Typer ended by itself (help, a usage error, Ctrl-C), else 0."""
+    try:
+        get_command(app)(prog_name="imgclf")
+    except SystemExit as exit:
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    return 0

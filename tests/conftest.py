@@ -1,0 +1,89 @@
+"""What the tests share: folders of small images made on the spot, the real data sets, and one small trained run."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import imgclf
+
+COLOURS = ((200, 60, 50), (50, 160, 70), (60, 80, 200), (210, 180, 40), (150, 60, 180))
+
+
+def draw(kind: int, size_px: int, rng: np.random.Generator) -> Image.Image:
+    """One image of a class: its colour and its number of discs, at random places over noise. RGB."""
+    noise = rng.integers(90, 166, (size_px, size_px, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    pen = ImageDraw.Draw(image)
+    for _ in range(1 + kind % 3):
+        x, y = rng.uniform(0.2, 0.8, 2) * size_px
+        radius = rng.uniform(0.12, 0.2) * size_px
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLOURS[kind % len(COLOURS)])
+    return image
+
+
+def fill(folder: Path, classes: tuple[str, ...], count: int, size_px: int, suffix: str, seed: int) -> Path:
+    """Write `count` images for each class into `folder/<class>/`."""
+    rng = np.random.default_rng(seed)
+    for kind, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            draw(kind, size_px, rng).save(folder / name / f"{number:03}{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All caches of all tests lie in one temporary folder; the user's are neither read nor written."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes a folder of class folders and returns it.
+
+    Its arguments: `classes` (names), `count` (images for each), `size_px`, `suffix` (the file format), `seed`, and
+    `name` (of the folder inside the test's temporary one). Classes differ in colour and in the number of discs.
+    """
+
+    def make(
+        classes: tuple[str, ...] = ("ant", "bee"),
+        count: int = 6,
+        size_px: int = 32,
+        suffix: str = ".png",
+        seed: int = 0,
+        name: str = "images",
+    ) -> Path:
+        return fill(tmp_path / name, tuple(classes), count, size_px, suffix, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Iterator[Path]:
+    """A folder that holds the real data sets `ants-bees` and `sign-digits`, unzipped anew for this test session."""
+    source = os.environ.get("IMGCLF_TEST_DATA")
+    if not source:
+        pytest.skip("IMGCLF_TEST_DATA is not set: it names the folder with ants-bees.zip and sign-digits.zip")
+    with tempfile.TemporaryDirectory(prefix="imgclf-real-data-") as folder:
+        for name in ("ants-bees", "sign-digits"):
+            with zipfile.ZipFile(Path(source) / f"{name}.zip") as packed:
+                packed.extractall(Path(folder) / name)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
+    """A small CNN trained for a few epochs on two easy classes of 32 px, with all exports. Read it, never write it."""
+    folder = tmp_path_factory.mktemp("trained")
+    fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
+    config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8)
+    return imgclf.train(imgclf.read(folder / "images"), config, folder / "run")
