@@ -1,0 +1,1 @@
+"""Labels and probabilities -> scores, tables and plots."""
