@@ -3,26 +3,107 @@
 Training, prediction and the server call these functions and nothing else, so that an image means the same everywhere.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from imgclf.errors import ImageError
 
 Resize = Literal["squash", "crop", "pad"]
 
-MAX_PIXELS = 200_000_000
-"""Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
+MAX_PIXELS = 178_956_970
+"""Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
+number is the one from which Pillow itself refuses."""
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .avif .ppm .pgm .pbm .pnm".split()
 )
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
+"""Pillow's names of the formats that are opened. Others are not: EPS, for one, would run a PostScript program."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class _Quiet:
+    """Silence warnings while any thread is inside.
+
+    `warnings.catch_warnings` changes the whole process and, left by threads in another order than entered, would
+    never put the filters back. Here the first one in changes them and the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself: stored pixels (before EXIF orientation) and Pillow's name of the format."""
+
+    width: int
+    height: int
+    format: str
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(_reason(error)) from None
+
+
+def inspect(data: bytes) -> Header:
+    """Open an encoded image without decoding it, except where its end looks cut off: then it is decoded to be sure.
+
+    Raises:
+        ImageError: if it is not an image, is cut short, or has more than MAX_PIXELS pixels.
+    """
+    with _opened(data) as image:
+        header = Header(image.width, image.height, image.format or "")
+        if not _ends_whole(data, header.format):
+            image.load()
+    return header
 
 
 def decode(source: Path | str | bytes) -> Image.Image:
@@ -35,33 +116,63 @@ def decode(source: Path | str | bytes) -> Image.Image:
     Raises:
         ImageError: if it is not an image, is cut short, or has more than MAX_PIXELS pixels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF and the like: the pixels decide, not the metadata
+    with _opened(source if isinstance(source, bytes) else read_bytes(source)) as image:
+        image.load()
+        return to_rgb(_upright(image))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The image, not yet decoded; whatever goes wrong inside the block comes out as an ImageError with a reason."""
+    if not data:
+        raise ImageError("an empty file")
+    with _QUIET:
         try:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS:,}")
-                opened.load()
-                return to_rgb(ImageOps.exif_transpose(opened))
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                yield image
         except ImageError:
             raise
-        except FileNotFoundError:
-            raise ImageError("no such file") from None
-        except PermissionError:
-            raise ImageError("no permission to read it") from None
-        except IsADirectoryError:
-            raise ImageError("a folder, not a file") from None
-        except MemoryError:
-            raise ImageError("too large for the memory") from None
-        except Image.UnidentifiedImageError:
-            raise ImageError(_what_it_is(source)) from None
         except Exception as error:  # decoders raise nearly anything on damaged input; one bad image is one bad image
-            raise ImageError(f"damaged or truncated ({str(error) or type(error).__name__})") from None
+            raise ImageError(_reason(error)) from None
 
 
-def _what_it_is(source: Path | str | bytes) -> str:
-    head = source[:1] if isinstance(source, bytes) else Path(source).open("rb").read(1)
-    return "not an image, or a format that cannot be read" if head else "an empty file"
+def _reason(error: Exception) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case PermissionError():
+            return "no permission to read it"
+        case IsADirectoryError():
+            return "a folder, not a file"
+        case MemoryError():
+            return "too large for the memory"
+        case Image.UnidentifiedImageError():
+            return "not an image, or a format that cannot be read"
+        case Image.DecompressionBombError():
+            return f"more than {MAX_PIXELS:,} pixels"
+    return f"damaged or truncated ({str(error) or type(error).__name__})"
+
+
+def _ends_whole(data: bytes, format: str) -> bool:
+    """Whether the file ends as its format ends. False also where a format has no end mark."""
+    if format in ("JPEG", "MPO"):
+        return b"\xff\xd9" in data[-64:]
+    if format == "PNG":
+        return b"IEND" in data[-64:]
+    if format == "WEBP":
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF: the pixels decide, not the metadata
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
