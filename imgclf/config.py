@@ -10,6 +10,7 @@ METHODS = ("auto", "probe", "finetune", "scratch")
 RESIZES = ("squash", "crop", "pad")
 AUGMENTS = ("auto", "none", "light", "standard", "heavy")
 EXPORT_FORMATS = ("litert", "savedmodel")
+OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SIZE_RANGE = (16, 1024)
 
@@ -64,6 +65,7 @@ class TrainConfig(Config):
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    optimizer: str = "adamw"
     warmup_epochs: float = 1.0
     weight_decay: float | None = None
     label_smoothing: float | None = None
@@ -85,6 +87,7 @@ class TrainConfig(Config):
         _choice(self.method, "method", METHODS)
         _choice(self.resize, "resize", RESIZES)
         _choice(self.augment, "augment", AUGMENTS)
+        _choice(self.optimizer, "optimizer", OPTIMIZERS)
         _choice(self.precision, "precision", PRECISIONS)
         _choice(self.val_as, "val_as", ("test", "validation"))
         if self.image_size is not None:

@@ -109,7 +109,16 @@ def prepare_keras() -> None:
         if backend == "tensorflow":
             import tensorflow  # noqa: F401  (its import prints; better here than later)
 
+    quiet_logging()
+
+
+def quiet_logging() -> None:
+    """Let the libraries underneath log errors only. Grain and absl warn of things that no user can act on."""
     import logging
 
-    for name in ("tensorflow", "absl", "keras", "jax", "grain"):
+    with contextlib.suppress(ImportError):
+        from absl import logging as absl_logging
+
+        absl_logging.set_verbosity(absl_logging.ERROR)
+    for name in ("tensorflow", "jax", "grain"):
         logging.getLogger(name).setLevel(logging.ERROR)

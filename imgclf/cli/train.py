@@ -1,0 +1,100 @@
+"""imgclf train"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from imgclf import runs
+from imgclf.config import TrainConfig
+from imgclf.errors import RunError, UsageError
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Argument(help="A folder with one sub-folder of images per class.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder, new or empty.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A config.json: do that run again; other options change it.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="A run folder whose training was interrupted: go on.")] = None,
+    backbone: Annotated[str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")] = TrainConfig.backbone,
+    weights: Annotated[str, typer.Option(help="auto, hub, none, a weights file, or a run folder.")] = TrainConfig.weights,
+    method: Annotated[str, typer.Option(help="auto, probe, finetune or scratch.")] = TrainConfig.method,
+    image_size: Annotated[int | None, typer.Option(help="Side of the model's square input in px.")] = TrainConfig.image_size,
+    image_sizes: Annotated[
+        str | None, typer.Option(help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.")
+    ] = TrainConfig.image_sizes,
+    resize: Annotated[str, typer.Option(help="squash, crop or pad to a square.")] = TrainConfig.resize,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = TrainConfig.epochs,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = TrainConfig.batch_size,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = TrainConfig.lr,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd (Nesterov momentum 0.9).")] = TrainConfig.optimizer,
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs of rising learning rate.")] = TrainConfig.warmup_epochs,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = TrainConfig.weight_decay,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of the target spread over all classes.")
+    ] = TrainConfig.label_smoothing,
+    dropout: Annotated[float, typer.Option(help="Share of the embedding dropped in training.")] = TrainConfig.dropout,
+    ema: Annotated[float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.")] = TrainConfig.ema,
+    augment: Annotated[str, typer.Option(help="auto, none, light, standard or heavy.")] = TrainConfig.augment,
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic while training: float32, mixed_bfloat16 or mixed_float16.")
+    ] = TrainConfig.precision,
+    seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the shuffling.")] = TrainConfig.seed,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = TrainConfig.offline,
+    val_as: Annotated[
+        str, typer.Option(help="What val/ is when there is no test/ folder: test or validation.")
+    ] = TrainConfig.val_as,
+    validation_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.validation_fraction,
+    test_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.test_fraction,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, such as ants,bees.")] = TrainConfig.classes,
+    limit: Annotated[int | None, typer.Option(help="At most so many images in all.")] = TrainConfig.limit,
+    export: Annotated[str, typer.Option(help="litert, savedmodel, both with a comma, or none.")] = TrainConfig.export,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+) -> None:
+    """Train a classifier on a folder of images, test it, and export it."""
+    from imgclf.cli import console
+    from imgclf.data import readers
+
+    console.err.quiet = quiet
+    with console.phases() as on_progress:
+        if resume:
+            from imgclf.training import train as training
+
+            run = training.resume(runs.find(resume), on_progress=on_progress)
+        else:
+            settings, source = _settings(context, data, config)
+            dataset = readers.read(
+                source,
+                classes=settings.class_filter,
+                limit=settings.limit,
+                on_progress=lambda done, total: on_progress("reading", done, total),
+            )
+            from imgclf.training import train as training  # after reading: a wrong folder fails before Keras loads
+
+            run = training.train(dataset, settings, output=output, on_progress=on_progress)
+    scores = runs.read_json(run.metrics) if run.metrics.exists() else None
+    if json:
+        console.print_json({"run": str(run.path), "metrics": scores})
+    else:
+        console.out.print(str(run.path))
+
+
+def _settings(context: typer.Context, data: Path | None, config: Path | None) -> tuple[TrainConfig, Path]:
+    """The settings and the data of this command line, on top of those of `--config` where it is given."""
+    values: dict[str, Any] = {}
+    if config:
+        facts = runs.read_json(config)
+        if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
+            raise RunError(f"{config}: expected the config.json of a run, found no settings in it.")
+        values = facts["config"]
+        data = data or Path(facts.get("data", ""))
+    if data is None:
+        raise UsageError("expected a folder of images: imgclf train DATA.")
+    known = {field.name for field in fields(TrainConfig)}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name in known and (not config or (source and source.name != "DEFAULT")):
+            values[name] = value
+    return TrainConfig.from_dict(values), data

@@ -1,0 +1,44 @@
+"""Preprocessing + backbone + head -> one classifier graph, flat, with the names that exports and explanations rely on:
+
+`pixels` -> backbone layers -> `feature_map` -> `embedding` -> `dropout` -> `logits` -> `probabilities`
+"""
+
+from imgclf import environment
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+from keras import layers  # noqa: E402
+
+
+def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: int = 0) -> keras.Model:
+    """Put a classification head on a backbone.
+
+    Args:
+        backbone: pixels float32 0-255 (n, s, s, 3) -> feature map (n, h, w, d).
+        classes: how many classes, at least 2.
+        dropout: share of the embedding set to zero while training, in [0, 1).
+
+    Returns:
+        A model from pixels to probabilities (n, classes), float32, rows summing to 1.
+    """
+    x = layers.Activation("linear", dtype="float32", name="feature_map")(backbone.output)  # (n, h, w, d)
+    x = layers.GlobalAveragePooling2D(dtype="float32", name="embedding")(x)  # -> (n, d)
+    if dropout:
+        x = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
+    head = layers.Dense(
+        classes, kernel_initializer=keras.initializers.GlorotUniform(seed), dtype="float32", name="logits"
+    )
+    x = layers.Softmax(dtype="float32", name="probabilities")(head(x))  # -> (n, classes)
+    return keras.Model(backbone.input, x, name=backbone.name)
+
+
+def logits(model: keras.Model) -> keras.Model:
+    """The same layers up to the logits: numerically the better end for a loss."""
+    return keras.Model(model.input, model.get_layer("logits").output)
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers before the head, in the order of the graph."""
+    names = [layer.name for layer in model.layers]
+    return list(model.layers[: names.index("feature_map")])

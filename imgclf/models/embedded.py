@@ -1,0 +1,92 @@
+"""The backbone that ships inside the package, and its weights.
+
+A residual network of regular 3x3 and 1x1 convolutions, which oneDNN and XNNPACK run well on a CPU: a stride-2 stem, two
+stages of basic blocks (He et al. 2016, arXiv:1512.03385), one of bottlenecks. A block that shrinks its map averages
+before the 1x1 shortcut, so that no activation is thrown away ("ResNet-D", He et al. 2019, arXiv:1812.01187).
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from imgclf import environment
+from imgclf.errors import MissingError
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+from keras import layers  # noqa: E402
+
+WEIGHTS = Path(__file__).parent / "weights" / "embedded.npz"
+CHECKSUM = WEIGHTS.with_suffix(".sha256")
+
+MEAN = (124.0, 116.0, 104.0)  # of ImageNet photographs, 0-255, RGB
+DEVIATION = 58.0
+
+
+def build(image_size: int | None = None) -> keras.Model:
+    """The network without weights: pixels 0-255 (n, s, s, 3) -> feature map (n, s/16, s/16, 512).
+
+    Fully convolutional: any s from 32 px works, 64 to 256 px are sensible.
+    """
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / DEVIATION, [-m / DEVIATION for m in MEAN], name="rescale")(pixels)
+    x = _conv(x, 32, 3, 2, "stem_1")  # (n, s, s, 3) -> (n, s/2, s/2, 32)
+    x = _conv(x, 80, 3, 2, "stem_2")  # -> (n, s/4, s/4, 80)
+    x = _basic(x, 80, 1, "stage_1_a")
+    x = _basic(x, 160, 2, "stage_2_a")  # -> (n, s/8, s/8, 160)
+    x = _basic(x, 160, 1, "stage_2_b")
+    x = _bottleneck(x, 512, 256, 2, "stage_3_a")  # -> (n, s/16, s/16, 512)
+    x = _bottleneck(x, 512, 256, 1, "stage_3_b")
+    return keras.Model(pixels, x, name="embedded")
+
+
+def _conv(x: keras.KerasTensor, width: int, kernel: int, stride: int, name: str, relu: bool = True) -> keras.KerasTensor:
+    x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _shortcut(x: keras.KerasTensor, width: int, stride: int, name: str) -> keras.KerasTensor:
+    if stride > 1:
+        x = layers.AveragePooling2D(stride, padding="same", name=f"{name}_pool")(x)
+    return _conv(x, width, 1, 1, f"{name}_shortcut", relu=False) if x.shape[-1] != width else x
+
+
+def _basic(x: keras.KerasTensor, width: int, stride: int, name: str) -> keras.KerasTensor:
+    y = _conv(x, width, 3, stride, f"{name}_1")
+    y = _conv(y, width, 3, 1, f"{name}_2", relu=False)
+    x = layers.Add(name=f"{name}_add")([_shortcut(x, width, stride, name), y])
+    return layers.ReLU(name=f"{name}_out")(x)
+
+
+def _bottleneck(x: keras.KerasTensor, width: int, inner: int, stride: int, name: str) -> keras.KerasTensor:
+    y = _conv(x, inner, 1, 1, f"{name}_1")
+    y = _conv(y, inner, 3, stride, f"{name}_2")
+    y = _conv(y, width, 1, 1, f"{name}_3", relu=False)
+    x = layers.Add(name=f"{name}_add")([_shortcut(x, width, stride, name), y])
+    return layers.ReLU(name=f"{name}_out")(x)
+
+
+def available() -> bool:
+    """Whether this installation carries the weights."""
+    return WEIGHTS.is_file()
+
+
+def load(model: keras.Model) -> None:
+    """Read the shipped weights into a model of `build`.
+
+    Raises:
+        MissingError: if this installation does not carry them, or the file is damaged.
+    """
+    if not available():
+        raise MissingError(f"{WEIGHTS}: the embedded weights are not in this installation. Install imgclf again.")
+    raw = WEIGHTS.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != CHECKSUM.read_text().split()[0]:
+        raise MissingError(f"{WEIGHTS}: the embedded weights are damaged (checksum). Install imgclf again.")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        for layer in model.layers:
+            for variable in layer.weights:
+                variable.assign(arrays[f"{layer.name}/{variable.name}"].astype(np.float32))

@@ -1,0 +1,5 @@
+"""Dataset + settings -> Run."""
+
+from imgclf import environment
+
+environment.prepare_keras()

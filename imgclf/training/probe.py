@@ -1,0 +1,68 @@
+"""The linear probe: multinomial logistic regression on frozen features, solved to convergence."""
+
+import logging
+import warnings
+
+import keras
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+log = logging.getLogger("imgclf")
+
+STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
+"""Inverse strengths of the L2 penalty among which cross-validation chooses, on standardised features."""
+
+_ITERATIONS = 1000
+
+
+def solve(features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the head.
+
+    The strength of the penalty is the one with the smallest log loss in stratified cross-validation inside these
+    images, 5-fold or as many folds as the smallest class has images.
+
+    Args:
+        features: float32 (n, d).
+        labels: int (n,); every class from 0 to classes - 1 occurs.
+
+    Returns:
+        kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    deviation[deviation < 1e-6] = 1.0  # a dead unit stays dead instead of exploding
+    scaled = (features - mean) / deviation
+    strength = _choose_strength(scaled, labels, seed)
+    model = _fit(scaled, labels, strength)
+    weights, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    if classes == 2:  # scikit-learn gives one row, the logit of the second class against the first
+        weights, bias = np.stack([-weights[0] / 2, weights[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
+    kernel = (weights / deviation).T
+    return kernel.astype(np.float32), (bias - mean @ kernel).astype(np.float32)
+
+
+def place(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
+    """Set the head of a classifier graph."""
+    model.get_layer("logits").set_weights([kernel, bias])
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-5).fit(features, labels)
+
+
+def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    folds = min(5, int(np.bincount(labels).min()))
+    if folds < 2:
+        log.info("head: a class has a single training image, so the strength is not cross-validated")
+        return 1e-2
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for fitted, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
+        for strength in STRENGTHS:
+            log_probabilities = _fit(features[fitted], labels[fitted], strength).predict_log_proba(features[held_out])
+            losses[strength] -= float(log_probabilities[np.arange(len(held_out)), labels[held_out]].sum())
+    best = min(STRENGTHS, key=lambda strength: losses[strength])
+    log.info("head: C = %g, cross-validated log loss %.4f", best, losses[best] / len(labels))
+    return best

@@ -1,0 +1,314 @@
+"""One training, start to end: dataset + settings -> run folder."""
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import imgclf
+from imgclf import environment, runs
+from imgclf.config import TrainConfig
+from imgclf.data import dataset as datasets
+from imgclf.data import loading, splitting
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from imgclf.errors import DatasetError, MissingError
+from imgclf.evaluation import metrics, outputs, plots
+from imgclf.models import classifier
+from imgclf.prediction import artifact
+from imgclf.runs import Run
+from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
+from imgclf.training.fitting import OnProgress, Part, Plan
+
+log = logging.getLogger("imgclf")
+
+
+def train(
+    dataset: Dataset,
+    config: TrainConfig | None = None,
+    *,
+    output: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Run:
+    """Train a classifier, score it on the test part, and export it.
+
+    Args:
+        output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DatasetError: if there are not at least two classes with training images.
+        RunError: if the folder cannot be used, or the training diverged.
+        MissingError: if weights that were asked for cannot be had.
+    """
+    config, notes = resolving.resolve(config or TrainConfig())
+    dataset, split_notes = splitting.split(
+        dataset,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        val_as=config.val_as,
+        seed=config.seed,
+    )
+    path = output or runs.next_path(Path("runs"), f"{dataset.root.resolve().name}-{config.backbone}")
+    run = runs.create(path)
+    with run.lock(), _log_to(run.log):
+        for note in (*notes, *split_notes):
+            log.info("%s", note)
+        run.write_labels(list(dataset.class_names))
+        datasets.write_manifest(dataset, run.manifest)
+        runs.write_json(run.config, _facts(dataset, config))
+        _train(run, dataset, config, on_progress)
+    return run
+
+
+def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
+    """Go on with an interrupted training from its last checkpoint, with its own settings and split.
+
+    Raises:
+        RunError: if the folder holds no training, or it is damaged.
+        DatasetError: if its images are no longer there.
+    """
+    facts = run.read_config()
+    config = TrainConfig.from_dict(facts["config"])
+    with run.lock(), _log_to(run.log):
+        if run.artifact.exists():
+            log.info("%s: this training is finished", run.path)
+            return run
+        dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
+        _train(run, dataset, config, on_progress)
+    return run
+
+
+def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
+    return {
+        "imgclf": imgclf.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": str(dataset.root.resolve()),
+        "data_sha256": dataset.digest(),
+        "config": config.to_dict(),
+        "versions": environment.versions(),
+        "hardware": environment.hardware() | {"keras_backend": keras.backend.backend()},
+    }
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The decoded images and where each side of the split stands among them."""
+
+    dataset: Dataset
+    pixels: np.ndarray  # uint8 (n, s, s, 3)
+
+    def part(self, split: str) -> Part:
+        here = np.array([s.split == split for s in self.dataset.samples], bool)
+        return Part(self.pixels[here], self.dataset.labels[here])
+
+
+def _train(run: Run, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
+    assert config.image_size is not None
+    started = time.monotonic()
+    dataset, pixels = _decode(dataset, config, on_progress)
+    datasets.write_manifest(dataset, run.manifest)
+    images = _Pixels(dataset, pixels)
+    parts = {split: images.part(split) for split in (TRAIN, VALIDATION)}
+    _check_parts(dataset, parts[TRAIN])
+    model, rows = _fit(run, config, parts, len(dataset.class_names), on_progress)
+    _write_history(run.history, rows)
+    model.save(run.model)
+    test = images.part(TEST)
+    if len(test.labels):
+        _score(run, model, dataset.part(TEST), test, config)
+    else:
+        log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
+    _describe(run, model, dataset, config)
+    _export(run, config)
+    run.checkpoint.unlink(missing_ok=True)
+    log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
+
+
+def _decode(
+    dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None
+) -> tuple[Dataset, np.ndarray]:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress:
+            on_progress("decoding", done, len(dataset))
+
+    before = len(dataset.skipped)
+    assert config.image_size is not None
+    readable, pixels = loading.decode(dataset, config.image_size, config.resize, advance)
+    for skipped in readable.skipped[before:]:
+        log.warning("left out %s: %s", skipped.path, skipped.reason)
+    return readable, pixels
+
+
+def _check_parts(dataset: Dataset, train_part: Part) -> None:
+    counts = np.bincount(train_part.labels, minlength=len(dataset.class_names))
+    empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if not count]
+    if empty:
+        raise DatasetError(
+            f"{dataset.root}: expected training images for every class, found none for {', '.join(empty)}. "
+            "Add images, or name the classes to use with --classes."
+        )
+
+
+def _fit(
+    run: Run, config: TrainConfig, parts: dict[str, Part], classes: int, on_progress: OnProgress | None
+) -> tuple[keras.Model, list[dict[str, Any]]]:
+    """The classifier in float32 with the weights that training found, and the rows of `history.csv`."""
+    keras.utils.set_random_seed(config.seed)
+    validation = parts[VALIDATION] if len(parts[VALIDATION].labels) else None
+    if config.method == "scratch":
+        model = resolving.build(config, classes, precision=config.precision)
+        rows = fitting.fit(
+            model,
+            parts[TRAIN],
+            validation,
+            _plan(config),
+            phase="scratch",
+            checkpoint=run.checkpoint,
+            on_progress=on_progress,
+        )
+        return _in_float32(model, config, classes), rows
+    model = resolving.build(config, classes)
+    rows = [_probe(model, parts[TRAIN], validation, config, on_progress)]
+    if config.method == "finetune":
+        free = finetune.unfreeze_upper(model)
+        log.info("fine-tune: %d upper layers of the backbone move, batch normalisation does not", free)
+        rows += fitting.fit(
+            model,
+            parts[TRAIN],
+            validation,
+            _plan(config),
+            phase="finetune",
+            checkpoint=run.checkpoint,
+            on_progress=on_progress,
+        )
+    return model, rows
+
+
+def _probe(
+    model: keras.Model, part: Part, validation: Part | None, config: TrainConfig, on_progress: OnProgress | None
+) -> dict[str, Any]:
+    started = time.monotonic()
+    finetune.freeze(model)
+    embeddings = features.compute(model, part.pixels, on_progress=on_progress)
+    kernel, bias = probe.solve(embeddings, part.labels, classes=model.output_shape[-1], seed=config.seed)
+    probe.place(model, kernel, bias)
+    row = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
+    row |= _loss_and_accuracy(embeddings @ kernel + bias, part.labels, "")
+    if validation is not None:
+        held_out = features.compute(model, validation.pixels) @ kernel + bias
+        row |= _loss_and_accuracy(held_out, validation.labels, "val_")
+    row["seconds"] = time.monotonic() - started
+    log.info(
+        "probe  accuracy %.4f  validation %.4f  %.1f s", row["accuracy"], row.get("val_accuracy", np.nan), row["seconds"]
+    )
+    return row
+
+
+def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, float]:
+    loss, accuracy = fitting.loss_and_accuracy(logits, labels)
+    return {f"{prefix}loss": loss, f"{prefix}accuracy": accuracy}
+
+
+def _plan(config: TrainConfig) -> Plan:
+    assert config.image_size and config.epochs and config.batch_size and config.lr is not None
+    assert config.weight_decay is not None and config.label_smoothing is not None and config.ema is not None
+    return Plan(
+        sizes=config.size_steps or (config.image_size,),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        optimizer=config.optimizer,
+        warmup_epochs=config.warmup_epochs,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        ema=config.ema,
+        policy=augmentation.POLICIES[config.augment],
+        seed=config.seed,
+    )
+
+
+def _in_float32(model: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
+    """The same classifier at full precision and at its fixed image size."""
+    exact = resolving.build(replace(config, image_sizes=None), classes, load=False)
+    exact.set_weights(model.get_weights())
+    return exact
+
+
+def _score(run: Run, model: keras.Model, dataset: Dataset, part: Part, config: TrainConfig) -> None:
+    model.compile(jit_compile=devices.jit_compile())
+    probabilities = fitting.predict(model, part.pixels, config.batch_size or 32)
+    scores = metrics.score(part.labels, probabilities, dataset.class_names)
+    runs.write_json(run.metrics, scores)
+    paths = [sample.path for sample in dataset.samples]
+    outputs.write_predictions(run.predictions, paths, part.labels, probabilities, dataset.class_names)
+    plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
+    low, high = scores["intervals"]["accuracy"]
+    log.info("test accuracy %.4f, 95 %% interval %.4f to %.4f, n = %d", scores["accuracy"], low, high, scores["n"])
+
+
+def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig) -> None:
+    """Write `artifact.json`: what prediction needs to know, with `model.keras` as the first of its files."""
+    assert config.image_size is not None
+    sha256, size = artifact.hash_tree(run.model)
+    facts = artifact.Artifact(
+        imgclf=imgclf.__version__,
+        labels=tuple(dataset.class_names),
+        image_size=config.image_size,
+        resize=config.resize,
+        backbone=config.backbone,
+        outputs=("probabilities", "embedding", "feature_map"),
+        data_sha256=dataset.digest(),
+        files={run.model.name: artifact.File(format="keras", sha256=sha256, bytes=size)},
+    )
+    artifact.write(run.path, facts)
+
+
+def _export(run: Run, config: TrainConfig) -> None:
+    if not config.export_formats:
+        return
+    from imgclf import export
+
+    try:
+        export.export(run, config.export_formats)
+    except MissingError as error:
+        log.warning("not exported: %s imgclf export %s does it later.", error, run.path)
+
+
+def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = ("phase", "epoch", "image_size", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write_atomic(path, text.getvalue())
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Write imgclf's own log lines to a file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
