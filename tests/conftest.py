@@ -86,4 +86,4 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
     folder = tmp_path_factory.mktemp("trained")
     fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
     config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8)
-    return imgclf.train(imgclf.read(folder / "images"), config, folder / "run")
+    return imgclf.train(imgclf.read(folder / "images"), config, output=folder / "run")

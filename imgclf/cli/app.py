@@ -46,6 +46,9 @@ class _Group(TyperGroup):
         super().__init__(**attributes)
         self.commands: Any = _Commands()
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

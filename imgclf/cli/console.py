@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 PROGRESS_AFTER_S = 2.0
+UNLIMITED = 100_000  # columns
 
-out = Console(markup=False, highlight=False)
-err = Console(stderr=True, markup=False, highlight=False)
+out = Console(markup=False, highlight=False, soft_wrap=True)
+err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 """`err.quiet = True` silences notes and progress; errors are printed without it."""
 
 
@@ -30,7 +31,7 @@ def print_json(value: Any) -> None:
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to stdout; columns of numbers are aligned right.
 
-    In a terminal, long cells are folded, never cut. In a pipe or a file the table is as wide as its content.
+    In a terminal, long cells are folded, never cut; in a pipe or a file the table is as wide as its content.
     """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     drawn = Table(title=None if title is None else Text(title), title_justify="left")
@@ -39,7 +40,8 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
         drawn.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    out.print(drawn, width=None if out.is_terminal else 100_000, crop=False)
+    console = out if out.is_terminal else Console(file=out.file, width=UNLIMITED)
+    console.print(drawn, soft_wrap=False)
 
 
 def _is_number(text: str) -> bool:
@@ -52,37 +54,57 @@ def _is_number(text: str) -> bool:
 
 def note(text: str) -> None:
     """Say something on stderr, on a line of its own, unless quiet."""
-    err.print(Text(text), soft_wrap=True)
+    err.print(text)
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr for work that takes more than PROGRESS_AFTER_S seconds; none outside a terminal.
+def phases() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Progress of work in phases on stderr: a bar for the one that runs, once all took more than PROGRESS_AFTER_S.
 
-    Args:
-        description: what is being done.
-        total: how many steps there are; None where that is unknown.
+    Outside a terminal, and when quiet, nothing is drawn.
 
     Yields:
-        `advance(steps=1)`, to be called as work gets done.
+        `on_progress(phase, done, total)`, to be called as work gets done; `total` is None where it is unknown.
     """
     if err.quiet or not err.is_terminal:
-        yield lambda steps=1: None
+        yield lambda phase, done, total: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     label = TextColumn("{task.description}", markup=False)
     bar = Progress(label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True)
-    task = bar.add_task(description, total=total)
+    tasks: dict[str, TaskID] = {}
     begin = time.monotonic()
 
-    def advance(steps: int = 1) -> None:
-        bar.advance(task, steps)
+    def on_progress(phase: str, done: int, total: int | None) -> None:
+        if phase not in tasks:
+            for earlier in tasks.values():
+                bar.update(earlier, visible=False)
+            tasks[phase] = bar.add_task(phase, total=total)
+        bar.update(tasks[phase], completed=done, total=total, visible=total is None or done < total)
         if not bar.live.is_started and time.monotonic() - begin > PROGRESS_AFTER_S:
             bar.start()
 
     try:
-        yield advance
+        yield on_progress
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """The same for work in one phase.
+
+    Yields:
+        `advance(steps=1)`, to be called as work gets done.
+    """
+    done = 0
+    with phases() as on_progress:
+
+        def advance(steps: int = 1) -> None:
+            nonlocal done
+            done += steps
+            on_progress(description, done, total)
+
+        yield advance

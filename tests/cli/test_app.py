@@ -1,0 +1,181 @@
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+from imgclf import __version__, errors
+from imgclf.cli import app
+
+TREE = (
+    errors.UsageError,
+    errors.DatasetError,
+    errors.RunError,
+    errors.ArtifactError,
+    errors.MissingError,
+    errors.GateError,
+)
+
+STAND_IN = """
+import sys, types
+from imgclf.cli import app
+
+def info() -> None:
+    {body}
+
+module = types.ModuleType("imgclf.cli.info")
+module.info = info
+sys.modules["imgclf.cli.info"] = module
+sys.argv = ["imgclf", "info"]
+app.main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def library_log() -> Iterator[None]:
+    """`main` shows the library's log for the rest of the process; here, for one test."""
+    library = logging.getLogger("imgclf")
+    handlers, level = list(library.handlers), library.level
+    yield
+    library.handlers[:] = handlers
+    library.setLevel(level)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs `imgclf ARGUMENTS` here and returns its exit code; `info=` stands in for that command."""
+
+    def call(*arguments: str, info: Callable[[], None] | None = None) -> int:
+        if info is not None:
+            module = ModuleType("imgclf.cli.info")
+            info.__name__ = "info"
+            module.info = info  # type: ignore[attr-defined]
+            monkeypatch.setitem(sys.modules, "imgclf.cli.info", module)
+        monkeypatch.setattr(sys, "argv", ["imgclf", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            app.main()
+        return int(caught.value.code or 0)
+
+    return call
+
+
+def start(body: str) -> subprocess.Popen[str]:
+    """`imgclf info` in a process of its own, doing `body` in its place."""
+    code = STAND_IN.format(body=body)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="surrogateescape",
+    )
+
+
+def test_help_describes_every_command(run, capsys):
+    assert run("--help") == 0
+    rows = capsys.readouterr().out.split("Commands:")[1].strip().splitlines()
+    described = {row.split()[0]: row.split()[1:] for row in rows}
+    assert list(described) == list(app.COMMANDS)
+    assert all(described.values())
+
+
+def test_version_is_the_packages(run, capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"imgclf {__version__}\n"
+
+
+def test_without_a_command_help_is_shown_as_a_usage_error(run, capsys):
+    assert run() == 2
+    assert "Commands:" in "".join(capsys.readouterr())
+
+
+def test_a_mistyped_command_is_a_usage_error_that_suggests_the_right_one(run, capsys):
+    assert run("trian") == 2
+    assert "Did you mean 'train'" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_a_usage_error_that_names_it(run, capsys):
+    assert run("info", "--colour", info=lambda: None) == 2
+    assert "--colour" in capsys.readouterr().err
+
+
+def test_only_the_module_of_the_command_is_imported():
+    code = "import sys; from imgclf.cli import app; sys.argv = ['imgclf', 'models', '--help']\n"
+    code += "try: app.main()\nexcept SystemExit: print(*[n for n in sys.modules if n.startswith('imgclf.cli.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) == {"imgclf.cli.app", "imgclf.cli.models"}
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_an_error_becomes_its_message_and_its_exit_code(run, capsys, kind):
+    def info() -> None:
+        raise kind("photos/[red]: expected 2 class folders, found [/1].")
+
+    assert run("info", info=info) == kind.exit_code
+    printed = capsys.readouterr()
+    assert printed.err == "Error: photos/[red]: expected 2 class folders, found [/1].\n"
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, EOFError])
+def test_anything_unforeseen_is_a_plain_traceback_and_exit_code_1(kind):
+    process = start(f"secret = 'tok' + 'en'; raise {kind.__name__}('why')")
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert printed == ""
+    assert "Traceback" in complaints
+    assert f"{kind.__name__}: why" in complaints
+    assert "token" not in complaints
+
+
+def test_an_interruption_is_one_line_and_130(run, capsys):
+    def info() -> None:
+        raise KeyboardInterrupt
+
+    assert run("info", info=info) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_in_a_terminal_is_one_line_and_130():
+    process = start("print('ready', flush=True); import time; time.sleep(60)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "Interrupted.\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_leaves_early_causes_no_complaint(lines):
+    process = start(f"import time; time.sleep(0.5); [print(i) for i in range({lines})]")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_the_librarys_log_is_shown_on_stderr_as_it_is(run, capsys):
+    def info() -> None:
+        logging.getLogger("imgclf.data").info("%s: 3 classes", "[bold]cats[/bold]")
+
+    assert run("info", info=info) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "[bold]cats[/bold]: 3 classes\n"
+    assert printed.out == ""
+
+
+def test_a_name_that_is_no_text_is_printed_escaped():
+    process = start(r"print('caf\udce9.jpg')")
+    assert process.communicate(timeout=60) == ("caf\\udce9.jpg\n", "")
+    assert process.returncode == 0
+
+
+def test_python_m_imgclf_is_the_same_program():
+    done = subprocess.run([sys.executable, "-m", "imgclf", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"imgclf {__version__}\n"

@@ -1,0 +1,83 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from imgclf.cli import console
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Both consoles write here, as to a terminal 40 columns wide without colours."""
+    screen = io.StringIO()
+    drawn = Console(file=screen, force_terminal=True, width=40, markup=False, color_system=None)
+    monkeypatch.setattr(console, "out", drawn)
+    monkeypatch.setattr(console, "err", drawn)
+    return screen
+
+
+def test_a_table_prints_user_text_as_it_is(capsys):
+    console.table("[bold]", ["class", "[n]"], [["[cats]", 3], ["[/]", 12]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("[bold]")
+    assert [line.strip("│┃ ").split() for line in lines if "[cats]" in line or "[n]" in line] == [
+        ["class", "┃", "[n]"],
+        ["[cats]", "│", "3"],
+    ]
+
+
+def test_a_table_aligns_numbers_right_and_shows_nothing_for_none(capsys):
+    console.table(None, ["name", "accuracy"], [["1 ant", "0.5"], ["bee", None], ["cow", "12,345 %"]])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert rows == ["│ 1 ant │      0.5 │", "│ bee   │          │", "│ cow   │ 12,345 % │"]
+
+
+def test_a_table_in_a_pipe_cuts_and_folds_nothing(capsys):
+    name = "a folder/" * 60
+    console.table("files", ["path"], [[name]])
+    assert name in capsys.readouterr().out
+
+
+def test_a_table_in_a_narrow_terminal_folds_and_loses_nothing(terminal):
+    console.table("files", ["path", "n"], [["x" * 70 + "y" * 10, 5]])
+    printed = terminal.getvalue()
+    assert (printed.count("x"), printed.count("y")) == (70, 10)
+    assert max(map(len, printed.splitlines())) <= 40
+
+
+def test_json_keeps_names_readable(capsys):
+    console.print_json({"name": "[café]"})
+    printed = capsys.readouterr().out
+    assert "[café]" in printed
+    assert json.loads(printed) == {"name": "[café]"}
+
+
+def test_a_note_is_one_whole_line_on_stderr(capsys):
+    console.note("[red]" + "long " * 60)
+    printed = capsys.readouterr()
+    assert printed.err == "[red]" + "long " * 60 + "\n"
+    assert printed.out == ""
+
+
+def test_quiet_silences_notes(capsys, monkeypatch):
+    monkeypatch.setattr(console.err, "quiet", True)
+    console.note("hello")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_outside_a_terminal_prints_nothing(capsys):
+    with console.progress("decoding", 3) as advance:
+        advance()
+        advance(2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_in_a_terminal_appears_only_when_the_work_takes_long(terminal, monkeypatch):
+    with console.progress("[quick]", 2) as advance:
+        advance()
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(console, "PROGRESS_AFTER_S", -1.0)
+    with console.progress("[slow]", 2) as advance:
+        advance()
+    assert "[slow]" in terminal.getvalue()
