@@ -1,0 +1,154 @@
+"""`artifact.json`: what prediction must know of the exported models beside it, and the hashes that prove them whole."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imgclf import __version__, runs
+from imgclf.config import RESIZES
+from imgclf.data.images import Resize
+from imgclf.errors import ArtifactError, RunError
+
+SCHEMA = 1
+NAME = "artifact.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """One exported model: its format (`keras`, `litert`, `savedmodel`), and hash and size as `hash_tree` gives them."""
+
+    format: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What holds for every file in `files`, which maps a name in the artefact's folder to its description.
+
+    The models take float32 (n, image_size, image_size, 3), RGB 0-255, brought to that size by `resize`. `labels` are
+    in the order of their outputs. `temperature` is already inside their graphs. `data_sha256` is the digest of the
+    dataset they were trained on, "" where imgclf did not train them.
+    """
+
+    labels: tuple[str, ...]
+    image_size: int
+    resize: Resize
+    backbone: str
+    outputs: tuple[str, ...]
+    data_sha256: str
+    files: Mapping[str, File]
+    temperature: float = 1.0
+    imgclf: str = __version__
+    schema: int = SCHEMA
+
+
+def hash_tree(path: Path) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file, or of all files in a folder together with their names.
+
+    Raises:
+        ArtifactError: if there is no such file or folder, or it cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return _hash_file(path)
+        total = 0
+        digest = hashlib.sha256()
+        for file in sorted((f for f in path.rglob("*") if f.is_file()), key=lambda f: f.relative_to(path).as_posix()):
+            sha256, size = _hash_file(file)
+            digest.update(os.fsencode(file.relative_to(path).as_posix()) + b"\0" + sha256.encode() + b"\n")
+            total += size
+    except OSError as error:
+        raise ArtifactError(f"{path}: the model cannot be read ({error.strerror}).") from None
+    return digest.hexdigest(), total
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
+
+
+def write(folder: Path, facts: Artifact) -> None:
+    """Write `artifact.json` into a folder, atomically."""
+    order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
+    values = asdict(facts)
+    runs.write_json(folder / NAME, {key: values[key] for key in (*order, "files")})
+
+
+def read(folder: Path) -> Artifact:
+    """Read the `artifact.json` of a folder. The files that it describes are not opened.
+
+    Raises:
+        ArtifactError: if it is missing, damaged, or of a newer schema than this version knows.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: expected an exported model (with {NAME}), found none. imgclf train makes one.")
+    try:
+        values = runs.read_json(path)
+    except RunError as error:
+        raise ArtifactError(str(error)) from None
+    try:
+        if values["schema"] > SCHEMA:
+            raise ArtifactError(
+                f"{path}: expected schema {SCHEMA} or older, found {values['schema']}, written by imgclf "
+                f"{values.get('imgclf')}. This is imgclf {__version__}: pip install --upgrade imgclf."
+            )
+        return _parse(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: expected the description of a model, found a damaged one ({type(error).__name__}: {error}). "
+            "Export again or restore it."
+        ) from None
+
+
+def _parse(values: dict[str, Any]) -> Artifact:
+    files = {
+        str(name): File(format=str(entry["format"]), sha256=str(entry["sha256"]), bytes=int(entry["bytes"]))
+        for name, entry in values["files"].items()
+    }
+    labels = values["labels"]
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError("labels is not a list of names")
+    if values["resize"] not in RESIZES:
+        raise ValueError(f"resize is {values['resize']!r}")
+    if int(values["image_size"]) < 1:
+        raise ValueError(f"image_size is {values['image_size']!r}")
+    return Artifact(
+        labels=tuple(labels),
+        image_size=int(values["image_size"]),
+        resize=values["resize"],
+        backbone=str(values["backbone"]),
+        outputs=tuple(str(name) for name in values["outputs"]),
+        data_sha256=str(values["data_sha256"]),
+        files=files,
+        temperature=float(values["temperature"]),
+        imgclf=str(values["imgclf"]),
+        schema=int(values["schema"]),
+    )
+
+
+def verify(folder: Path, facts: Artifact, name: str) -> None:
+    """Check that a file is the one that `artifact.json` describes.
+
+    Raises:
+        ArtifactError: if it is not described, missing, or has another hash.
+    """
+    path = folder / name
+    if name not in facts.files:
+        raise ArtifactError(f"{path}: expected a model that {folder / NAME} describes, found {_listed(facts)} there.")
+    if not path.exists():
+        raise ArtifactError(f"{path}: expected the model that {NAME} describes, found no such file. Export again.")
+    sha256, _ = hash_tree(path)
+    if sha256 != facts.files[name].sha256:
+        raise ArtifactError(
+            f"{path}: expected SHA-256 {facts.files[name].sha256[:12]}... as in {NAME}, found {sha256[:12]}...: it was "
+            "changed or damaged. Export again or restore it."
+        )
+
+
+def _listed(facts: Artifact) -> str:
+    return ", ".join(facts.files) or "no model"
