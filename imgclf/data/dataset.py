@@ -7,9 +7,10 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not among the samples, and why: kind is `unreadable`, `not-an-image` or `hidden`."""
+    """A file that is not among the samples, and why.
+
+    `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot), `unlabelled` (an image
+    outside any class folder) or `empty-class` (a folder in the place of a class, without an image that can be read).
+    """
 
     path: str
     kind: str
@@ -85,10 +90,38 @@ class Dataset:
         pairs = zip(self.samples, splits, strict=True)
         return replace(self, samples=tuple(replace(s, split=side) for s, side in pairs))
 
+    def summary(self) -> dict[str, Any]:
+        """What there is, in numbers and names, ready for JSON.
+
+        `classes` counts images in all and on each side; `sizes` are stored pixels (width, height) of the smallest, the
+        median and the largest image by area; `skipped` counts every kind; `unreadable` and `empty_classes` name them.
+        """
+        sizes = sorted(((s.width, s.height) for s in self.samples), key=lambda size: (size[0] * size[1], size))
+        places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1} if sizes else {}
+        counts = {"images": self.counts()} | {side: self.counts(side) for side in SPLITS}
+        return {
+            "root": str(self.root),
+            "sha256": self.digest(),
+            "images": len(self),
+            "classes": {name: {what: n[name] for what, n in counts.items()} for name in self.class_names},
+            "sizes": {name: list(sizes[place]) for name, place in places.items()},
+            "formats": dict(Counter(s.format for s in self.samples).most_common()),
+            "skipped": dict(sorted(Counter(s.kind for s in self.skipped).items())),
+            "unreadable": [{"path": s.path, "reason": s.reason} for s in self.skipped if s.kind == "unreadable"],
+            "empty_classes": [s.path for s in self.skipped if s.kind == "empty-class"],
+        }
+
     def digest(self) -> str:
         """SHA-256 over every sample's content hash, label, split and group, whatever the order and the folder."""
         rows = sorted(f"{s.sha256}\0{s.label}\0{s.split}\0{s.group}" for s in self.samples)
         return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Class names or paths for a message: the first ones, and how many more; with control characters as escapes."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
 
 
 def write_manifest(dataset: Dataset, path: Path) -> None:
@@ -104,22 +137,33 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
     """Read a manifest that `write_manifest` wrote; its paths are taken relative to `root`.
 
     Raises:
-        DatasetError: if the file is missing, lacks a column, or holds a row that cannot be read.
+        DatasetError: if the file is missing, is no CSV, lacks a column, or holds a row that cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")  # bytes: line breaks in names must stay
     except OSError as error:
         raise DatasetError(f"{path}: the manifest cannot be read ({error.strerror}).") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise DatasetError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} not found.")
     samples = []
-    for row in reader:
-        try:
-            numbers = {key: int(row[key] or 0) for key in ("width", "height")}
-            samples.append(Sample(**{key: row[key] for key in COLUMNS if key not in numbers}, **numbers))
-        except (TypeError, ValueError):
-            raise DatasetError(f"{path}, line {reader.line_num}: expected a whole row, found {row!r}.") from None
+    try:
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DatasetError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} not found.")
+        for row in reader:
+            samples.append(_sample(row))
+    except (csv.Error, ValueError) as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
     return Dataset(root=root, samples=tuple(samples), class_names=names)
+
+
+def _sample(row: dict[str, str | None]) -> Sample:
+    """One row of a manifest; ValueError says what is wrong with it."""
+    values = {column: row[column] for column in COLUMNS}
+    texts = {column: value for column, value in values.items() if value is not None}
+    if len(texts) < len(COLUMNS) or not texts["path"]:
+        raise ValueError(f"expected {len(COLUMNS)} fields, beginning with a path")
+    if texts["split"] not in (*SPLITS, UNASSIGNED):
+        raise ValueError(f"expected one of {', '.join(SPLITS)} or nothing as the split, found {texts['split']!r}")
+    width, height = int(texts.pop("width") or 0), int(texts.pop("height") or 0)
+    return Sample(**texts, width=width, height=height)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from imgclf.errors import ImageError
 
@@ -23,9 +23,11 @@ MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
 number is the one from which Pillow itself refuses."""
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .avif .ppm .pgm .pbm .pnm".split()
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
+"""How the names of image files end, in lower case. The content then decides which format it is."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
 """Pillow's names of the formats that are opened. Others are not: EPS, for one, would run a PostScript program."""
@@ -148,7 +150,7 @@ def _reason(error: Exception) -> str:
             return "a folder, not a file"
         case MemoryError():
             return "too large for the memory"
-        case Image.UnidentifiedImageError():
+        case UnidentifiedImageError():
             return "not an image, or a format that cannot be read"
         case Image.DecompressionBombError():
             return f"more than {MAX_PIXELS:,} pixels"
@@ -168,10 +170,9 @@ def _ends_whole(data: bytes, format: str) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF: the pixels decide, not the metadata
         return image
-    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
@@ -183,8 +184,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((grey // 257).astype(np.uint8), "L").convert("RGB")
     if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = grey.min(), grey.max()
+        grey = np.asarray(image, dtype=np.float64)
+        finite = grey[np.isfinite(grey)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+        grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low)
         scaled = (grey - low) * (255.0 / (high - low)) if high > low else np.zeros_like(grey)
         return Image.fromarray(np.rint(scaled).astype(np.uint8), "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -231,12 +234,12 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, mode: Resize = "
         ImageError: if it cannot be decoded, or an array has another shape or dtype.
     """
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] not in (1, 3, 4)):
+        channels = source.shape[2] if source.ndim == 3 else 1
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or channels not in (1, 3, 4) or source.size == 0:
             raise ImageError(
                 f"expected a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), found {source.dtype} {source.shape}"
             )
-        squeezed = source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
-        image = to_rgb(Image.fromarray(squeezed))
+        image = to_rgb(Image.fromarray(source.reshape(source.shape[:2]) if channels == 1 else source))
     else:
         image = decode(source)
     return np.asarray(resize(image, size_px, mode))

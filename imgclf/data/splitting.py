@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample
+from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError
 
 
@@ -48,9 +48,8 @@ def split(
             "--val-as validation changes it."
         )
     elif given:
-        carved = [side for side in (VALIDATION, TEST) if side not in given]
-        kept = " and ".join(side for side in SPLITS if side in given)
-        notes.append(f"The given {kept} parts are kept" + (f"; {' and '.join(carved)} is carved from train/." if carved else "."))
+        kept, carved = (" and ".join(side for side in SPLITS if (side in given) is there) for there in (True, False))
+        notes.append(f"The given parts ({kept}) are kept" + (f"; {carved} is carved from train/." if carved else "."))
 
     pool = [i for i, s in enumerate(dataset.samples) if s.split in (TRAIN, UNASSIGNED)]
     sides = _carve(
@@ -64,7 +63,7 @@ def split(
         final[i] = side
     result = dataset.with_splits(final)
     _check_training(result)
-    return result, notes + _warnings(result)
+    return result, [*notes, _achieved(result), *_warnings(result)]
 
 
 def _carve(samples: Sequence[Sample], *, test_fraction: float, validation_fraction: float, seed: int) -> list[str]:
@@ -102,12 +101,20 @@ def _place(content: str, seed: int) -> float:
 
 
 def _check_training(dataset: Dataset) -> None:
+    if not dataset.samples:
+        raise DatasetError(f"{dataset.root}: expected images to split, found none.")
     lacking = [name for name, n in dataset.counts(TRAIN).items() if n == 0]
     if lacking:
         raise DatasetError(
-            f"{dataset.root}: expected training images of every class, found none of {_listed(lacking)}. "
+            f"{dataset.root}: expected training images of every class, found none of {listed(lacking)}. "
             "Add some, or leave the class out with --classes."
         )
+
+
+def _achieved(dataset: Dataset) -> str:
+    counts = {side: sum(s.split == side for s in dataset.samples) for side in SPLITS}
+    parts = [f"{n:,} {side} ({n / len(dataset):.1%})" for side, n in counts.items()]
+    return f"Images: {', '.join(parts)}."
 
 
 def _warnings(dataset: Dataset) -> list[str]:
@@ -118,25 +125,25 @@ def _warnings(dataset: Dataset) -> list[str]:
         if len(lacking) == len(counts):
             notes.append(f"There is no {side} part.")
         elif lacking:
-            notes.append(f"No {side} image of {_listed(lacking)}: too few distinct images, or none in the given part.")
+            notes.append(f"No {side} image of {listed(lacking)}: too few distinct images, or none in the given part.")
     places: defaultdict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
         places[_content(sample)].append(sample)
-    leaks = [members for members in places.values() if len({s.split for s in members}) > 1]
+    leaks = [pair for members in places.values() if (pair := _unlike(members, "split"))]
     if leaks:
-        first = " = ".join(s.path for s in leaks[0][:2])
         notes.append(
-            f"{len(leaks)} images stand on two sides of the given split, byte for byte ({first}): "
-            "scores on them flatter the model."
+            f"Byte for byte the same on two sides of the given split: {len(leaks)} (such as {listed(leaks[0])}). "
+            "Scores on them flatter the model."
         )
-    torn = [members for members in places.values() if len({s.label for s in members}) > 1]
+    torn = [pair for members in places.values() if (pair := _unlike(members, "label"))]
     if torn:
-        first = " = ".join(s.path for s in torn[0][:2])
-        notes.append(f"{len(torn)} images stand in two classes, byte for byte ({first}): one of the labels is wrong.")
+        notes.append(
+            f"Byte for byte the same in two classes: {len(torn)} (such as {listed(torn[0])}). One label must be wrong."
+        )
     return notes
 
 
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _unlike(samples: Sequence[Sample], what: str) -> list[str]:
+    """The paths of the first two samples that differ in an attribute; empty when all agree."""
+    first = samples[0]
+    return next(([first.path, s.path] for s in samples if getattr(s, what) != getattr(first, what)), [])
