@@ -11,6 +11,9 @@ AVERAGED = tuple(f"{average}_{score}" for average in ("macro", "weighted") for s
 SCORES = ("accuracy", "balanced_accuracy", *AVERAGED)
 """The keys of `score` that hold one number from 0 to 1."""
 
+INTERVALS = ("accuracy",)
+"""Those of `SCORES` that have an entry in `intervals`."""
+
 Z_95 = 1.959963984540054  # the 97.5 % point of the normal distribution: 95 % lie within it on both sides
 
 

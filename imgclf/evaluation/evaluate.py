@@ -1,0 +1,224 @@
+"""A run's model on labelled images: which images, which classes, what it says of them, and how good that is."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgclf import environment, prediction, runs
+from imgclf.config import EvaluateConfig
+from imgclf.data import images
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
+from imgclf.errors import DatasetError, ImageError, RunError
+from imgclf.evaluation import metrics, outputs, plots
+from imgclf.runs import Run
+
+log = logging.getLogger(__name__)
+
+Answer = np.ndarray | str
+"""What the model says of one image: probabilities (classes,), or why it could not be read."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the phase's name, the steps done and the steps there are."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out: the scores of `metrics.score`, the folder that holds them, and the images left out of them."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    skipped: tuple[Skipped, ...]
+
+
+def evaluate(
+    run: Run,
+    dataset: Dataset | None = None,
+    config: EvaluateConfig | None = None,
+    *,
+    output: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Score a run's model, and write `metrics.json`, `predictions.csv` and `confusion_matrix.png`.
+
+    Classes are matched by name, whatever their order. Unreadable images are left out of the scores.
+
+    Args:
+        dataset: labelled images. Of images that are already split the test part is scored, or else the validation
+            part; of others all. None is the run's own test part, where the run found it.
+        output: a new or empty folder. By default the run itself for its own test part, and
+            `evaluations/<data>-<number>` in the run for other images.
+
+    Raises:
+        DatasetError: if images of the run's test part are gone, a class is missing or unknown (see `EvaluateConfig`),
+            or no image is left.
+        RunError: if the run has no model, is damaged, or the output cannot be written.
+    """
+    config = config or EvaluateConfig()
+    labels = run.read_labels()
+    if dataset is None:
+        part = _own_test_part(run, labels)
+        folder = output or run.path
+    else:
+        part = _matched(_part_to_score(dataset), labels, config)
+        _warn_of_training_images(run, part)
+        folder = output or runs.next_path(run.path / "evaluations", dataset.root.resolve().name or "data")
+    if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
+
+    answers = []
+    for answer in _answers(run, part, labels, config.batch_size):
+        answers.append(answer)
+        if on_progress:
+            on_progress("evaluating", len(answers), len(part))
+    kept = [i for i, answer in enumerate(answers) if not isinstance(answer, str)]
+    failed = [Skipped(part.samples[i].path, "unreadable", a) for i, a in enumerate(answers) if isinstance(a, str)]
+    skipped = (*part.skipped, *failed)
+    for item in skipped:
+        log.warning("left out: %s: %s", item.path, item.reason)
+    if not kept:
+        raise DatasetError(f"{part.root}: expected images to score, but none of {len(part)} could be read.")
+
+    probabilities = np.stack([answers[i] for i in kept])
+    truth = replace(part, class_names=tuple(labels)).labels[kept]
+    scores = metrics.score(truth, probabilities, labels, top_k=config.top_k)
+    try:
+        paths = [part.samples[i].path for i in kept]
+        outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
+        plots.confusion_matrix(folder / "confusion_matrix.png", scores)
+        runs.write_json(folder / run.metrics.name, scores)
+    except OSError as error:
+        raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
+    return Evaluation(folder, scores, skipped)
+
+
+def _own_test_part(run: Run, labels: list[str]) -> Dataset:
+    root = Path(run.read_config().get("data", ""))
+    part = read_manifest(run.manifest, root, labels).part(TEST)
+    advice = f"Name a folder to score instead: imgclf evaluate {run.path} DATA."
+    if not len(part):
+        raise DatasetError(f"{run.manifest}: expected images of the test part, found none. {advice}")
+    foreign = sorted({s.label for s in part.samples} - set(labels))
+    if foreign:
+        raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {foreign[0]!r}, too.")
+    gone = [s.path for s in part.samples if not (root / s.path).is_file()]
+    if gone:
+        raise DatasetError(
+            f"{root}: expected the {len(part)} images of the run's test part, but {len(gone)} are not there, such as "
+            f"{gone[0]!r}. Put them back. {advice}"
+        )
+    return part
+
+
+def _part_to_score(dataset: Dataset) -> Dataset:
+    """The test part, else the validation part, else everything, with the unreadable files that lie in it."""
+    unreadable = tuple(s for s in dataset.skipped if s.kind == "unreadable")
+    for side in (TEST, VALIDATION):
+        part = dataset.part(side)
+        if len(part):
+            log.info("%s is already split: its %s part is scored, %d images.", dataset.root, side, len(part))
+            folders = {_top(s) for s in part.samples}
+            return replace(part, skipped=tuple(s for s in unreadable if _top(s) in folders))
+    return replace(dataset, skipped=unreadable)
+
+
+def _top(item: Sample | Skipped) -> str:
+    return item.path.partition("/")[0]
+
+
+def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dataset:
+    """The images whose class the model knows.
+
+    Raises:
+        DatasetError: if classes differ in a way that the settings do not allow, or nothing is left.
+    """
+    found = {s.label for s in dataset.samples}
+    unknown = sorted(found - set(labels))
+    if unknown and (config.unknown_classes == "error" or len(unknown) == len(found)):
+        raise DatasetError(
+            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found {_listed(unknown)}, too. "
+            "Rename the folders, or leave their images out with --unknown-classes skip."
+        )
+    missing = [name for name in labels if name not in found]
+    if missing and config.missing_classes == "error":
+        raise DatasetError(
+            f"{dataset.root}: expected images of all the model's classes, found none of {_listed(missing)}. "
+            "Score the others with --missing-classes allow."
+        )
+    if missing:
+        log.info("no images of %s: they count in no mean.", _listed(missing))
+    kept = tuple(s for s in dataset.samples if s.label not in unknown)
+    if unknown:
+        log.warning(
+            "left out: %d images of %s, which the model does not know.", len(dataset) - len(kept), _listed(unknown)
+        )
+    return replace(dataset, samples=kept)
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more
+
+
+def _warn_of_training_images(run: Run, part: Dataset) -> None:
+    """Scores on images that the model has learned from say little; the manifest knows these by content."""
+    if not run.manifest.is_file():
+        return
+    manifest = read_manifest(run.manifest, part.root)
+    learned = {s.sha256 for s in manifest.samples if s.split in (TRAIN, VALIDATION) and s.sha256}
+    seen = sum(s.sha256 in learned for s in part.samples)
+    if seen:
+        log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))
+
+
+def _answers(run: Run, part: Dataset, labels: list[str], batch_size: int) -> Iterator[Answer]:
+    """What the model says of each image, in order: through the exported model, or Keras where nothing is exported."""
+    artefact = next((path for path in (run.litert, run.saved_model) if path.exists()), None)
+    if artefact is None:
+        return _keras_answers(run, part, labels, batch_size)
+    classifier = prediction.load(artefact)
+    if list(classifier.labels) != labels:
+        raise RunError(f"{artefact}: expected the classes of {run.labels.name}, found others. Export the run again.")
+    answers = classifier.stream(part.paths, batch_size)
+    return (a.error or "unreadable" if a.probabilities is None else a.probabilities for a in answers)
+
+
+def _keras_answers(run: Run, part: Dataset, labels: list[str], batch_size: int) -> Iterator[Answer]:
+    settings = run.read_config()["config"]
+    model = _keras_model(run)
+    if model.output_shape[-1] != len(labels):
+        raise RunError(
+            f"{run.model}: expected {len(labels)} classes as in {run.labels.name}, found {model.output_shape[-1]}."
+        )
+
+    def load(path: Path) -> Answer:
+        try:
+            return images.load(path, settings["image_size"], settings["resize"])
+        except ImageError as error:
+            return str(error)
+
+    def stream() -> Iterator[Answer]:
+        with ThreadPoolExecutor(environment.cpu_count()) as pool:
+            for start in range(0, len(part), batch_size):
+                loaded = list(pool.map(load, part.paths[start : start + batch_size]))
+                pixels = [item for item in loaded if not isinstance(item, str)]
+                rows = iter(model.predict_on_batch(np.stack(pixels).astype(np.float32)) if pixels else ())
+                yield from (item if isinstance(item, str) else next(rows) for item in loaded)
+
+    return stream()
+
+
+def _keras_model(run: Run) -> Any:
+    if not run.model.is_file():
+        raise RunError(f"{run.path}: expected a model in the run, found none. Is the training finished?")
+    environment.prepare_keras()
+    import keras
+
+    try:
+        return keras.saving.load_model(run.model, compile=False)
+    except Exception as error:  # Keras raises nearly anything on a damaged file
+        raise RunError(f"{run.model}: the model cannot be loaded ({str(error) or type(error).__name__}).") from None
