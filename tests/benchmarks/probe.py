@@ -1,0 +1,84 @@
+"""How much faster probe training is than the usual Keras script, whole process against whole process.
+
+    IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/probe.py [--repeats N]
+
+Both sides train on the 244 training photographs of ants-bees and score its 153 validation photographs, with
+MobileNetV2 at 224 px, a frozen backbone whose random weights come from one file, and no export.
+imgclf starts each time with an empty cache.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from processes import imgclf, measure, show, unzip, verdict
+
+SPEEDUP = 5
+
+WEIGHTS = """
+import sys
+
+import keras
+
+keras.utils.set_random_seed(0)
+keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None).save_weights(sys.argv[1])
+"""
+
+KERAS = """
+import sys
+
+import keras
+
+data, weights = sys.argv[1:]
+train, validation = (
+    keras.utils.image_dataset_from_directory(f"{data}/{part}", image_size=(224, 224), batch_size=32, seed=0)
+    for part in ("train", "val")
+)
+backbone = keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None)
+backbone.load_weights(weights)
+backbone.trainable = False
+
+inputs = keras.Input((224, 224, 3))
+x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+x = backbone(x, training=False)
+x = keras.layers.GlobalAveragePooling2D()(x)
+x = keras.layers.Dropout(0.2)(x)
+model = keras.Model(inputs, keras.layers.Dense(len(train.class_names), activation="softmax")(x))
+model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(train.prefetch(2), validation_data=validation.prefetch(2), epochs=10, verbose=2)
+model.save("model.keras")
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.chdir(folder)
+        data = unzip("ants-bees", folder)
+        weights = folder / "mobilenetv2.weights.h5"
+        for name, source in (("weights.py", WEIGHTS), ("usual.py", KERAS)):
+            (folder / name).write_text(source)
+        measure([sys.executable, "weights.py", weights])
+        usual = [sys.executable, "usual.py", data, weights]
+        train = [imgclf(), "train", data, "-o", "run", "--backbone", "mobilenetv2", "--weights", weights]
+        train += ["--method", "probe", "--image-size", "224", "--export", "none"]
+        ours, theirs = [], []
+        for _ in range(options.repeats):
+            for used in ("cache", "run"):
+                shutil.rmtree(folder / used, ignore_errors=True)
+            ours.append(measure(train, {"XDG_CACHE_HOME": str(folder / "cache")}))
+            theirs.append(measure(usual))
+    ours_median = show("imgclf train --method probe", ours)
+    theirs_median = show("usual Keras script, 10 epochs", theirs)
+    speedup = theirs_median.seconds / ours_median.seconds
+    sys.exit(not verdict("imgclf is faster by a factor of", speedup, SPEEDUP, "", at_least=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The rules of the source that no single module can see: who imports whom, and where a default lives."""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+import imgclf
+from imgclf.cli.app import COMMANDS
+from imgclf.config import Config, EvaluateConfig, PredictConfig, TrainConfig
+
+PACKAGE = Path(imgclf.__file__).parent
+ROOT = PACKAGE.parent
+
+ON_TOP = {
+    "keras": ("models/", "training/", "explanation/", "export/"),
+    "tensorflow": ("export/savedmodel.py", "export/litert.py", "prediction/runtimes.py", "training/devices.py"),
+    "sklearn": ("evaluation/", "training/", "data/splitting.py"),
+    "matplotlib": ("evaluation/", "explanation/"),
+    "grain": ("data/loading.py", "training/"),
+    "rich": ("cli/console.py",),
+    "typer": ("cli/",),
+    "jax": (),
+    "torch": (),
+    "ai_edge_litert": (),
+}
+"""Where a package may be imported at module top. Elsewhere it is imported inside the function that needs it."""
+
+LIGHT_COMMAND_IMPORTS = ("imgclf.cli", "imgclf.config", "imgclf.environment", "imgclf.errors", "imgclf.runs")
+
+SETTINGS: dict[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+
+IO_PARAMETERS = (
+    "config",
+    "context",
+    "data",
+    "fail_under",
+    "images",
+    "json",
+    "model",
+    "output",
+    "quiet",
+    "resume",
+    "run",
+)
+"""What a command reads and writes: no settings, so not in a dataclass."""
+
+
+def imports_on_top(module: Path) -> Iterator[str]:
+    """The dotted names a module imports when it is itself imported, those for type checkers left out."""
+    body = ast.parse(module.read_text(encoding="utf-8")).body
+    while body:
+        node = body.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            body += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+
+
+def test_each_room_imports_only_the_rooms_below_it(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", ON_TOP)
+def test_a_heavy_package_is_imported_on_top_only_where_it_is_at_home(package):
+    found = {
+        module.relative_to(PACKAGE).as_posix()
+        for module in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == package for name in imports_on_top(module))
+    }
+    assert [place for place in sorted(found) if not place.startswith(ON_TOP[package])] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_module_imports_nothing_heavy_on_top(command):
+    names = [name for name in imports_on_top(PACKAGE / "cli" / f"{command}.py") if name.startswith("imgclf.")]
+    assert [name for name in names if not name.startswith(LIGHT_COMMAND_IMPORTS)] == []
+
+
+@pytest.mark.parametrize("command", SETTINGS)
+def test_the_options_of_a_command_are_the_fields_of_its_settings(command):
+    function = getattr(import_module(f"imgclf.cli.{command}"), command)
+    options = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in IO_PARAMETERS
+    }
+    assert options == {field.name: field.default for field in dataclasses.fields(SETTINGS[command])}

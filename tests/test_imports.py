@@ -1,0 +1,95 @@
+"""What a fresh process has loaded after each entrance, and what works where packages are missing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgclf.cli.app import COMMANDS
+
+HEAVY = ("tensorflow", "keras", "jax", "torch", "sklearn", "scipy", "matplotlib", "grain")
+ARRAYS = ("numpy", "PIL")
+
+REPORT = "import json, sys; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+
+
+def imgclf_code(*arguments: str) -> str:
+    """Code that does what `imgclf ARGUMENTS` does and goes on after it."""
+    return f"""
+import sys
+from imgclf.cli.app import main
+sys.argv = ["imgclf", *{list(map(str, arguments))!r}]
+try:
+    main()
+except SystemExit as exit:
+    code = exit.code
+"""
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level packages in `sys.modules` of a fresh process that ran `code`."""
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{REPORT}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_without(package: str, code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh process in which `package` cannot be imported."""
+    absent = f"import sys; sys.modules[{package!r}] = None\n"
+    return subprocess.run([sys.executable, "-c", absent + code], capture_output=True, text=True, timeout=120)
+
+
+def test_import_imgclf_loads_neither_arrays_nor_frameworks():
+    assert not loaded_after("import imgclf; imgclf.TrainConfig(); dir(imgclf)") & {*HEAVY, *ARRAYS, "typer", "rich"}
+
+
+def test_help_loads_neither_arrays_nor_frameworks():
+    loaded = loaded_after(imgclf_code("--help"))
+    assert "typer" in loaded
+    assert not loaded & {*HEAVY, *ARRAYS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_loads_neither_arrays_nor_frameworks(command):
+    assert not loaded_after(imgclf_code(command, "--help")) & {*HEAVY, *ARRAYS}
+
+
+def test_reading_a_folder_loads_no_framework(image_folder):
+    loaded = loaded_after(f"import imgclf; imgclf.read(__import__('pathlib').Path({str(image_folder())!r}))")
+    assert "PIL" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_the_catalogue_loads_no_framework():
+    assert not loaded_after(imgclf_code("models")) & set(HEAVY)
+
+
+def test_prediction_through_litert_loads_no_framework(trained_run):
+    image = next((trained_run.path.parent / "images").rglob("*.png"))
+    loaded = loaded_after(imgclf_code("predict", trained_run.path, image))
+    assert "ai_edge_litert" in loaded
+    assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "keras", "ai_edge_litert", "numpy", "PIL", "sklearn"])
+def test_import_and_help_work_without_a_package(package):
+    done = run_without(package, "import imgclf\n" + imgclf_code("--help") + "sys.exit(code)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_tensorflow_training_ends_with_exit_code_5_and_its_name(image_folder, tmp_path: Path):
+    code = imgclf_code("train", image_folder(), "-o", tmp_path / "run", "--backbone", "small-cnn") + "sys.exit(code)"
+    done = run_without("tensorflow", code)
+    assert done.returncode == 5
+    assert "tensorflow" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_litert_prediction_ends_with_exit_code_5_and_its_name(trained_run):
+    image = next((trained_run.path.parent / "images").rglob("*.png"))
+    done = run_without("ai_edge_litert", imgclf_code("predict", trained_run.litert, image) + "sys.exit(code)")
+    assert done.returncode == 5
+    assert "litert" in done.stderr
+    assert "Traceback" not in done.stderr
