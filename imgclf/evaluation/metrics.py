@@ -91,7 +91,9 @@ def check(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     if len(set(class_names)) != len(class_names):
         raise ValueError("class_names: expected names that differ, found a name twice.")
-    if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names) or not len(class_names):
+    if len(class_names) < 2:
+        raise ValueError(f"class_names: expected at least 2, found {len(class_names)}.")
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(class_names):
         raise ValueError(f"probabilities: expected (n, {len(class_names)}), found {probabilities.shape}.")
     if labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(f"labels: expected ({len(probabilities)},) and at least one, found {labels.shape}.")
