@@ -178,7 +178,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB by the rules of `decode`."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
