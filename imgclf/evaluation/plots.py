@@ -55,7 +55,7 @@ def confusion_matrix(path: Path, metrics: dict[str, Any]) -> None:
     height = min(1.0, 4 / side_in)
     bar = figure.colorbar(image, cax=figure.add_axes((1 + 0.2 / side_in, 1 - height, 0.14 / side_in, height)))
     ticks = (0, 0.01, 0.1, 0.25, 0.5, 1)
-    bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks], fontsize=8)
+    bar.set_ticks(np.sqrt(ticks).tolist(), labels=[f"{tick:.0%}" for tick in ticks], fontsize=8)
     bar.set_label("share of the true class", fontsize=9)
     bar.outline.set_visible(False)
     _save(figure, path)

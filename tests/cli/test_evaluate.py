@@ -1,0 +1,86 @@
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from imgclf.cli import app, console
+
+
+@pytest.fixture
+def imgclf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Runs `imgclf ARGUMENTS` in this process and returns its exit code."""
+    library = logging.getLogger("imgclf")
+    handlers, level = list(library.handlers), library.level
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", ["imgclf", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            app.main()
+        return int(caught.value.code or 0)
+
+    yield call
+    library.handlers[:] = handlers
+    library.setLevel(level)
+    console.err.quiet = False
+
+
+def test_a_runs_own_test_part_gives_the_scores_of_its_training(imgclf, trained_run, tmp_path, capsys):
+    assert imgclf("evaluate", trained_run.path, "-o", tmp_path / "scores", "--json", "--quiet") == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found == json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert found == pytest.approx(json.loads(trained_run.metrics.read_text()))
+    assert printed.err == ""
+
+
+def test_the_table_holds_every_class_and_the_headline_numbers(imgclf, trained_run, tmp_path, capsys):
+    folder = trained_run.path.parent / "images"
+    assert imgclf("evaluate", trained_run.path, folder, "-o", tmp_path / "scores") == 0
+    printed = capsys.readouterr()
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    low, high = scores["intervals"]["accuracy"]
+    assert scores["n"] == 48
+    assert "two discs" in printed.out
+    assert f"{scores['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, n = 48" in printed.out
+    assert f"{scores['macro_f1']:.3f}" in printed.out
+    assert "images were used in training" in printed.err
+    assert str(tmp_path / "scores") in printed.err
+
+
+def test_a_gate_that_is_not_met_ends_with_6_after_everything_is_written(imgclf, trained_run, tmp_path, capsys):
+    gates = "accuracy=0,accuracy.low=0.999"
+    assert imgclf("evaluate", trained_run.path, "-o", tmp_path / "scores", "--fail-under", gates, "--json") == 6
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert "accuracy.low is" in printed.err
+    assert "accuracy is" not in printed.err
+
+
+def test_gates_that_are_met_end_with_0(imgclf, trained_run, tmp_path):
+    gates = "accuracy=0,macro_f1=0"
+    assert imgclf("evaluate", trained_run.path, "-o", tmp_path / "scores", "--fail-under", gates) == 0
+
+
+@pytest.mark.parametrize("option", [("--fail-under", "beauty=1"), ("--top-k", "0"), ("--missing-classes", "maybe")])
+def test_an_impossible_option_is_a_usage_error_that_names_it(imgclf, tmp_path, capsys, option):
+    (tmp_path / "config.json").write_text('{"config": {}}')
+    assert imgclf("evaluate", tmp_path, *option) == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_ends_with_4(imgclf, tmp_path, capsys):
+    assert imgclf("evaluate", tmp_path) == 4
+    assert "expected a run folder" in capsys.readouterr().err
+
+
+def test_a_damaged_run_ends_with_4(imgclf, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"config": {}}')
+    assert imgclf("evaluate", tmp_path) == 4
+    assert "labels.txt" in capsys.readouterr().err
+
+
+def test_a_missing_folder_of_images_ends_with_3(imgclf, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"config": {}}')
+    assert imgclf("evaluate", tmp_path, tmp_path / "nowhere") == 3
+    assert "nowhere" in capsys.readouterr().err
