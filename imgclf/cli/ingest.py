@@ -21,7 +21,7 @@ def ingest(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
-    """Look at a folder of images: classes, counts, sizes, formats, what cannot be read, and how train would split it."""
+    """Look at a folder of images: classes, counts, sizes, formats, unreadable files, and how train would split it."""
     from imgclf.cli import console
     from imgclf.data import readers, splitting
     from imgclf.data.dataset import write_manifest

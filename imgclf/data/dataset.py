@@ -126,11 +126,8 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write the manifest: CSV with the columns of `COLUMNS`, UTF-8, paths relative to the dataset's root."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(s, column) for column in COLUMNS] for s in dataset.samples)
-    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = [COLUMNS, *([getattr(s, column) for column in COLUMNS] for s in dataset.samples)]
+    write_atomic(path, "".join(map(_line, rows)).encode("utf-8", "surrogateescape"))
 
 
 def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = None) -> Dataset:
@@ -155,6 +152,13 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
         raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
     return Dataset(root=root, samples=tuple(samples), class_names=names)
+
+
+def _line(values: Sequence[object]) -> str:
+    """One line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(values)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _sample(row: dict[str, str | None]) -> Sample:

@@ -48,8 +48,10 @@ def split(
             "--val-as validation changes it."
         )
     elif given:
-        kept, carved = (" and ".join(side for side in SPLITS if (side in given) is there) for there in (True, False))
-        notes.append(f"The given parts ({kept}) are kept" + (f"; {carved} is carved from train/." if carved else "."))
+        fractions = {VALIDATION: validation_fraction, TEST: test_fraction}
+        carved = [side for side, fraction in fractions.items() if fraction > 0 and side not in given]
+        kept = f"The given parts ({', '.join(side for side in SPLITS if side in given)}) are kept."
+        notes.append(f"{kept} Carved from train/: {', '.join(carved)}." if carved else kept)
 
     pool = [i for i, s in enumerate(dataset.samples) if s.split in (TRAIN, UNASSIGNED)]
     sides = _carve(

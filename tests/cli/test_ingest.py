@@ -1,0 +1,128 @@
+"""imgclf ingest, run as the command line runs it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgclf.cli import app
+from imgclf.config import TrainConfig
+from imgclf.data import dataset as datasets
+from imgclf.data import readers, splitting
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ingest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs `imgclf ingest` with arguments and returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["imgclf", "ingest", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            app.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_it_prints_classes_counts_sizes_and_formats(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    code, out, err = ingest(image_folder(count=30, size_px=20))
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    assert [row[:2] for row in rows] == [["ant", "30"], ["bee", "30"], ["all", "60"]]
+    assert all(sum(map(int, row[2:])) == int(row[1]) for row in rows)
+    assert "sizes: smallest 20 x 20, median 20 x 20, largest 20 x 20 px" in out
+    assert "formats: PNG 60" in out
+    assert "skipped" not in out
+    assert err.startswith("Images: ")
+
+
+def test_it_names_what_cannot_be_read(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(count=3)
+    (folder / "ant/.DS_Store").touch()
+    (folder / "ant/notes.txt").touch()
+    (folder / "ant/[red]zero[bold].jpg").touch()
+    (folder / "bee/new\nline.jpg").write_text("404")
+    (folder / "cat").mkdir()
+    code, out, _ = ingest(folder)
+    assert code == 0
+    assert "skipped: empty-class 1, hidden 1, not-an-image 1, unreadable 2" in out
+    assert "classes without images: cat" in out
+    assert "unreadable: ant/[red]zero[bold].jpg: an empty file" in out
+    assert r"unreadable: 'bee/new\nline.jpg': not an image, or a format that cannot be read" in out
+
+
+def test_many_unreadable_files_are_cut_short_in_print_and_whole_in_json(
+    ingest: Run, image_folder: Callable[..., Path]
+) -> None:
+    folder = image_folder(count=3)
+    for number in range(25):
+        (folder / f"ant/zero{number}.jpg").touch()
+    _, out, _ = ingest(folder)
+    assert "unreadable: 5 more; --json names all" in out
+    _, out, _ = ingest(folder, "--json")
+    assert len(json.loads(out)["unreadable"]) == 25
+
+
+def test_json_is_the_summary_of_the_split_dataset(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(count=20)
+    code, out, err = ingest(folder, "--json", "--quiet", "--seed", 5)
+    assert (code, err) == (0, "")
+    expected, _ = splitting.split(
+        readers.read(folder),
+        validation_fraction=TrainConfig.validation_fraction,
+        test_fraction=TrainConfig.test_fraction,
+        seed=5,
+    )
+    assert json.loads(out) == expected.summary()
+
+
+def test_the_manifest_holds_the_split_of_train(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_folder(count=20)
+    code, _, err = ingest(folder, "-o", tmp_path / "made/manifest.csv")
+    assert code == 0
+    assert f"The manifest is in {tmp_path / 'made/manifest.csv'}." in err.replace("\n", "")
+    expected, _ = splitting.split(
+        readers.read(folder),
+        validation_fraction=TrainConfig.validation_fraction,
+        test_fraction=TrainConfig.test_fraction,
+        seed=TrainConfig.seed,
+    )
+    assert datasets.read_manifest(tmp_path / "made/manifest.csv", folder) == expected
+
+
+def test_val_as_is_passed_on(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(name="data/train", count=20).parent
+    image_folder(name="data/val", count=10, seed=1)
+    _, out, err = ingest(folder, "--json")
+    assert json.loads(out)["classes"]["ant"]["test"] == 10
+    assert "val/ is used as the test part" in err
+    _, out, _ = ingest(folder, "--json", "--val-as", "validation")
+    assert json.loads(out)["classes"]["ant"]["validation"] == 10
+
+
+def test_odd_names_are_printed_as_they_are(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(classes=("[cats]", "größe 猫"), count=3)
+    _, out, _ = ingest(folder)
+    assert "[cats]" in out
+    assert "größe 猫" in out
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(["none"], 3), ([".", "--val-as", "x"], 2), ([], 2)])
+def test_mistakes_have_their_exit_codes(ingest: Run, arguments: list[str], expected: int) -> None:
+    code, out, err = ingest(*arguments)
+    assert code == expected
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_an_output_that_cannot_be_written_is_an_error(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    code, _, err = ingest(image_folder(count=3), "-o", tmp_path)
+    assert code == 2
+    assert "the manifest cannot be written" in err

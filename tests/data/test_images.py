@@ -1,0 +1,302 @@
+"""The one decoder against independent Pillow and NumPy calls, and against every kind of damaged file."""
+
+import io
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from imgclf.data import images
+from imgclf.errors import ImageError
+
+RNG = np.random.default_rng(7)
+PHOTO = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((70, 50), Image.Resampling.BICUBIC)
+)
+
+
+def encode(image: Image.Image | np.ndarray, format: str, **options: object) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(images.decode(data))
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [("JPEG", {"quality": 90}), ("PNG", {}), ("WEBP", {"quality": 80}), ("BMP", {}), ("TIFF", {}), ("PPM", {})],
+)
+def test_a_plain_image_decodes_as_pillow_alone_decodes_it(format: str, options: dict[str, object]) -> None:
+    data = encode(PHOTO, format, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(pixels(data), expected)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_avif_decodes_to_nearly_the_same_pixels() -> None:
+    assert np.abs(pixels(encode(PHOTO, "AVIF", quality=95)).astype(int) - PHOTO).mean() < 6
+
+
+@pytest.mark.real
+def test_photographs_decode_as_pillows_documented_calls_do(real_data: Path) -> None:
+    files = sorted(real_data.glob("ants-bees/**/*.jpg"))[:100]
+    assert len(files) == 100
+    for file in files:
+        with Image.open(file) as image:
+            exif = image.getexif().get(274, 1)
+            expected = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR))
+        assert exif == 1
+        np.testing.assert_array_equal(images.load(file, 96), expected)
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+STORED = {**UPRIGHT, 6: UPRIGHT[8], 8: UPRIGHT[6]}
+"""What to do to an upright array so that the EXIF orientation makes it upright again."""
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_eight_orientations_of_one_photograph_give_equal_arrays(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(np.ascontiguousarray(STORED[orientation](PHOTO)), format, exif=exif, **options)
+    np.testing.assert_array_equal(pixels(data), PHOTO)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_as_its_exif_says(orientation: int) -> None:
+    plain = encode(PHOTO, "JPEG", quality=90)
+    exif = Image.Exif()
+    exif[274] = orientation
+    turned = encode(PHOTO, "JPEG", quality=90, exif=exif)
+    np.testing.assert_array_equal(pixels(turned), UPRIGHT[orientation](pixels(plain)))
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "RGBA"])
+def test_other_modes_are_turned_too(mode: str) -> None:
+    image = Image.new(mode, (4, 2))
+    exif = Image.Exif()
+    exif[274] = 6
+    assert images.decode(encode(image, "TIFF", exif=exif)).size == (2, 4)
+
+
+@pytest.mark.parametrize("exif", [b"", b"nonsense that is no TIFF header", b"II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_does_not_cost_the_pixels(exif: bytes) -> None:
+    data = encode(PHOTO, "JPEG", exif=b"Exif\0\0" + exif)
+    np.testing.assert_array_equal(pixels(data), pixels(encode(PHOTO, "JPEG")))
+
+
+def test_an_unknown_orientation_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[274] = 9
+    np.testing.assert_array_equal(pixels(encode(PHOTO, "PNG", exif=exif)), PHOTO)
+
+
+def test_grey_palette_and_one_bit_become_rgb() -> None:
+    grey = PHOTO[:, :, 0]
+    np.testing.assert_array_equal(pixels(encode(grey, "PNG")), np.stack([grey] * 3, axis=-1))
+    palette = Image.fromarray(PHOTO).quantize(8)
+    np.testing.assert_array_equal(pixels(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
+    one_bit = Image.fromarray(grey > 100)
+    np.testing.assert_array_equal(pixels(encode(one_bit, "PNG"))[:, :, 1], np.where(grey > 100, 255, 0))
+
+
+def test_cmyk_becomes_rgb_by_subtraction() -> None:
+    inks = np.zeros((1, 4, 4), np.uint8)
+    inks[0, 1, 0] = inks[0, 2, 1] = inks[0, 3, 3] = 255  # paper, cyan, magenta, black
+    image = Image.frombytes("CMYK", (4, 1), inks.tobytes())
+    expected = [[255, 255, 255], [0, 255, 255], [255, 0, 255], [0, 0, 0]]
+    np.testing.assert_array_equal(pixels(encode(image, "TIFF"))[0], expected)
+
+
+def test_a_cmyk_jpeg_decodes_as_pillow_alone_decodes_it() -> None:
+    data = encode(Image.fromarray(PHOTO).convert("CMYK"), "JPEG", quality=95)
+    np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_transparency_is_laid_over_white() -> None:
+    rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)
+    expected = [[200, 100, 0], [255, 255, 255], [244, 224, 204]]  # the last one: 0.2 of the colour, 0.8 of white
+    np.testing.assert_array_equal(pixels(encode(rgba, "PNG"))[0], expected)
+    grey_alpha = Image.merge("LA", [Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 0)])
+    np.testing.assert_array_equal(pixels(encode(grey_alpha, "PNG")), [[[255, 255, 255]]])
+
+
+def test_a_transparent_palette_entry_is_laid_over_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    np.testing.assert_array_equal(pixels(encode(image, "GIF", transparency=0))[0], [[255, 255, 255], [40, 50, 60]])
+
+
+@pytest.mark.parametrize(("format", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("PPM", "<u2")])
+def test_sixteen_bits_are_scaled_and_not_clipped(format: str, dtype: str) -> None:
+    grey = np.array([[0, 257, 128 * 257, 65535]], dtype)
+    mode = "I;16" if dtype == "<u2" else "I;16B"
+    image = Image.frombytes(mode, (4, 1), grey.tobytes())
+    decoded = pixels(encode(image, format))
+    np.testing.assert_array_equal(decoded[0, :, 0], [0, 1, 128, 255])
+    np.testing.assert_array_equal(decoded[:, :, 0], decoded[:, :, 2])
+
+
+def test_float_grey_is_stretched_between_its_own_ends() -> None:
+    grey = np.array([[-1.0, 0.0, 1.0, np.nan, np.inf, -np.inf]], np.float32)
+    np.testing.assert_array_equal(pixels(encode(grey, "TIFF"))[0, :, 0], [0, 128, 255, 0, 255, 0])
+    assert pixels(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).max() == 0
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(format: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(pixels(data)[4, 4], [255, 0, 0])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_a_truncated_file_is_an_error_for_the_decoder_and_for_inspection(format: str, share: float) -> None:
+    noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encode(noise, format)
+    cut = data[: int(len(data) * share)]
+    for look in (images.decode, images.inspect):
+        with pytest.raises(ImageError, match=r"damaged or truncated|not an image"):
+            look(cut)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 30, b"trailing words of a camera" * 100])
+def test_bytes_after_the_end_do_no_harm(tail: bytes) -> None:
+    data = encode(PHOTO, "JPEG") + tail
+    assert images.inspect(data) == images.Header(70, 50, "JPEG")
+    assert images.decode(data).size == (70, 50)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "an empty file"),
+        (b"\0", "not an image"),
+        (b"<html>not found</html>", "not an image"),
+        (b"\xff\xd8\xff", "not an image|damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+    ],
+)
+def test_what_is_no_image_has_a_reason(data: bytes, reason: str) -> None:
+    for look in (images.decode, images.inspect):
+        with pytest.raises(ImageError, match=reason):
+            look(data)
+
+
+def test_a_path_that_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"^no such file$"):
+        images.decode(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match=r"^a folder, not a file$"):
+        images.decode(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_forbidden_file_has_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.touch(mode=0)
+    with pytest.raises(ImageError, match=r"^no permission to read it$"):
+        images.decode(file)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    # 30,000 x 30,000 pixels in 85 bytes: the header says so, the pixels are not there.
+    bomb = bytearray(encode(Image.new("1", (8, 8)), "BMP"))
+    bomb[18:26] = (30_000).to_bytes(4, "little") * 2
+    with pytest.raises(ImageError, match="more than 178,956,970"):
+        images.inspect(bytes(bomb))
+
+
+def test_a_wrong_suffix_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(encode(PHOTO, "PNG"))
+    np.testing.assert_array_equal(np.asarray(images.decode(tmp_path / "photo.jpg")), PHOTO)
+    assert images.inspect((tmp_path / "photo.jpg").read_bytes()).format == "PNG"
+
+
+STRIPES = np.zeros((20, 60, 3), np.uint8)
+STRIPES[:, :20, 0] = STRIPES[:, 20:40, 1] = STRIPES[:, 40:, 2] = 255  # red, green, blue, each a square of 20 px
+
+
+def test_squash_keeps_every_stripe() -> None:
+    small = images.load(STRIPES, 30, "squash")
+    assert small.shape == (30, 30, 3)
+    np.testing.assert_array_equal(small[15, [3, 15, 26]], [[255, 0, 0], [0, 255, 0], [0, 0, 255]])
+
+
+def test_crop_takes_the_central_square() -> None:
+    np.testing.assert_array_equal(images.load(STRIPES, 20, "crop"), STRIPES[:, 20:40])
+
+
+def test_pad_adds_black_bars_above_and_below() -> None:
+    padded = images.load(STRIPES, 60, "pad")
+    np.testing.assert_array_equal(padded[20:40], STRIPES)
+    assert padded[:20].max() == padded[40:].max() == 0
+
+
+def test_pad_keeps_one_pixel_of_an_extreme_shape() -> None:
+    assert images.load(np.full((1, 500, 3), 255, np.uint8), 16, "pad").sum() == 16 * 3 * 255
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+def test_an_image_of_the_right_size_is_left_alone(mode: images.Resize) -> None:
+    square = PHOTO[:50, :50]
+    np.testing.assert_array_equal(images.load(square, 50, mode), square)
+
+
+def test_shrinking_is_antialiased() -> None:
+    checks = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert np.abs(images.load(checks, 16)[2:-2, 2:-2].astype(int) - 127).max() <= 2
+
+
+def test_arrays_are_taken_as_they_are() -> None:
+    grey = PHOTO[:, :, 0]
+    for array in (grey, grey[:, :, None]):
+        np.testing.assert_array_equal(images.load(array, 32), images.load(np.stack([grey] * 3, axis=-1), 32))
+    opaque = np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255, np.uint8)])
+    np.testing.assert_array_equal(images.load(opaque, 32), images.load(PHOTO, 32))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((0, 4), np.uint8)],
+)
+def test_an_array_of_another_kind_is_an_error(array: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="expected a uint8 array"):
+        images.load(array, 32)
+
+
+def test_a_path_bytes_and_an_array_give_the_same_pixels(tmp_path: Path) -> None:
+    data = encode(PHOTO, "PNG")
+    (tmp_path / "a b[1].png").write_bytes(data)
+    for source in (tmp_path / "a b[1].png", str(tmp_path / "a b[1].png"), data):
+        np.testing.assert_array_equal(images.load(source, 24, "crop"), images.load(PHOTO, 24, "crop"))
+
+
+def test_threads_leave_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    odd = encode(PHOTO, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(images.decode, [odd] * 200))
+    assert warnings.filters == before
