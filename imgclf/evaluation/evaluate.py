@@ -138,7 +138,12 @@ def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dat
     """
     found = {s.label for s in dataset.samples}
     unknown = sorted(found - set(labels))
-    if unknown and (config.unknown_classes == "error" or len(unknown) == len(found)):
+    if len(unknown) == len(found):
+        raise DatasetError(
+            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found none of them, but {_listed(unknown)}. "
+            "Rename the folders, or choose another run."
+        )
+    if unknown and config.unknown_classes == "error":
         raise DatasetError(
             f"{dataset.root}: expected the model's classes, {_listed(labels)}; found {_listed(unknown)}, too. "
             "Rename the folders, or leave their images out with --unknown-classes skip."

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
 AVERAGED = tuple(f"{average}_{score}" for average in ("macro", "weighted") for score in ("precision", "recall", "f1"))
 SCORES = ("accuracy", "balanced_accuracy", *AVERAGED)
@@ -40,6 +39,8 @@ def score(
         ValueError: if there are no images, the shapes do not fit together, a label is not an index of a class, or a row
             is not a distribution (NaN, negative, or a sum that is not 1).
     """
+    from sklearn import metrics as sklearn_metrics  # takes a second, which whoever only needs the names is spared
+
     labels, probabilities = check(labels, probabilities, class_names)
     n, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
