@@ -140,8 +140,8 @@ def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dat
     unknown = sorted(found - set(labels))
     if len(unknown) == len(found):
         raise DatasetError(
-            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found none of them, but {_listed(unknown)}. "
-            "Rename the folders, or choose another run."
+            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found none of them, but "
+            f"{_listed(unknown)}. Rename the folders, or choose another run."
         )
     if unknown and config.unknown_classes == "error":
         raise DatasetError(
