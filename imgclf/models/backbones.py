@@ -1,0 +1,279 @@
+"""The networks of keras.applications, with weights from the hub, from a file, from a run, or none.
+
+Each starts at `pixels`, float32 0-255 RGB (n, s, s, 3), does its own preprocessing, and ends in its last feature map
+(n, h, w, d). The graph is flat and its layers are named the same in every process: Keras numbers layers without a name
+by what the process has built before.
+"""
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from imgclf import environment, runs
+from imgclf.errors import MissingError, RunError, UsageError
+from imgclf.models import catalog, hub
+from imgclf.models.catalog import ModelFacts
+
+environment.prepare_keras()
+
+import h5py  # type: ignore[import-untyped]  # noqa: E402  (it comes with Keras)
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+from keras import layers, ops  # noqa: E402
+
+Progress = Callable[[int, int], None]
+
+# of ImageNet's training images, RGB, as share of 255
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def build(
+    name: str,
+    *,
+    weights: Literal["hub", "none"] | Path,
+    image_size: int | None,
+    offline: bool = False,
+    on_progress: Progress | None = None,
+) -> keras.Model:
+    """A backbone: pixels float32 0-255 (n, s, s, 3) -> feature map (n, h, w, d).
+
+    Args:
+        name: as `catalog.find` knows it.
+        weights: ImageNet's from the hub, random ones, or a file or a run folder as `load_weights` takes it.
+        image_size: s in px; None leaves it open, where the network allows that.
+        offline: never touch the network.
+        on_progress: called with done and total MB while weights are downloaded.
+
+    Raises:
+        UsageError: if there is no such network in keras.applications, or the images are too small for it.
+        MissingError: if the weights are not on this machine and cannot be had.
+        RunError: if the weights cannot be read, or belong to another network.
+    """
+    facts = catalog.find(name)
+    source = _source(facts, facts.without_top, weights, offline, on_progress)
+    model = _graph(facts, image_size, include_top=False)
+    if source:
+        load_weights(model, source)
+    return model
+
+
+def build_with_top(
+    name: str, *, weights: Path | None = None, offline: bool = False, on_progress: Progress | None = None
+) -> keras.Model:
+    """The whole network: pixels float32 0-255 (n, s, s, 3), s the published size -> ImageNet probabilities (n, 1000).
+
+    Args:
+        weights: a file or a run folder; None takes those of the hub.
+
+    Raises:
+        UsageError, MissingError, RunError: as `build` does.
+    """
+    facts = catalog.find(name)
+    source = _source(facts, facts.with_top, weights or "hub", offline, on_progress)
+    model = _graph(facts, facts.image_size, include_top=True)
+    if source:
+        load_weights(model, source)
+    return model
+
+
+def imagenet_labels(*, offline: bool = False) -> list[str]:
+    """ImageNet's 1000 class names in the order of the outputs.
+
+    Two names stand for two classes each (crane, maillot); their WordNet numbers are added to tell them apart.
+
+    Raises:
+        MissingError: if the list is not on this machine and cannot be had.
+    """
+    index = runs.read_json(hub.fetch(catalog.IMAGENET_CLASSES, offline=offline))
+    pairs = [index[str(place)] for place in range(len(index))]
+    uses = Counter(label for _, label in pairs)
+    return [label if uses[label] == 1 else f"{label} ({wordnet})" for wordnet, label in pairs]
+
+
+def hub_available(name: str, *, offline: bool = False) -> bool:
+    """Whether the hub's weights for a backbone are on this machine, or the hub answers within two seconds."""
+    facts = catalog.find(name)
+    return facts.without_top is not None and hub.available(facts.without_top, offline=offline)
+
+
+def _source(
+    facts: ModelFacts,
+    file: catalog.HubFile | None,
+    weights: Literal["hub", "none"] | Path,
+    offline: bool,
+    on_progress: Progress | None,
+) -> Path | None:
+    if facts.application is None or file is None:
+        raise UsageError(f"{facts.name}: expected a network of keras.applications, found one of imgclf's own.")
+    if weights == "none":
+        return None
+    return weights if isinstance(weights, Path) else hub.fetch(file, offline=offline, on_progress=on_progress)
+
+
+def _graph(facts: ModelFacts, image_size: int | None, *, include_top: bool) -> keras.Model:
+    if image_size is None and facts.application in ("NASNetLarge", "NASNetMobile"):
+        raise UsageError(f"{facts.name} needs one fixed --image-size.")
+    if image_size is not None and image_size < facts.min_image_size:
+        raise UsageError(f"--image-size: {facts.name} expects at least {facts.min_image_size}, found {image_size}.")
+    pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
+    application = getattr(keras.applications, str(facts.application))
+    model = application(weights=None, include_top=include_top, input_tensor=_preprocess(pixels, facts))
+    if _is_first_efficientnet(facts):
+        _normalise_as_imagenet(model)
+    _rename(model)
+    return keras.Model(pixels, model.output, name=facts.name)
+
+
+def _preprocess(pixels: keras.KerasTensor, facts: ModelFacts) -> keras.KerasTensor:
+    """What `keras.applications.<family>.preprocess_input` does, as layers: (n, s, s, 3) -> (n, s, s, 3).
+
+    Always in float32: under mixed precision, preprocessing in 16 bits would round the pixels.
+    """
+    mean, deviation = np.array(IMAGENET_MEAN), np.array(IMAGENET_DEVIATION)
+    scale: float | np.ndarray
+    offset: float | np.ndarray
+    if facts.preprocessing == "tf":
+        scale, offset = 1 / 127.5, -1.0
+    elif facts.preprocessing == "torch":
+        scale, offset = 1 / (255 * deviation), -mean / deviation
+    elif facts.preprocessing == "caffe":
+        pixels = ops.flip(pixels, axis=-1)  # RGB -> BGR
+        scale, offset = 1.0, -np.array(IMAGENET_MEAN_BGR)
+    elif _is_first_efficientnet(facts):
+        # Its Normalization layer divides by the root of the deviation. Keras adds the missing division behind it, but
+        # only in a network built with weights="imagenet"; in front of it, it takes this form.
+        scale = 1 / np.sqrt(deviation)
+        offset = 255 * mean * (1 - scale)
+    else:
+        return pixels
+    return layers.Rescaling(_plain(scale), _plain(offset), dtype="float32", name="preprocess")(pixels)
+
+
+def _plain(value: float | np.ndarray) -> float | list[float]:
+    """Numbers as JSON has them, for the layer's config."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _is_first_efficientnet(facts: ModelFacts) -> bool:
+    return str(facts.application).startswith("EfficientNetB")
+
+
+def _normalise_as_imagenet(model: keras.Model) -> None:
+    """Give EfficientNet's Normalization layer the state that its ImageNet weights carry; Keras leaves it at 0 and 1."""
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.set_weights([np.array(IMAGENET_MEAN), np.array(IMAGENET_DEVIATION), np.array(0)])
+            layer.finalize_state()
+
+
+def _rename(model: keras.Model) -> None:
+    """Number the layers and operations that Keras named by itself from the start of this network."""
+    numbers: Counter[str] = Counter()
+    for operation in model.operations:
+        stem = re.sub(r"_\d+$", "", operation.name)
+        if stem.replace("_", "") == type(operation).__name__.lower():
+            operation.name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
+            numbers[stem] += 1
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Fill a network from a file (`.h5`, `.weights.h5`, `.keras`) or from a run of the same backbone.
+
+    Layers that the file has beyond those of the model, such as a head, are left out.
+
+    Raises:
+        MissingError: if there is no such file.
+        RunError: if it cannot be read, or belongs to another network; the model is then unchanged.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: expected a file of weights or a run folder, found nothing there.")
+    file = runs.find(path).model if path.is_dir() else path
+    try:
+        pairs = list(_stored(model, file))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{file}: expected weights in Keras's .h5, .weights.h5 or .keras format, found something else or a "
+            f"damaged file ({error})."
+        ) from None
+    for layer, arrays in pairs:
+        expected, found = [tuple(v.shape) for v in layer.weights], [a.shape for a in arrays]
+        if expected != found:
+            raise RunError(
+                f"{file}: these weights belong to another network than {model.name}. Layer {layer.name}: expected "
+                f"{_shapes(expected)}, found {_shapes(found)}. Choose the --backbone that they were made with."
+            )
+    for layer, arrays in pairs:
+        for variable, array in zip(layer.weights, arrays, strict=True):
+            variable.assign(array)
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "nothing"
+
+
+Stored = Iterator[tuple[layers.Layer, list[np.ndarray]]]
+
+
+def _stored(model: keras.Model, file: Path) -> Stored:
+    """Each layer of the model that has weights, with what the file holds for it, in the order of `layer.weights`."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as opened:
+            yield from _by_class(model.layers, opened["layers"])
+        return
+    with h5py.File(file) as opened:
+        if "layers" in opened and "layer_names" not in opened.attrs:
+            yield from _by_class(model.layers, opened["layers"])
+        else:
+            yield from _by_order(model.layers, opened.get("model_weights", opened))
+
+
+def _by_order(model_layers: Sequence[layers.Layer], group: h5py.Group) -> Stored:
+    """Of a `.h5` file as Keras 2 wrote it, and the hub holds it: the n-th layer there is the n-th layer here."""
+    saved = []
+    for name in _names(group, "layer_names"):
+        arrays = [np.asarray(group[name][weight]) for weight in _names(group[name], "weight_names")]
+        if arrays:
+            saved.append(arrays)
+    here = [layer for layer in model_layers if layer.weights]
+    for place, layer in enumerate(here):
+        yield layer, saved[place] if place < len(saved) else []
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """A list of names; one too long for HDF5 is in pieces: `layer_names0`, `layer_names1`..."""
+    pieces = [group.attrs[attribute]] if attribute in group.attrs else []
+    while f"{attribute}{len(pieces)}" in group.attrs:
+        pieces.append(group.attrs[f"{attribute}{len(pieces)}"])
+    if not pieces:
+        raise KeyError(attribute)
+    return [name.decode() if isinstance(name, bytes) else str(name) for piece in pieces for name in piece]
+
+
+def _by_class(model_layers: Sequence[layers.Layer], group: Mapping[str, Any]) -> Stored:
+    """Of a file as Keras 3 writes it: a layer is found by its class and its number among those of its class."""
+    numbers: Counter[str] = Counter()
+    for layer in model_layers:
+        stem = _snake_case(type(layer).__name__)
+        key = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
+        numbers[stem] += 1
+        inner = getattr(layer, "layers", None)
+        if inner:
+            yield from _by_class(inner, group[key]["layers"] if key in group else {})
+        elif layer.weights:
+            variables = group[key]["vars"] if key in group else {}
+            yield layer, [np.asarray(variables[number]) for number in sorted(variables, key=int)]
+
+
+def _snake_case(name: str) -> str:
+    """A class's name as Keras writes it into its files: `SeparableConv2D` -> `separable_conv2d`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
