@@ -1,0 +1,123 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from imgclf.data import readers, sample
+from imgclf.errors import UsageError
+
+COMMITTED = Path(__file__).parents[2] / "sample_data"
+NAMES = ("beech", "birch", "maple", "oak", "willow")
+
+
+def run(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "imgclf", "sample", directory], capture_output=True, text=True)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+def test_the_committed_set_has_sixty_pictures_of_each_species_and_nothing_else():
+    dataset = readers.read(COMMITTED)
+    assert dataset.counts() == dict.fromkeys(NAMES, 60)
+    assert dataset.skipped == ()
+    assert len({item.sha256 for item in dataset.samples}) == 300
+    assert {item.format for item in dataset.samples} == {"JPEG"}
+    sides = {side for item in dataset.samples for side in (item.width, item.height)}
+    assert min(sides) >= 160
+    assert max(sides) <= 200
+    assert len(sides) > 20
+    assert sum(path.stat().st_size for path in dataset.paths) < 3_000_000
+
+
+def test_the_command_draws_the_committed_pictures_again(tmp_path: Path):
+    done = run(tmp_path / "new")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'new'}\n", "")
+    paths = sorted(path.relative_to(COMMITTED) for path in COMMITTED.rglob("*.jpg"))
+    assert sorted(path.relative_to(tmp_path / "new") for path in tmp_path.rglob("*.*")) == paths
+    for path in paths:
+        old, new = pixels(COMMITTED / path), pixels(tmp_path / "new" / path)
+        assert old.shape == new.shape, path
+        # Another Pillow may draw an edge or compress a block a little differently; another picture differs by 50.
+        assert np.abs(old - new).mean() < 3, path
+
+
+def test_a_seed_gives_the_same_bytes_each_time_and_another_seed_other_pictures(tmp_path: Path):
+    for name, seed in (("a", 4), ("b", 4), ("c", 5)):
+        sample.render(tmp_path / name, seed=seed, per_class=1)
+    for species in NAMES:
+        first, again, other = (tmp_path / name / species / f"{species}-001.jpg" for name in "abc")
+        assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+
+
+def test_the_command_refuses_to_overwrite():
+    done = run(COMMITTED)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected a new or an empty folder" in done.stderr
+
+
+def test_it_never_writes_into_a_folder_that_holds_something(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UsageError, match="expected a new or an empty folder"):
+        sample.render(tmp_path, per_class=1)
+    with pytest.raises(UsageError, match="expected a new or an empty folder"):
+        sample.render(tmp_path / "mine.txt", per_class=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(UsageError, match="cannot be written"):
+        sample.render(tmp_path / "mine.txt" / "below", per_class=1)
+
+
+def test_it_reports_progress_and_leaves_nothing_behind_when_interrupted(tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        assert total == 10
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample.render(tmp_path / "new", per_class=2, on_progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("numbers", [{"per_class": 0}, {"seed": -1}])
+def test_it_refuses_impossible_numbers(tmp_path: Path, numbers: dict[str, int]):
+    with pytest.raises(UsageError, match="at least"):
+        sample.render(tmp_path / "new", **numbers)
+
+
+def colours(image: Image.Image) -> np.ndarray:
+    """A histogram of 8 x 8 x 8 colours; square roots, so that Euclidean distance is Hellinger's."""
+    red, green, blue = (np.asarray(image) // 32).astype(int).reshape(-1, 3).T
+    return np.sqrt(np.bincount(red * 64 + green * 8 + blue, minlength=512) / red.size)
+
+
+def gradients(image: Image.Image) -> np.ndarray:
+    """How strong edges of 9 directions are in 8 x 8 cells: colour-blind, a plain HOG."""
+    dy, dx = np.gradient(np.asarray(image.convert("L").resize((96, 96)), dtype=float))
+    direction = (np.arctan2(dy, dx) % np.pi / np.pi * 9).astype(int) % 9
+    layers = np.hypot(dx, dy) * (direction == np.arange(9)[:, None, None])
+    cells = layers.reshape(9, 8, 12, 8, 12).sum(axis=(2, 4))
+    return (cells / (np.linalg.norm(cells, axis=0) + 20)).ravel()
+
+
+def accuracy(model: object, describe: Callable[[Image.Image], np.ndarray]) -> float:
+    dataset = readers.read(COMMITTED)
+    features = np.array([describe(Image.open(path)) for path in dataset.paths])
+    return float((cross_val_predict(model, features, dataset.labels) == dataset.labels).mean())
+
+
+def test_shape_tells_the_species_apart_and_colour_does_not():
+    # 0.2 is chance. A class that colour gives away would make every lesson drawn from the set a wrong one.
+    assert accuracy(KNeighborsClassifier(5), colours) < 0.35
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.001))
+    assert 0.5 < accuracy(linear, gradients) < 0.9
