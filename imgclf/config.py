@@ -153,6 +153,7 @@ class PredictConfig(Config):
     format: str = "table"
     batch_size: int = 32
     strict: bool = False
+    offline: bool = False
 
     def __post_init__(self) -> None:
         _check(self.top >= 1, "top", "a whole number of at least 1", self.top)

@@ -18,7 +18,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
         OSError: if the folder cannot be written or the disk is full; the old file is then untouched.
     """
-    raw = data.encode() if isinstance(data, str) else data
+    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -46,10 +46,10 @@ def read_json(path: Path) -> Any:
         RunError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
         raise RunError(f"{path}: expected this file in the run, found none. Is the training finished?") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, json.JSONDecodeError) as error:
         raise RunError(f"{path}: expected JSON, found something else ({error}). Train again or restore it.") from None
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def _optimizer(plan: Plan, steps: int, model: keras.Model) -> keras.optimizers.O
     if plan.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
     else:
-        optimizer = keras.optimizers.AdamW(**shared)
+        optimizer = keras.optimizers.Adam(**shared)  # with decoupled decay this is AdamW (arXiv:1711.05101)
     if plan.weight_decay:
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     return optimizer
@@ -179,7 +180,7 @@ class _Loop(keras.callbacks.Callback):
         self.checkpoint = checkpoint
         self.on_progress = on_progress
         self.rows: list[dict[str, Any]] = []
-        self.best: list[np.ndarray] | None = None
+        self.best: list[np.ndarray] = classifier_model.get_weights()
         self.best_score = (-math.inf, -math.inf)
         self.stage_end = 0
         self.raw: list[np.ndarray] | None = None
@@ -237,8 +238,7 @@ class _Loop(keras.callbacks.Callback):
             _assign(self.logits.trainable_variables, self.raw)
 
     def keep_best(self) -> None:
-        if self.best is not None:
-            self.classifier.set_weights(self.best)
+        self.classifier.set_weights(self.best)
 
     def _averages(self) -> list[keras.Variable]:
         return [v for v in self.logits.optimizer.variables if v.path.endswith("_average")]
@@ -254,7 +254,7 @@ class _Loop(keras.callbacks.Callback):
         assert self.checkpoint is not None
         arrays = {f"model/{i}": v for i, v in enumerate(_values(self.logits.variables))}
         arrays |= {f"optimizer/{i}": v for i, v in enumerate(_values(self.logits.optimizer.variables))}
-        arrays |= {f"best/{i}": v for i, v in enumerate(self.best or [])}
+        arrays |= {f"best/{i}": v for i, v in enumerate(self.best)}
         meta = {"plan": repr(self.plan), "phase": self.phase, "rows": self.rows, "best_score": self.best_score}
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
@@ -263,7 +263,7 @@ class _Loop(keras.callbacks.Callback):
     def restore(self) -> None:
         assert self.checkpoint is not None
         try:
-            with np.load(self.checkpoint, allow_pickle=False) as state:
+            with np.load(io.BytesIO(self.checkpoint.read_bytes()), allow_pickle=False) as state:
                 meta = json.loads(state["meta"].tobytes())
                 if (meta["plan"], meta["phase"]) != (repr(self.plan), self.phase):
                     raise RunError(f"{self.checkpoint}: this checkpoint is of a training with other settings.")
@@ -274,7 +274,7 @@ class _Loop(keras.callbacks.Callback):
                     for i, variable in enumerate(variables):
                         variable.assign(state[f"{group}/{i}"])
                 self.best = [state[f"best/{i}"] for i in range(len(self.classifier.weights))]
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{self.checkpoint}: the checkpoint is damaged ({error}). Train again.") from None
         self.rows = meta["rows"]
         self.best_score = tuple(meta["best_score"])
@@ -300,7 +300,7 @@ def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, fl
 
 
 def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
 
 
 def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:

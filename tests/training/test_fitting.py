@@ -1,0 +1,161 @@
+"""Gradient descent: it learns, it stops safely, it goes on exactly where it was interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgclf.errors import RunError
+from imgclf.models import classifier, convnets
+from imgclf.training import augmentation, finetune, fitting
+
+PLAN = fitting.Plan(
+    sizes=(16,),
+    epochs=3,
+    batch_size=8,
+    lr=1e-2,
+    optimizer="adamw",
+    warmup_epochs=0,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+    ema=0.0,
+    policy=augmentation.Policy(),
+    seed=0,
+)
+
+
+def part(count: int, size_px: int = 16, seed: int = 0) -> fitting.Part:
+    rng = np.random.default_rng(seed)
+    return fitting.Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
+
+
+def model(size_px: int | None = 16, dropout: float = 0.0) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return classifier.build(convnets.small_cnn(size_px), 2, dropout=dropout)
+
+
+def test_eight_images_are_overfitted_to_zero_loss() -> None:
+    rows = fitting.fit(model(), part(8), None, replace(PLAN, epochs=60), phase="scratch")
+    assert rows[-1]["loss"] < 0.01
+    assert rows[-1]["accuracy"] == 1.0
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    plan = replace(PLAN, epochs=6, warmup_epochs=2)
+    rates = [row["lr"] for row in fitting.fit(model(), part(32), None, plan, phase="scratch")]
+    assert rates[0] == pytest.approx(plan.lr / 2)
+    assert rates[1] == pytest.approx(plan.lr)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+
+
+def test_sizes_grow_in_equal_shares_and_end_at_the_last() -> None:
+    plan = replace(PLAN, sizes=(16, 24, 32), epochs=7)
+    assert [plan.size(epoch) for epoch in range(7)] == [16, 16, 16, 24, 24, 32, 32]
+    rows = fitting.fit(model(None), part(16, 32), part(8, 32, seed=1), replace(plan, epochs=3), phase="scratch")
+    assert [row["image_size"] for row in rows] == [16, 24, 32]
+
+
+def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, sizes=(16, 24), epochs=4, ema=0.9, warmup_epochs=1, policy=augmentation.POLICIES["standard"])
+    train_part, validation = part(24, 24), part(8, 24, seed=1)
+    whole = model(None, dropout=0.5)
+    fitting.fit(whole, train_part, validation, plan, phase="scratch")
+
+    save = fitting._Loop.save
+
+    def save_then_die(loop: fitting._Loop) -> None:
+        save(loop)
+        if len(loop.rows) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting._Loop, "save", save_then_die)
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(model(None, dropout=0.5), train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
+    monkeypatch.setattr(fitting._Loop, "save", save)
+    resumed = model(None, dropout=0.5)
+    rows = fitting.fit(resumed, train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
+
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_resume_without_the_seed_state_ends_elsewhere(tmp_path: Path) -> None:
+    """The test above can fail: with the dropout's seed state lost, the weights differ."""
+    plan = replace(PLAN, epochs=2)
+    checkpoint = tmp_path / "checkpoint"
+    whole = model(dropout=0.5)
+    fitting.fit(whole, part(24), None, plan, phase="scratch", checkpoint=checkpoint)
+    other = model(dropout=0.5)
+    other.get_layer("dropout").seed_generator.state.assign([7, 7])
+    fitting.fit(other, part(24), None, plan, phase="scratch")
+    differences = [np.abs(a - b).max() for a, b in zip(whole.get_weights(), other.get_weights(), strict=True)]
+    assert max(differences) > 1e-3
+
+
+def test_checkpoint_of_other_settings_and_damaged_one_are_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    fitting.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
+    with pytest.raises(RunError, match="other settings"):
+        fitting.fit(model(), part(8), None, replace(PLAN, epochs=2), phase="scratch", checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
+    with pytest.raises(RunError, match="damaged"):
+        fitting.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_good_weights() -> None:
+    network = model()
+    with pytest.raises(RunError, match=r"no longer a number.*--lr"):
+        fitting.fit(network, part(16), None, replace(PLAN, lr=1e30, optimizer="sgd", epochs=5), phase="scratch")
+    for weights in network.get_weights():
+        assert np.isfinite(weights).all()
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics_and_lower_layers_stay() -> None:
+    network = model()
+    finetune.unfreeze_upper(network)
+    before = {layer.name: layer.get_weights() for layer in network.layers}
+    fitting.fit(network, part(16), None, PLAN, phase="finetune")
+    moved = {
+        layer.name
+        for layer in network.layers
+        if any((a != b).any() for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
+    }
+    assert moved
+    assert not any(name.endswith("_norm") for name in moved)
+    assert moved <= {"stage_3_2_conv", "stage_4_1_conv", "stage_4_2_conv", "logits"}
+
+
+def test_fine_tuning_at_learning_rate_zero_changes_nothing() -> None:
+    network = model()
+    finetune.unfreeze_upper(network)
+    before = network.get_weights()
+    fitting.fit(network, part(16), part(8, seed=1), replace(PLAN, lr=0.0), phase="finetune")
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_weight_average_is_what_is_kept() -> None:
+    """With momentum 0.999 the kept weights hardly leave the first step's; without, they go on."""
+    start = model().get_layer("logits").get_weights()[0]
+    distance = {}
+    for momentum in (0.0, 0.999):
+        network = model()
+        fitting.fit(network, part(16), None, replace(PLAN, epochs=10, ema=momentum), phase="scratch")
+        distance[momentum] = np.abs(network.get_layer("logits").get_weights()[0] - start).mean()
+    assert distance[0.999] < 0.5 * distance[0.0]
+
+
+def test_loss_and_accuracy_by_hand() -> None:
+    logits = np.log(np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9]]))
+    loss, accuracy = fitting.loss_and_accuracy(logits, np.array([0, 0, 0]))
+    assert loss == pytest.approx(-(np.log(0.5) + np.log(0.8) + np.log(0.1)) / 3)
+    assert accuracy == pytest.approx(2 / 3)

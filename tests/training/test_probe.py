@@ -1,0 +1,48 @@
+"""The probe equals scikit-learn's logistic regression on the same features."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from imgclf.training import probe
+
+
+def data(classes: int, count: int = 120, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    centres = rng.normal(0, 1, (classes, width))
+    return (centres[labels] * 1.5 + rng.normal(0, 1, (count, width)) * 3 + 5).astype(np.float32), labels
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_probe_gives_scikit_learns_probabilities(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = data(classes)
+    monkeypatch.setattr(probe, "STRENGTHS", (0.1,))
+    kernel, bias = probe.solve(features, labels, classes=classes, seed=0)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    expected = LogisticRegression(C=0.1, max_iter=5000, tol=1e-6).fit(scaled, labels).predict_proba(scaled)
+    np.testing.assert_allclose(softmax(features @ kernel + bias), expected, atol=2e-3)
+
+
+def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    noise = rng.normal(size=(200, 50)).astype(np.float32)
+    clear = noise.copy()
+    clear[:, 0] += 8 * labels
+    assert probe._choose_strength(noise, labels, 0) == min(probe.STRENGTHS)
+    assert probe._choose_strength(clear, labels, 0) > min(probe.STRENGTHS)
+
+
+def test_a_dead_feature_and_a_class_of_one_image_are_survived() -> None:
+    features, labels = data(2, 21)
+    features[:, 3] = 0.0
+    labels = np.r_[np.zeros(20, int), 1]
+    kernel, bias = probe.solve(features, labels, classes=2, seed=0)
+    assert np.isfinite(kernel).all()
+    assert np.isfinite(bias).all()
