@@ -13,8 +13,8 @@ from imgclf.errors import UsageError
 
 Preprocessing = Literal["none", "tf", "torch", "caffe"]
 
-KERAS_IO = "keras.io/api/applications"
-DOCSTRING = "Keras, mobilenet_v3 docs"
+KERAS_IO = "https://keras.io/api/applications/"
+KERAS_IO_MOBILENET = "https://keras.io/api/applications/mobilenet/"
 KERAS_HUB = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 
@@ -132,7 +132,7 @@ _ALL = (
             ("mobilenetv3-large", "MobileNetV3Large", "large", 224, 2_996_352, 5_507_432, 75.6,
              "07fb09a5933dd0c8eaafa16978110389", "59e551e166be033d707958cf9e29a6a7"),
         ],
-        source=DOCSTRING,
+        source=KERAS_IO_MOBILENET,
     ),
     *_family(
         KERAS_HUB + "nasnet/",
