@@ -1,26 +1,23 @@
 """A run's model on labelled images: which images, which classes, what it says of them, and how good that is."""
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgclf import environment, prediction, runs
+from imgclf import prediction, runs
 from imgclf.config import EvaluateConfig
-from imgclf.data import images
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
-from imgclf.errors import DatasetError, ImageError, RunError
+from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots
+from imgclf.prediction import artifact
+from imgclf.prediction.classifier import Classifier, Prediction
 from imgclf.runs import Run
 
 log = logging.getLogger(__name__)
-
-Answer = np.ndarray | str
-"""What the model says of one image: probabilities (classes,), or why it could not be read."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase's name, the steps done and the steps there are."""
@@ -71,29 +68,39 @@ def evaluate(
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
 
     answers = []
-    for answer in _answers(run, part, labels, config.batch_size):
+    for answer in _classifier(run, labels).stream(part.paths, config.batch_size):
         answers.append(answer)
         if on_progress:
             on_progress("evaluating", len(answers), len(part))
-    kept = [i for i, answer in enumerate(answers) if not isinstance(answer, str)]
-    failed = [Skipped(part.samples[i].path, "unreadable", a) for i, a in enumerate(answers) if isinstance(a, str)]
-    skipped = (*part.skipped, *failed)
-    for item in skipped:
-        log.warning("left out: %s: %s", item.path, item.reason)
-    if not kept:
-        raise DatasetError(f"{part.root}: expected images to score, but none of {len(part)} could be read.")
-
-    probabilities = np.stack([answers[i] for i in kept])
-    truth = replace(part, class_names=tuple(labels)).labels[kept]
+    kept, skipped = _readable(part, answers)
+    truth = np.array([labels.index(sample.label) for sample, _ in kept])
+    probabilities = np.stack([row for _, row in kept])
     scores = metrics.score(truth, probabilities, labels, top_k=config.top_k)
     try:
-        paths = [part.samples[i].path for i in kept]
+        paths = [sample.path for sample, _ in kept]
         outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
         plots.confusion_matrix(folder / "confusion_matrix.png", scores)
         runs.write_json(folder / run.metrics.name, scores)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
     return Evaluation(folder, scores, skipped)
+
+
+def _readable(
+    part: Dataset, answers: Sequence[Prediction]
+) -> tuple[list[tuple[Sample, np.ndarray]], tuple[Skipped, ...]]:
+    """The images that have probabilities, with these, and the files of this part that could not be read."""
+    kept, skipped = [], [*part.skipped]
+    for sample, answer in zip(part.samples, answers, strict=True):
+        if answer.probabilities is None:
+            skipped.append(Skipped(sample.path, "unreadable", answer.error or ""))
+        else:
+            kept.append((sample, answer.probabilities))
+    for item in skipped:
+        log.warning("left out: %s: %s", item.path, item.reason)
+    if not kept:
+        raise DatasetError(f"{part.root}: expected images to score, but none of {len(part)} could be read.")
+    return kept, tuple(skipped)
 
 
 def _own_test_part(run: Run, labels: list[str]) -> Dataset:
@@ -180,50 +187,19 @@ def _warn_of_training_images(run: Run, part: Dataset) -> None:
         log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))
 
 
-def _answers(run: Run, part: Dataset, labels: list[str], batch_size: int) -> Iterator[Answer]:
-    """What the model says of each image, in order: through the exported model, or Keras where nothing is exported."""
-    artefact = next((path for path in (run.litert, run.saved_model) if path.exists()), None)
-    if artefact is None:
-        return _keras_answers(run, part, labels, batch_size)
-    classifier = prediction.load(artefact)
-    if list(classifier.labels) != labels:
-        raise RunError(f"{artefact}: expected the classes of {run.labels.name}, found others. Export the run again.")
-    answers = classifier.stream(part.paths, batch_size)
-    return (a.error or "unreadable" if a.probabilities is None else a.probabilities for a in answers)
+def _classifier(run: Run, labels: list[str]) -> Classifier:
+    """The exported model, or Keras's where nothing is exported."""
+    exported = next((path for path in (run.litert, run.saved_model) if path.exists()), None)
+    if exported:
+        classifier = prediction.load(exported)
+    elif run.model.is_file():
+        from imgclf.models.runtime import KerasRuntime
 
-
-def _keras_answers(run: Run, part: Dataset, labels: list[str], batch_size: int) -> Iterator[Answer]:
-    settings = run.read_config()["config"]
-    model = _keras_model(run)
-    if model.output_shape[-1] != len(labels):
-        raise RunError(
-            f"{run.model}: expected {len(labels)} classes as in {run.labels.name}, found {model.output_shape[-1]}."
-        )
-
-    def load(path: Path) -> Answer:
-        try:
-            return images.load(path, settings["image_size"], settings["resize"])
-        except ImageError as error:
-            return str(error)
-
-    def stream() -> Iterator[Answer]:
-        with ThreadPoolExecutor(environment.cpu_count()) as pool:
-            for start in range(0, len(part), batch_size):
-                loaded = list(pool.map(load, part.paths[start : start + batch_size]))
-                pixels = [item for item in loaded if not isinstance(item, str)]
-                rows = iter(model.predict_on_batch(np.stack(pixels).astype(np.float32)) if pixels else ())
-                yield from (item if isinstance(item, str) else next(rows) for item in loaded)
-
-    return stream()
-
-
-def _keras_model(run: Run) -> Any:
-    if not run.model.is_file():
+        facts = artifact.read(run.path)
+        artifact.verify(run.path, facts, run.model.name)
+        classifier = Classifier(facts, KerasRuntime(run.model))
+    else:
         raise RunError(f"{run.path}: expected a model in the run, found none. Is the training finished?")
-    environment.prepare_keras()
-    import keras
-
-    try:
-        return keras.saving.load_model(run.model, compile=False)
-    except Exception as error:  # Keras raises nearly anything on a damaged file
-        raise RunError(f"{run.model}: the model cannot be loaded ({str(error) or type(error).__name__}).") from None
+    if list(classifier.labels) != labels:
+        raise RunError(f"{run.labels}: expected the classes of {artifact.NAME}, found others. Restore one of the two.")
+    return classifier

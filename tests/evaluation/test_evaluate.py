@@ -1,21 +1,20 @@
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf import environment, runs
+from imgclf import environment, prediction, runs
 from imgclf.config import EvaluateConfig, TrainConfig
-from imgclf.data import images, readers
+from imgclf.data import readers
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
-from imgclf.errors import DatasetError, ImageError, RunError
-from imgclf.evaluation import evaluate as evaluation
+from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
+from imgclf.prediction import artifact
 from imgclf.runs import Run
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 220, 30), (30, 30, 220)
@@ -25,19 +24,27 @@ COLOURS = {"red": RED, "green": GREEN, "blue": BLUE, "grey": (128, 128, 128)}
 class ByColour:
     """A stand-in for an exported model: the more of its colour an image has, the likelier the class."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
+    names = ("probabilities",)
+    batch_size = 4
 
-    def stream(self, sources: Sequence[Path], batch_size: int) -> Iterator[SimpleNamespace]:
-        for path in sources:
-            try:
-                mean = images.load(path, 8).mean(axis=(0, 1))
-            except ImageError as error:
-                yield SimpleNamespace(probabilities=None, error=str(error))
-                continue
-            logits = np.array([mean @ COLOURS[name] / 5000 for name in self.labels])
-            chances = np.exp(logits - logits.max())
-            yield SimpleNamespace(probabilities=(chances / chances.sum()).astype(np.float32), error=None)
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.size_px, self.classes = 16, len(labels)
+        self.colours = np.array([COLOURS[name] for name in labels], np.float32)  # (classes, 3)
+
+    def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        logits = pixels.mean(axis=(1, 2)) @ self.colours.T / 5000  # (n, 16, 16, 3) -> (n, classes)
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return {"probabilities": chances / chances.sum(axis=1, keepdims=True)}
+
+
+def facts(labels: Sequence[str], files: dict[str, artifact.File]) -> artifact.Artifact:
+    return artifact.Artifact(tuple(labels), 16, "squash", "small-cnn", ("probabilities",), "", files)
+
+
+def describe(run: Run) -> None:
+    """Write the artifact.json of a run without exports."""
+    files = {run.model.name: artifact.File("keras", *artifact.hash_tree(run.model))}
+    artifact.write(run.path, facts(run.read_labels(), files))
 
 
 def paint(folder: Path, classes: Sequence[str], count: int = 3) -> Path:
@@ -62,8 +69,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     config = TrainConfig(backbone="small-cnn", image_size=16).to_dict()
     runs.write_json(made.config, {"data": str(dataset.root), "config": config})
     made.litert.touch()
-    fake = SimpleNamespace(load=lambda path: ByColour(made.read_labels()))
-    monkeypatch.setattr(evaluation, "prediction", fake)
+    labels = made.read_labels()
+    monkeypatch.setattr(prediction, "load", lambda path: prediction.Classifier(facts(labels, {}), ByColour(labels)))
     return made
 
 
@@ -202,9 +209,9 @@ def test_a_place_that_cannot_be_written_is_an_error(run, tmp_path):
         evaluate(run, output=tmp_path / "file" / "output")
 
 
-def test_labels_that_are_not_the_models_are_an_error_not_a_shift(run, monkeypatch):
-    monkeypatch.setattr(evaluation.prediction, "load", lambda path: ByColour(["red", "green", "blue"]))
-    with pytest.raises(RunError, match="Export the run again"):
+def test_labels_that_are_not_the_models_are_an_error_not_a_shift(run):
+    run.write_labels(["red", "green", "blue"])
+    with pytest.raises(RunError, match=r"labels\.txt: expected the classes of artifact\.json"):
         evaluate(run)
 
 
@@ -225,6 +232,7 @@ def test_a_run_without_exports_is_scored_through_keras(run, tmp_path):
     colours = np.array([COLOURS[name] for name in run.read_labels()], np.float32)  # (classes, 3)
     model.layers[-1].set_weights([colours.T / 5000, np.zeros(3)])
     model.save(run.model)
+    describe(run)
 
     folder = paint(tmp_path / "other", ("red", "green", "blue"))
     (folder / "red" / "0.png").rename(folder / "blue" / "red.png")
@@ -234,9 +242,9 @@ def test_a_run_without_exports_is_scored_through_keras(run, tmp_path):
     assert result.metrics["confusion_matrix"]["counts"] == [[3, 1, 0], [0, 2, 0], [0, 0, 2]]
     assert [item.path for item in result.skipped] == ["green/0.png"]
 
-    run.write_labels(["blue", "red", "green", "grey"])
-    with pytest.raises(RunError, match="expected 4 classes"):
-        evaluate(run)
     run.model.write_bytes(b"no model")
+    with pytest.raises(RunError, match=r"model\.keras: expected SHA-256"):
+        evaluate(run)
+    describe(run)
     with pytest.raises(RunError, match="cannot be loaded"):
         evaluate(run)
