@@ -96,6 +96,7 @@ def main() -> None:
     library = logging.getLogger("imgclf")
     library.setLevel(logging.INFO)
     library.addHandler(_Notes())
+    library.propagate = False  # absl and others hang handlers on the root logger
     try:
         code = _run()
         sys.stdout.flush()
