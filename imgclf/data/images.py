@@ -91,7 +91,7 @@ def read_bytes(path: Path | str) -> bytes:
     """
     try:
         return Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         raise ImageError(_reason(error)) from None
 
 

@@ -61,7 +61,7 @@ def read(
         raise DatasetError(f"{root}: expected a folder of images, found nothing there. Check the spelling.")
     if not root.is_dir():
         raise DatasetError(f"{root}: expected a folder with one sub-folder per class, found a file.")
-    found = _scan(root)
+    found = scan(root)
     tree = _layout(root, found)
     wanted = _choose(root, tree, classes, min_classes)
     samples, unreadable = _examine_all(root, wanted, on_progress)
@@ -81,7 +81,7 @@ def read(
 
 
 @dataclass
-class _Found:
+class Found:
     """What lies below a folder, by names alone: files to open, folders that could be listed, and what is neither."""
 
     files: list[str]
@@ -97,8 +97,13 @@ class _Tree:
     skipped: list[Skipped]
 
 
-def _scan(root: Path) -> _Found:
-    found = _Found([], [], [])
+def scan(root: Path) -> Found:
+    """Look through a folder at any depth, links to folders included; no file is opened. `files` is sorted.
+
+    Raises:
+        DatasetError: if the folder cannot be read.
+    """
+    found = Found([], [], [])
     ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]  # folder, and those that hold it
     while ahead:
         folder, above = ahead.pop()
@@ -133,7 +138,7 @@ def _scan(root: Path) -> _Found:
     return found
 
 
-def _layout(root: Path, found: _Found) -> _Tree:
+def _layout(root: Path, found: Found) -> _Tree:
     """Decide between class folders and split folders, and label every image by its place."""
     if not found.files:
         raise DatasetError(f"{root}: expected images, found {_what_else(found)}. {_ADVICE}")
@@ -258,7 +263,7 @@ def _limited(samples: Sequence[Sample], limit: int) -> list[Sample]:
     return [s for s in samples if s.path in kept]
 
 
-def _what_else(found: _Found) -> str:
+def _what_else(found: Found) -> str:
     suffixes = Counter(Path(s.path).suffix or "without a suffix" for s in found.skipped if s.kind == "not-an-image")
     parts = [f"{n} {suffix}" for suffix, n in suffixes.most_common(5)]
     kinds = Counter(s.kind for s in found.skipped)
