@@ -12,7 +12,6 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from imgclf.errors import MissingError
@@ -29,6 +28,8 @@ def cache_root() -> Path:
 
 def versions() -> dict[str, str]:
     """Name to version of Python and of every package that shapes a result; packages that are absent are left out."""
+    from importlib import metadata  # 20 ms that --help need not pay
+
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
