@@ -17,8 +17,8 @@ from imgclf.data.leaves import SPECIES, Array, Leaf, Rng, arc, heading
 from imgclf.errors import UsageError
 
 SIZE_RANGE_PX = (160, 200)
-TURN_DEG = 20  # standard deviation of how far a leaf is from upright
-MAX_TILT_DEG = 45
+TURN_DEG = 15  # standard deviation of how far a leaf is from upright
+MAX_TILT_DEG = 40
 MAX_HIDDEN = 0.22  # how much of a leaf one thing on top may hide
 JPEG_QUALITY = 84
 FINE = 3  # outlines are drawn this many times larger and averaged down, which smooths their edges
@@ -142,8 +142,8 @@ def _pose(rng: Rng, outline: Array, shape: Shape) -> Pose:
     seen = flat.pixels(outline)
     low, high = seen.min(axis=0), seen.max(axis=0)
     room = np.array([shape[1], shape[0]])
-    scale = rng.uniform(0.72, 1.02) * (room / (high - low)).min()
-    slack = 0.6 * np.maximum((room - scale * (high - low)) / 2, 0) + 0.03 * room
+    scale = rng.uniform(0.78, 1.02) * (room / (high - low)).min()
+    slack = 0.45 * np.maximum((room - scale * (high - low)) / 2, 0) + 0.03 * room
     place = room / 2 + rng.uniform(-1, 1, 2) * slack - scale * (low + high) / 2
     return Pose(np.array([[scale, 0, place[0]], [0, scale, place[1]], [0, 0, 1]]) @ eye, flat.bend)
 
@@ -407,7 +407,7 @@ def _photographed(rng: Rng, scene: Array) -> Array:
     scene = 128 + (scene - 128) * rng.uniform(0.85, 1.1) + rng.normal(0, 8)
     image = Image.fromarray(scene.clip(0, 255).astype(np.uint8))
     if rng.uniform() < 0.5:
-        image = image.filter(ImageFilter.GaussianBlur(rng.triangular(0.2, 0.5, 1.8)))
+        image = image.filter(ImageFilter.GaussianBlur(rng.triangular(0.2, 0.5, 1.4)))
     seen = np.asarray(image, dtype=np.float32)
     noise = rng.standard_normal(seen.shape[:2], dtype=np.float32)
     return (seen + (rng.uniform(0.5, 4.5) * noise)[..., None]).clip(0, 255).astype(np.uint8)
@@ -445,7 +445,7 @@ def picture(species: str, index: int, seed: int = 0) -> Image.Image:
     pose = _pose(rng, leaf.outline, shape)
     colour, cover = _painted(rng, leaf, pose, shape, light)
     layers = [(*_with_stalk(rng, colour, cover, pose), rng.uniform(1, 6))]
-    for kind in rng.permutation(len(COVERS))[: rng.choice(3, p=[0.55, 0.35, 0.1])]:
+    for kind in rng.permutation(len(COVERS))[: rng.choice(3, p=[0.6, 0.32, 0.08])]:
         above, hides = COVERS[kind](rng, shape, light)
         lift = rng.uniform(1.5, 6)
         if (hides * cover).sum() < MAX_HIDDEN * cover.sum():
