@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from processes import imgclf, measure, show, unzip, verdict
+from processes import IMGCLF, measure, show, unzip, verdict
 
 SPEEDUP = 5
 
@@ -66,7 +66,7 @@ def main() -> None:
             (folder / name).write_text(source)
         measure([sys.executable, "weights.py", weights])
         usual = [sys.executable, "usual.py", data, weights]
-        train = [imgclf(), "train", data, "-o", "run", "--backbone", "mobilenetv2", "--weights", weights]
+        train = [*IMGCLF, "train", data, "-o", "run", "--backbone", "mobilenetv2", "--weights", weights]
         train += ["--method", "probe", "--image-size", "224", "--export", "none"]
         ours, theirs = [], []
         for _ in range(options.repeats):

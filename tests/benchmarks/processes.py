@@ -74,6 +74,5 @@ def unzip(name: str, folder: Path) -> Path:
     return folder / name
 
 
-def imgclf() -> str:
-    """The `imgclf` command of the running interpreter's environment."""
-    return str(Path(sys.executable).with_name("imgclf"))
+IMGCLF = (sys.executable, "-m", "imgclf")
+"""The command, in the running interpreter's environment."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from processes import imgclf, measure, show, unzip, verdict
+from processes import IMGCLF, measure, show, unzip, verdict
 
 HELP_S, PREDICT_S, PREDICT_MIB = 0.25, 0.35, 120
 
@@ -57,13 +57,13 @@ def main() -> None:
         run = options.run
         if run is None:
             run = folder / "run"
-            measure([imgclf(), "train", data, "-o", run, "--epochs", "1", "--export", "litert"], env)
+            measure([*IMGCLF, "train", data, "-o", run, "--epochs", "1", "--export", "litert"], env)
         bare = folder / "bare.py"
         bare.write_text(BARE)
         sides = {
             "python -c pass": [sys.executable, "-c", "pass"],
-            "imgclf --help": [imgclf(), "--help"],
-            "imgclf predict RUN one.jpg": [imgclf(), "predict", run, image],
+            "imgclf --help": [*IMGCLF, "--help"],
+            "imgclf predict RUN one.jpg": [*IMGCLF, "predict", run, image],
             "bare script: Typer, Rich, Pillow, LiteRT": [sys.executable, bare, run, image],
         }
         for command in sides.values():  # once for the file cache and the compiled modules
