@@ -2,9 +2,11 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from imgclf.cli import app, console
+from imgclf.evaluation.outputs import read_predictions
 
 
 @pytest.fixture
@@ -30,7 +32,12 @@ def test_a_runs_own_test_part_gives_the_scores_of_its_training(imgclf, trained_r
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert found == json.loads((tmp_path / "scores" / "metrics.json").read_text())
-    assert found == pytest.approx(json.loads(trained_run.metrics.read_text()))
+    assert found == json.loads(trained_run.metrics.read_text())
+    ours, training = (
+        read_predictions(path) for path in (tmp_path / "scores" / "predictions.csv", trained_run.predictions)
+    )
+    assert (ours.paths, ours.class_names) == (training.paths, training.class_names)
+    assert np.abs(ours.probabilities - training.probabilities).max() < 1e-4
     assert printed.err == ""
 
 
