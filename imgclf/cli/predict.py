@@ -105,9 +105,11 @@ def _artefact(model: str, offline: bool) -> Path:
         raise ArtifactError(
             f"{model}: expected a run folder or an exported model, found nothing there; {error}"
         ) from None
+    from imgclf.cli import console
     from imgclf.export import pretrained
 
-    return pretrained.artifact(name, offline=offline)
+    with console.phases() as on_progress:
+        return pretrained.artifact(name, offline=offline, on_progress=on_progress)
 
 
 def _print_table(predictions: "Iterator[Prediction]", top: int) -> None:

@@ -1,0 +1,293 @@
+import io
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imgclf
+from imgclf.errors import ArtifactError, MissingError, UsageError
+from imgclf.prediction import Classifier, Prediction, artifact, load
+from imgclf.prediction.artifact import File
+
+SURE = math.exp(10) / (math.exp(10) + 2)
+"""The probability of a colour in an image of nothing but that colour."""
+
+PURE = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+def plain(colour: str, size_px: int = 8) -> np.ndarray:
+    """uint8 (size_px, size_px, 3) of one colour."""
+    return np.full((size_px, size_px, 3), PURE[colour], np.uint8)
+
+
+def encoded(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(plain(colour, 20)).save(file, "PNG")
+    return file.getvalue()
+
+
+def saved(path: Path, colour: str) -> Path:
+    path.write_bytes(encoded(colour))
+    return path
+
+
+def describe(folder: Path, name: str, format: str) -> None:
+    """Let artifact.json describe a file as it now is."""
+    file = File(format, *artifact.hash_tree(folder / name))
+    artifact.write(folder, replace(artifact.read(folder), files={name: file}))
+
+
+@pytest.fixture(scope="module", params=["model.tflite", "saved_model"])
+def classifier(colours, request) -> Classifier:
+    """The artefact through LiteRT, then through TensorFlow."""
+    return load(colours / request.param)
+
+
+@pytest.fixture(scope="module")
+def lite(colours) -> Classifier:
+    return load(colours)
+
+
+def test_load_is_public_and_takes_a_folder_or_what_lies_in_it(colours, tmp_path, monkeypatch):
+    assert imgclf.load is load
+    monkeypatch.chdir(colours)
+    for path in (colours, str(colours), colours / "artifact.json", Path(), "model.tflite", "saved_model"):
+        loaded = load(path)
+        assert (loaded.labels, loaded.image_size, loaded.resize) == (("red", "green", "blue"), 8, "squash")
+
+
+def test_a_folder_that_describes_no_litert_is_read_through_its_saved_model(colours, spoiled):
+    folder = spoiled(files={"saved_model": artifact.read(colours).files["saved_model"]})
+    (folder / "model.tflite").unlink()
+    assert load(folder).predict([plain("blue")])[0].label == "blue"
+
+
+def test_probabilities_are_those_worked_out_by_hand(classifier):
+    pixels = np.stack([plain("red"), plain("green"), np.zeros((8, 8, 3), np.uint8)]).astype(np.float32)
+    answer = classifier.probabilities(pixels)
+    rest = (1 - SURE) / 2
+    assert answer.dtype == np.float32
+    assert answer == pytest.approx(np.array([[SURE, rest, rest], [rest, SURE, rest], [1 / 3] * 3]), rel=1e-4)
+
+
+def test_every_output_is_given_by_name(classifier):
+    pixels = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype(np.float32)
+    answer = classifier.outputs(pixels)
+    assert set(answer) == {"probabilities", "embedding", "feature_map"}
+    assert answer["feature_map"] == pytest.approx(pixels / 255, abs=1e-6)
+    assert answer["embedding"] == pytest.approx(pixels.mean((1, 2)) / 255, abs=1e-6)
+    assert answer["probabilities"].sum(axis=1) == pytest.approx(np.ones(6), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 9])
+def test_an_answer_does_not_depend_on_the_images_beside_it(classifier, count):
+    pixels = np.random.default_rng(count).uniform(0, 255, (count, 8, 8, 3)).astype(np.float32)
+    together = classifier.outputs(pixels)
+    assert together["probabilities"].shape == (count, 3)
+    assert together["feature_map"].shape == (count, 8, 8, 3)
+    for place in range(count):
+        alone = classifier.probabilities(pixels[place : place + 1])
+        assert together["probabilities"][place] == pytest.approx(alone[0], abs=1e-6)
+
+
+def test_several_threads_may_ask_at_once(lite):
+    every = np.stack([plain(colour) for colour in PURE]).astype(np.float32)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [place % 3 for place in range(300)]
+        answers = list(pool.map(lambda place: lite.probabilities(every[place : place + 1]).argmax(), asked))
+    assert answers == asked
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (2, 9, 8, 3), (2, 8, 8, 1)])
+def test_pixels_of_another_shape_are_a_usage_error(lite, shape):
+    with pytest.raises(UsageError, match=re.escape("(n, 8, 8, 3), found " + str(shape))):
+        lite.probabilities(np.zeros(shape, np.float32))
+
+
+def test_paths_bytes_and_arrays_are_images(classifier, tmp_path):
+    path = saved(tmp_path / "blue [1].png", "blue")
+    grey = np.full((5, 7), 128, np.uint8)
+    predictions = classifier.predict([path, str(path), encoded("green"), plain("red", 30), grey])
+    assert [p.path for p in predictions] == [str(path), str(path), None, None, None]
+    assert [p.label for p in predictions[:4]] == ["blue", "blue", "green", "red"]
+    assert [p.confidence for p in predictions] == pytest.approx([SURE] * 4 + [1 / 3], rel=1e-4)
+    assert all(p.error is None for p in predictions)
+    assert predictions[0].labels == classifier.labels
+
+
+def test_a_stack_of_images_is_a_list_of_images(lite):
+    stack = np.stack([plain("green"), plain("red")])
+    assert [p.label for p in lite.predict(stack)] == ["green", "red"]
+
+
+def test_an_image_that_cannot_be_read_is_answered_with_its_error_in_its_place(lite, tmp_path):
+    whole = saved(tmp_path / "red.png", "red")
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:600])
+    (tmp_path / "empty.png").touch()
+    sources = [tmp_path / "cut.png", whole, tmp_path / "empty.png", tmp_path / "none.png", tmp_path, "a\0b", b"text"]
+    predictions = lite.predict([*sources, np.zeros((4, 4))])
+    assert [p.label for p in predictions] == [None, "red", *[None] * 6]
+    broken = predictions[0]
+    assert broken.path == str(tmp_path / "cut.png")
+    assert (broken.probabilities, broken.confidence, broken.top(3)) == (None, None, [])
+    reasons = [p.error or "" for p in predictions]
+    assert "damaged or truncated" in reasons[0]
+    assert reasons[2:5] == ["an empty file", "no such file", "a folder, not a file"]
+    assert "null byte" in reasons[5]
+    assert "not an image" in reasons[6]
+    assert "float64" in reasons[7]
+
+
+def test_only_broken_images_are_no_failure(lite):
+    assert [p.error for p in lite.predict([b"", b""])] == ["an empty file"] * 2
+
+
+def test_the_best_classes_fall_and_of_equals_the_first_comes_first():
+    prediction = Prediction(None, np.array([0.1, 0.45, 0.45], np.float32), ("a", "b", "c"))
+    assert prediction.top(2) == [("b", 0.45), ("c", 0.45)]
+    assert prediction.top(9) == [("b", 0.45), ("c", 0.45), ("a", 0.1)]
+    assert (prediction.label, prediction.confidence) == ("b", 0.45)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_stream_keeps_the_order(lite, batch_size):
+    names = [("red", "green", "blue")[place * place % 3] for place in range(40)]
+    sources = [plain(name, 8 + place) if place % 7 else b"" for place, name in enumerate(names)]
+    answers = [p.label for p in lite.stream(sources, batch_size)]
+    assert answers == [name if place % 7 else None for place, name in enumerate(names)]
+
+
+def test_a_stream_takes_few_images_ahead_of_its_answers(lite):
+    endless = itertools.count()
+    stream = lite.stream((plain("red") for _ in endless), batch_size=4)
+    assert [p.label for p in itertools.islice(stream, 10)] == ["red"] * 10
+    assert next(endless) <= 3 * 4 + 2 * 4 + 1
+
+
+def test_what_goes_wrong_with_the_sources_reaches_the_caller(lite):
+    def sources():
+        yield plain("red")
+        raise OSError("the list was closed")
+
+    with pytest.raises(OSError, match="the list was closed"):
+        lite.predict(sources())
+
+
+@pytest.mark.parametrize("source", ["a.png", Path("a.png"), b"bytes", np.zeros((8, 8, 3), np.uint8)])
+def test_one_image_in_place_of_a_list_is_a_usage_error(lite, source):
+    with pytest.raises(UsageError, match="Put it into a list"):
+        lite.predict(source)
+
+
+def test_a_batch_of_none_is_a_usage_error(lite):
+    with pytest.raises(UsageError, match="batch_size"):
+        lite.stream([], batch_size=0)
+
+
+def test_answers_that_are_no_numbers_are_an_artifact_error(colours):
+    class Damaged:
+        size_px, classes, names, batch_size = 8, 3, ("probabilities",), 4
+
+        def outputs(self, pixels, names):
+            return {"probabilities": np.full((len(pixels), 3), np.nan, np.float32)}
+
+    with pytest.raises(ArtifactError, match="not a number"):
+        Classifier(artifact.read(colours), Damaged()).predict([plain("red")])
+
+
+def test_a_missing_path_is_an_artifact_error(tmp_path):
+    with pytest.raises(ArtifactError, match="found nothing there"):
+        load(tmp_path / "run")
+
+
+def test_a_folder_without_a_model_is_an_artifact_error(tmp_path):
+    with pytest.raises(ArtifactError, match=r"with artifact\.json"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model"])
+def test_a_model_without_artifact_json_is_an_artifact_error(colours, tmp_path, name):
+    copy = shutil.copytree if (colours / name).is_dir() else shutil.copyfile
+    copy(colours / name, tmp_path / name)
+    with pytest.raises(ArtifactError, match=r"artifact\.json"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model/saved_model.pb"])
+def test_a_model_that_was_changed_is_an_artifact_error(spoiled, name):
+    folder = spoiled()
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match="changed or damaged"):
+        load(folder / Path(name).parts[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", bytes(1000)])
+def test_a_foreign_file_is_an_artifact_error(spoiled, content):
+    with pytest.raises(ArtifactError, match=r"model\.tflite: expected a model that imgclf exported"):
+        load(spoiled("model.tflite", content))
+
+
+def test_a_foreign_saved_model_is_an_artifact_error(spoiled):
+    folder = spoiled()
+    shutil.rmtree(folder / "saved_model")
+    (folder / "saved_model").mkdir()
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"no model")
+    describe(folder, "saved_model", "savedmodel")
+    with pytest.raises(ArtifactError, match="saved_model: expected a model that imgclf exported"):
+        load(folder / "saved_model")
+
+
+@pytest.mark.parametrize("fields", [{"labels": ("red", "green")}, {"image_size": 9}])
+@pytest.mark.parametrize("name", ["model.tflite", "saved_model"])
+def test_labels_and_size_that_are_not_the_models_are_an_artifact_error(spoiled, fields, name):
+    with pytest.raises(ArtifactError, match="found 3 at 8 px"):
+        load(spoiled(**fields) / name)
+
+
+def test_a_run_that_was_not_exported_says_how_to_export_it(spoiled):
+    folder = spoiled(files={"model.keras": File("keras", "", 0)})
+    with pytest.raises(ArtifactError, match=re.escape(f"imgclf export {folder} makes it")):
+        load(folder)
+
+
+def test_a_keras_file_is_refused_with_advice(spoiled):
+    folder = spoiled()
+    (folder / "model.keras").write_bytes(b"")
+    describe(folder, "model.keras", "keras")
+    with pytest.raises(ArtifactError, match=r"expected a model in one of the formats litert, savedmodel, found keras"):
+        load(folder / "model.keras")
+
+
+@pytest.mark.parametrize(("name", "package"), [("model.tflite", "ai_edge_litert"), ("saved_model", "tensorflow")])
+def test_without_the_package_the_error_names_it(colours, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingError, match=package):
+        load(colours / name)
+
+
+@pytest.mark.parametrize(("name", "loads_tensorflow"), [("model.tflite", False), ("saved_model", True)])
+def test_a_fresh_process_is_quiet_and_loads_tensorflow_for_a_saved_model_only(
+    colours, tmp_path, name, loads_tensorflow
+):
+    path = saved(tmp_path / "red.png", "red")
+    code = "import sys, imgclf\nprint(imgclf.load(sys.argv[1]).predict(sys.argv[2:])[0].label)\n"
+    code += "print({'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'grain', 'rich'} & {*sys.modules})"
+    command = [sys.executable, "-c", code, str(colours / name), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    answer, loaded = done.stdout.splitlines()
+    assert (answer, done.stderr) == ("red", "")
+    assert loaded == "set()" or loads_tensorflow
+    assert ("'tensorflow'" in loaded) == loads_tensorflow
