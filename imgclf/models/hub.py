@@ -80,19 +80,19 @@ def _why_unreachable(url: str) -> str | None:
 
     In a thread, because the look-up of a host's name obeys no time-out.
     """
-    reasons = [f"no answer within {CONNECT_S:g} s"]
+    answers: list[str | None] = []
 
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_S).close()
-            reasons.clear()
+            answers.append(None)
         except Exception as error:
-            reasons[:] = [str(getattr(error, "reason", None) or error)]
+            answers.append(str(getattr(error, "reason", None) or error))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CONNECT_S)
-    return reasons[0] if reasons else None
+    return answers[0] if answers else f"no answer within {CONNECT_S:g} s"
 
 
 def _download(file: HubFile, on_progress: Callable[[int, int], None] | None) -> Path:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -34,7 +35,8 @@ def randomise(model: keras.Model) -> keras.Model:
     rng = np.random.default_rng(1)
     for layer in model.layers:
         if not isinstance(layer, keras.layers.Normalization):
-            layer.set_weights([w * rng.uniform(0.7, 1.3, w.shape) + rng.uniform(0, 0.02) for w in layer.get_weights()])
+            weights = [w * rng.uniform(0.7, 1.3, w.shape) for w in layer.get_weights()]
+            layer.set_weights([w + rng.uniform(0, 0.02, w.shape) if w.ndim == 1 else w for w in weights])
     return model
 
 
@@ -180,15 +182,18 @@ def test_weights_of_another_network_are_refused_by_their_first_layer(kind: str, 
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_weights_that_end_too_early_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.keras", "a.h5"])
+def test_layers_too_many_are_left_out_and_layers_too_few_refused(name: str, tmp_path: Path) -> None:
     deep, shallow = (
         keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4, name=f"d{n}") for n in range(count))], name="net")
         for count in (3, 2)
     )
-    for name in ("a.keras", "a.h5"):
-        shallow.save(tmp_path / name)
-        with pytest.raises(RunError, match=r"Layer d2: expected \(4, 4\) and \(4,\), found nothing"):
-            backbones.load_weights(deep, tmp_path / name)
+    deep.save(tmp_path / name)
+    backbones.load_weights(shallow, tmp_path / name)
+    assert all(np.array_equal(a, b) for a, b in zip(deep.get_weights(), shallow.get_weights(), strict=False))
+    shallow.save(tmp_path / name)
+    with pytest.raises(RunError, match=r"Layer d2: expected \(4, 4\) and \(4,\), found nothing"):
+        backbones.load_weights(deep, tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras", "a.h5"])
@@ -232,6 +237,10 @@ def test_missing_hub_weights_name_the_file(caches: Path) -> None:
     with pytest.raises(MissingError, match=r"efficientnetv2-b0_notop\.h5") as caught:
         backbones.build("efficientnetv2-b0", weights="hub", image_size=224, offline=True)
     assert str(caches) in str(caught.value)
+
+
+def test_keras_keeps_its_own_files_under_the_same_root() -> None:
+    assert Path(os.environ["KERAS_HOME"]).parts[-2:] == hub.folders()[0].parts[-3:-1] == ("imgclf", "keras")
 
 
 def test_the_hub_counts_as_available_when_the_file_is_cached(caches: Path) -> None:

@@ -110,7 +110,7 @@ def test_without_network_the_error_says_what_to_put_where(folders: tuple[Path, P
         ({"content": b"a login page"}, "checksum"),
         ({"content": CONTENT[:1_500_000], "promised": len(CONTENT)}, "checksum"),
         ({"status": 403}, "Forbidden"),
-        ({"wait_s": 1.0}, "no answer within 0.2 s|timed out"),
+        ({"wait_s": 3.0}, "no answer within 0.2 s|timed out"),
     ],
     ids=["another file", "cut short", "forbidden", "silent"],
 )
@@ -125,7 +125,7 @@ def test_a_server_that_fails_leaves_no_file(
     begin = time.monotonic()
     with pytest.raises(MissingError, match=reason):
         hub.fetch(serve(**behaviour))
-    assert time.monotonic() - begin < 0.9
+    assert time.monotonic() - begin < 2.5
     assert not folders[0].exists() or not list(folders[0].iterdir())
 
 
