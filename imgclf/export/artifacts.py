@@ -1,0 +1,180 @@
+"""Writing a run's exported models: each is written beside the old one, proven on real files, then put in its place."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgclf import __version__, environment
+from imgclf.config import EXPORT_FORMATS
+from imgclf.errors import RunError, UsageError
+from imgclf.prediction import artifact
+from imgclf.prediction.artifact import Artifact, File
+from imgclf.runs import Run
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger("imgclf")
+
+OnProgress = Callable[[str, int, int], None]
+"""Phase, units done, units in all."""
+
+OUTPUTS = ("probabilities", "embedding", "feature_map")
+
+BACKBONE = "backbone"
+FORMATS = (*EXPORT_FORMATS, BACKBONE)
+
+
+def export(
+    run: Run, formats: Sequence[str] = EXPORT_FORMATS, *, on_progress: OnProgress | None = None
+) -> list[dict[str, Any]]:
+    """Write exported models into a run folder, prove each against Keras, and describe them in `artifact.json`.
+
+    A model that fails its proof is not kept: the one that was there before stays. Under another Keras backend than
+    TensorFlow, a child process does the work. The run's lock is the caller's business.
+
+    Args:
+        formats: some of `litert` (model.tflite), `savedmodel` (saved_model/) and `backbone` (backbone.npz).
+
+    Returns:
+        For each a row: `format`, `file` (its name in the run), `bytes`, `seconds`, and the fields of `parity.Proof`.
+
+    Raises:
+        UsageError: if there is no such format.
+        RunError: if the run is damaged or cannot be written.
+        ArtifactError: if an exported model disagrees with Keras.
+        MissingError: if TensorFlow is not installed.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UsageError(f"--format: expected some of {', '.join(FORMATS)}, found {', '.join(unknown) or 'none'}.")
+    wanted = [name for name in EXPORT_FORMATS if name in formats]
+    if not wanted:
+        rows = []
+    elif keras_backend() == "tensorflow":
+        rows = _export(run, wanted, on_progress)
+    else:
+        from imgclf.export import worker
+
+        rows = worker.call("export", path=str(run.path.resolve()), formats=wanted)
+    if BACKBONE in formats:
+        rows.append(_export_backbone(run))
+    if any(row["compared_on"] != "images" for row in rows):
+        log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
+    return rows
+
+
+def keras_backend() -> str:
+    """The backend that Keras has in this process, or would have if it were imported."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].config.backend())
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
+
+
+def load_model(run: Run, facts: Artifact) -> "keras.Model":
+    """The run's classifier with all outputs that exports have.
+
+    Returns:
+        A model from `pixels` (n, s, s, 3) to a dict of `probabilities` (n, classes), `embedding` (n, d) and, with
+        global average pooling, `feature_map` (n, h, w, d).
+
+    Raises:
+        RunError: if `model.keras` is damaged, or is no classifier of the classes in `artifact.json`.
+    """
+    artifact.verify(run.path, facts, run.model.name)
+    environment.prepare_keras()
+    import keras
+
+    try:
+        model = keras.saving.load_model(run.model, compile=False)
+        names = {layer.name for layer in model.layers}
+        outputs = {name: model.get_layer(name).output for name in OUTPUTS if name in names or name != "feature_map"}
+        classifier = keras.Model(model.input, outputs, name=model.name)
+    except Exception as error:  # a foreign file makes Keras raise nearly anything
+        raise RunError(f"{run.model}: expected a classifier of imgclf, found something else ({error}).") from None
+    classes = model.output_shape[-1]
+    if classes != len(facts.labels):
+        raise RunError(f"{run.model}: expected {len(facts.labels)} classes as in {artifact.NAME}, found {classes}.")
+    return classifier
+
+
+def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) -> list[dict[str, Any]]:
+    facts = artifact.read(run.path)
+    model = load_model(run, facts)
+    from imgclf.export import parity, savedmodel
+
+    rows = []
+    with savedmodel.full_precision():
+        samples = parity.collect(run, facts)
+        expected = parity.reference(model, samples.pixels)
+        facts = replace(facts, imgclf=__version__, outputs=tuple(name for name in OUTPUTS if name in expected))
+        graph = savedmodel.trace(model)
+        for format in formats:
+            if on_progress:
+                on_progress("exporting", len(rows), len(formats))
+            started = time.monotonic()
+            with _stage(run) as stage:
+                new, file = _write(run, format, stage, model, graph, facts)
+                artifact.write(stage, replace(facts, files={new.name: file}))
+                proof = parity.prove(new, run.path / new.name, samples, expected)
+                facts = replace(facts, files={**facts.files, new.name: file})
+                _install(new, run.path / new.name, stage / "old")
+                artifact.write(run.path, facts)
+            rows.append(_row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof)))
+    if on_progress:
+        on_progress("exporting", len(formats), len(formats))
+    return rows
+
+
+def _write(run: Run, format: str, stage: Path, model: "keras.Model", graph: Any, facts: Artifact) -> tuple[Path, File]:
+    from imgclf.export import litert, savedmodel
+
+    if format == "litert":
+        new = stage / run.litert.name
+        new.write_bytes(litert.convert(graph))
+    else:
+        new = stage / run.saved_model.name
+        savedmodel.write(graph, model, new, facts.labels, facts.resize)
+    return new, File(format, *artifact.hash_tree(new))
+
+
+def _export_backbone(run: Run) -> dict[str, Any]:
+    from imgclf.export import backbone
+
+    started = time.monotonic()
+    path = backbone.export_backbone(run)
+    proof = backbone.read_meta(path)["proof"]
+    return _row(BACKBONE, path.name, path.stat().st_size, time.monotonic() - started, proof)
+
+
+def _row(format: str, name: str, size: int, seconds: float, proof: dict[str, Any]) -> dict[str, Any]:
+    return {"format": format, "file": name, "bytes": size, "seconds": round(seconds, 2), **proof}
+
+
+@contextlib.contextmanager
+def _stage(run: Run) -> Iterator[Path]:
+    """An empty folder on the run's file system, gone afterwards."""
+    try:
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=".export-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise RunError(f"{run.path}: the export cannot be written ({error.strerror or error}).") from None
+
+
+def _install(new: Path, place: Path, old: Path) -> None:
+    """Put a file or a folder in its place; what was there goes to `old`, and comes back if that fails."""
+    if place.exists():
+        os.replace(place, old)
+    try:
+        os.replace(new, place)
+    except OSError:
+        if old.exists():
+            os.replace(old, place)
+        raise

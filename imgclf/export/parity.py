@@ -1,0 +1,190 @@
+"""An export proves itself: it is read back as users read it and compared with Keras on the run's own images."""
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from imgclf import environment, prediction
+from imgclf.data import dataset as datasets
+from imgclf.data import images
+from imgclf.data.dataset import SPLITS
+from imgclf.errors import ArtifactError, DatasetError, ImageError
+from imgclf.prediction.artifact import Artifact
+from imgclf.runs import Run
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+COUNT = 16
+BATCH = 4
+
+ON_PIXELS = 1e-4
+"""The largest difference between two probabilities that rounding explains, on equal pixels."""
+
+FROM_BYTES = 0.02
+"""The same for encoded images: TensorFlow's pixels differ from Pillow's by up to one level."""
+
+ON_FEATURES = 1e-3
+"""The same for embedding and feature map, relative to the largest value."""
+
+TIE = 0.02
+"""Where the two best probabilities are closer than this, another label is no disagreement."""
+
+KEPT = "This export is not kept; a file that was there before is unchanged."
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What to compare on: pixels float32 (n, s, s, 3), 0-255, and the same images encoded."""
+
+    pixels: np.ndarray
+    encoded: tuple[bytes, ...]
+    source: Literal["images", "made-up pixels"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far an export is from Keras.
+
+    `max_difference` is between two probabilities on equal pixels; `max_difference_from_bytes` the same for encoded
+    images, None where the export takes none. `label_agreement` is the share of equal labels, 0 to 1, ties left out.
+    `compared` counts the images; `compared_on` says what they were.
+    """
+
+    max_difference: float
+    max_difference_from_bytes: float | None
+    label_agreement: float
+    compared: int
+    compared_on: str
+
+
+def collect(run: Run, facts: Artifact) -> Samples:
+    """Up to COUNT images of the run that can still be read, of its test part first; made-up ones if there are none."""
+    try:
+        dataset = datasets.read_manifest(run.manifest, Path(run.read_config().get("data") or os.devnull))
+    except DatasetError:
+        return made_up(facts)
+    pixels, encoded = [], []
+    if dataset.root.is_dir():
+        for split in reversed(SPLITS):
+            part = dataset.part(split).paths
+            for place in np.random.default_rng(0).permutation(len(part)):
+                if len(encoded) == COUNT:
+                    break
+                try:
+                    data = images.read_bytes(part[place])
+                    pixels.append(images.load(data, facts.image_size, facts.resize))
+                except ImageError:
+                    continue
+                encoded.append(data)
+    if not encoded:
+        return made_up(facts)
+    return Samples(np.stack(pixels).astype(np.float32), tuple(encoded), "images")
+
+
+def made_up(facts: Artifact, count: int = COUNT) -> Samples:
+    """Coloured waves over noise, always the same ones."""
+    size_px = facts.image_size
+    rng = np.random.default_rng(0)
+    place = np.linspace(0, 1, size_px)
+    pixels = np.empty((count, size_px, size_px, 3), np.uint8)
+    for image in pixels:
+        x, y, phase = rng.uniform(-20, 20, (3, 3))
+        waves = np.sin(place[:, None, None] * y + place[None, :, None] * x + phase)  # (s, s, 3)
+        image[:] = 127 + 100 * waves + rng.uniform(-25, 25, waves.shape)
+    return Samples(pixels.astype(np.float32), tuple(map(_as_png, pixels)), "made-up pixels")
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def reference(model: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output of a Keras model by name, a few images at a time."""
+    parts = [model(pixels[start : start + BATCH], training=False) for start in range(0, len(pixels), BATCH)]
+    return {
+        name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in sorted(parts[0])
+    }
+
+
+def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.ndarray]) -> Proof:
+    """Load an exported model as its users do and compare all that it answers with Keras.
+
+    Args:
+        new: the model, beside its `artifact.json`.
+        place: where it will stand, for messages.
+        expected: what Keras says, as `reference` gives it.
+
+    Raises:
+        ArtifactError: if they disagree.
+    """
+    from imgclf.export import savedmodel  # only here: comparing a backbone needs no TensorFlow
+
+    found = prediction.load(new).outputs(samples.pixels)
+    for name in expected:
+        _check_shape(place, name, expected[name], found)
+        if name != "probabilities":
+            largest = float(np.abs(expected[name]).max()) or 1.0
+            _check(place, f"the output {name}", expected[name], found[name], ON_FEATURES * largest)
+    known = expected["probabilities"]
+    proof = compare(place, "equal pixels", samples, known, found["probabilities"], ON_PIXELS)
+    readable = [row for row, image in enumerate(samples.encoded) if new.is_dir() and savedmodel.reads(image)]
+    if not readable:
+        return proof
+    answers = savedmodel.predict_bytes(new, [samples.encoded[row] for row in readable])
+    from_bytes = compare(place, "encoded images", samples, known[readable], answers, FROM_BYTES)
+    return replace(
+        proof,
+        max_difference_from_bytes=from_bytes.max_difference,
+        label_agreement=min(proof.label_agreement, from_bytes.label_agreement),
+    )
+
+
+def compare(
+    place: Path, what: str, samples: Samples, expected: np.ndarray, found: np.ndarray, tolerance: float
+) -> Proof:
+    """Compare probabilities (n, classes) and labels.
+
+    Args:
+        place: the compared file, for messages.
+        what: what both answered to, for messages.
+
+    Raises:
+        ArtifactError: if a probability differs by more than `tolerance`, or a label differs without a tie.
+    """
+    difference = _check(place, f"the probabilities for {what}", expected, found, tolerance)
+    return Proof(difference, None, _check_labels(place, what, expected, found), len(expected), samples.source)
+
+
+def _check_shape(place: Path, name: str, expected: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
+    if name not in found or found[name].shape != expected.shape:
+        shapes = {key: value.shape for key, value in found.items()}
+        raise ArtifactError(f"{place}: expected the output {name} of shape {expected.shape}, found {shapes}. {KEPT}")
+
+
+def _check(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> float:
+    difference = float(np.abs(expected - found).max())
+    if not difference <= tolerance:  # also where it is not a number
+        raise ArtifactError(
+            f"{place}: expected {what} within {tolerance:g} of Keras's, found a difference of {difference:.2g}. {KEPT}"
+        )
+    return difference
+
+
+def _check_labels(place: Path, what: str, expected: np.ndarray, found: np.ndarray) -> float:
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    clear = best - second >= TIE
+    equal = (expected.argmax(1) == found.argmax(1))[clear]
+    if not equal.all():
+        raise ArtifactError(
+            f"{place}: expected Keras's labels for {what}, found others for {(~equal).sum()} of {len(equal)}. {KEPT}"
+        )
+    return float(equal.mean()) if len(equal) else 1.0

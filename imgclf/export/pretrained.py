@@ -1,0 +1,102 @@
+"""A network of keras.applications with ImageNet's own classes as a LiteRT artefact, converted once and kept."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imgclf import environment
+from imgclf.errors import ArtifactError
+from imgclf.export import artifacts
+from imgclf.export.artifacts import OnProgress
+from imgclf.models import catalog
+from imgclf.prediction.artifact import Artifact, File, hash_tree, read, write
+
+if TYPE_CHECKING:
+    import keras
+
+FILE = "model.tflite"
+
+
+def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None = None) -> Path:
+    """The folder with `artifact.json` and `model.tflite` of a network with ImageNet's weights and labels.
+
+    The first call fetches the weights and converts them; later ones import neither Keras nor TensorFlow.
+
+    Args:
+        name: as `catalog.find` knows it.
+        offline: never touch the network.
+
+    Raises:
+        UsageError: if there is no such network.
+        MissingError: if weights or labels are not on this machine and cannot be had.
+        ArtifactError: if the converted network disagrees with Keras.
+    """
+    facts = catalog.find(name)
+    folder = environment.cache_root() / "pretrained" / facts.name
+    if _is_whole(folder):
+        return folder
+    if artifacts.keras_backend() != "tensorflow":
+        from imgclf.export import worker
+
+        return Path(worker.call("pretrained", name=name, offline=offline))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{facts.name}-") as stage:
+        _make(Path(stage) / facts.name, facts.name, offline, on_progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(Path(stage) / facts.name, folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all is there that was written; the hash is checked when it is loaded."""
+    try:
+        return (folder / FILE).stat().st_size == read(folder).files[FILE].bytes
+    except (OSError, ArtifactError, KeyError):
+        return False
+
+
+def _make(folder: Path, name: str, offline: bool, on_progress: OnProgress | None) -> None:
+    from imgclf.export import litert, parity, savedmodel
+    from imgclf.models import backbones
+
+    labels = backbones.imagenet_labels(offline=offline)
+    downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
+    model = _with_outputs(backbones.build_with_top(name, offline=offline, on_progress=downloading))
+    if on_progress:
+        on_progress("converting", 0, 1)
+    folder.mkdir()
+    with savedmodel.full_precision():
+        (folder / FILE).write_bytes(litert.convert(savedmodel.trace(model)))
+        facts = Artifact(
+            labels=tuple(labels),
+            image_size=model.input_shape[1],
+            resize="crop",  # as ImageNet is evaluated: the central square
+            backbone=name,
+            outputs=tuple(key for key in artifacts.OUTPUTS if key in model.output),
+            data_sha256="",
+            files={FILE: File("litert", *hash_tree(folder / FILE))},
+        )
+        write(folder, facts)
+        samples = parity.made_up(facts, 4)
+        parity.prove(folder / FILE, folder / FILE, samples, parity.reference(model, samples.pixels))
+    if on_progress:
+        on_progress("converting", 1, 1)
+
+
+def _with_outputs(model: "keras.Model") -> "keras.Model":
+    """The same network with a dict of outputs.
+
+    `embedding` (n, d) is what the last layer with weights sees; `feature_map` (n, h, w, d) is there if that is the
+    plain average of a map.
+    """
+    import keras
+    from keras import layers
+
+    passive = (layers.Activation, layers.Softmax, layers.Dropout, layers.Reshape, layers.Flatten)
+    before, head = [layer for layer in model.layers if not isinstance(layer, passive)][-2:]
+    outputs = {"probabilities": model.output, "embedding": layers.Flatten(name="embedding")(head.input)}
+    if isinstance(before, layers.GlobalAveragePooling2D):
+        outputs["feature_map"] = before.input
+    return keras.Model(model.input, outputs, name=model.name)

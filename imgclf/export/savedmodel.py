@@ -1,0 +1,312 @@
+"""A Keras classifier as a TensorFlow SavedModel that takes pixels or encoded files.
+
+`serve_bytes` repeats `imgclf.data.images` with TensorFlow's operations. It agrees to within one level of 255 for JPEG
+(grey, CMYK, progressive), PNG (palette, alpha, 16 bits), WebP, BMP and opaque GIF, EXIF orientation included. Where
+TensorFlow offers no way it differs: transparent pixels of a GIF are black instead of white; orientation that stands
+only in XMP or in a PNG's text is not seen; BMP of 1, 4 or 16 bits, animated WebP without transparency, and formats
+such as TIFF and AVIF are refused. One image that cannot be decoded fails its whole batch.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imgclf import environment
+from imgclf.data.images import Resize
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+SERVING, SERVING_BYTES = "serving_default", "serve_bytes"
+
+TIFF_BYTES = 1 << 16
+"""EXIF orientation is looked for in this many bytes: the whole of what one JPEG segment can hold."""
+
+ORIENTATION = 0x0112
+
+
+def trace(model: keras.Model) -> Any:
+    """The graph of a Keras model at any batch size.
+
+    Args:
+        model: pixels float32 (n, s, s, 3) -> a dict of named outputs.
+
+    Returns:
+        A tf.ConcreteFunction with the argument `pixels`.
+    """
+    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False, jit_compile=False)
+    with environment.silence_stderr_fd():
+        return function.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels"))
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Without TensorFloat-32, in which NVIDIA GPUs round to 10 bits what a comparison needs in 23."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], resize: Resize) -> None:
+    """Write a SavedModel with two signatures.
+
+    `serving_default` takes `pixels` float32 (n, s, s, 3), 0-255; `serve_bytes` takes `images`, strings (n,): encoded
+    JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes).
+
+    Args:
+        graph: what `trace` made of the model.
+        model: the model itself, for its weights.
+        folder: where to write; it must not exist.
+        labels: the class names, in the order of the probabilities.
+        resize: how an image becomes square.
+    """
+    size_px = model.input_shape[1]
+    names = [label.encode("utf-8", "surrogateescape") for label in labels]
+
+    def serve(pixels: Any) -> dict[str, Any]:
+        rows = tf.tile(tf.constant(names)[tf.newaxis], (tf.shape(pixels)[0], 1))
+        return graph(pixels) | {"labels": rows}
+
+    def serve_bytes(images: Any) -> dict[str, Any]:
+        shape = tf.TensorSpec((size_px, size_px, 3), tf.float32)
+        return serve(tf.map_fn(lambda one: load(one, size_px, resize), images, fn_output_signature=shape))
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]  # what is not tracked is not written
+    with environment.silence_stderr_fd(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        signatures = {
+            SERVING: _function(serve, tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="pixels")),
+            SERVING_BYTES: _function(serve_bytes, tf.TensorSpec((None,), tf.string, name="images")),
+        }
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+def _function(function: Callable[..., Any], argument: Any) -> Any:
+    return tf.function(function, autograph=False, jit_compile=False).get_concrete_function(argument)
+
+
+def predict_bytes(folder: Path, images: Sequence[bytes]) -> np.ndarray:
+    """Ask a written SavedModel about encoded images; float32 (n, classes)."""
+    with environment.silence_stderr_fd():
+        signature = tf.saved_model.load(str(folder)).signatures[SERVING_BYTES]
+        return np.asarray(signature(images=tf.constant(list(images)))["probabilities"])
+
+
+def reads(image: bytes) -> bool:
+    """Whether `serve_bytes` is meant to see in this file what `imgclf.data.images` sees, by the file's header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(image)) as opened:
+                if opened.format == "BMP":
+                    return int.from_bytes(image[28:30], "little") in (8, 24, 32)
+                if opened.format == "GIF":
+                    return "transparency" not in opened.info
+                if opened.format == "WEBP":
+                    return opened.mode == "RGBA" or not getattr(opened, "is_animated", False)
+                return opened.format in ("JPEG", "MPO", "PNG")
+        except (OSError, ValueError):
+            return False
+
+
+def load(contents: Any, size_px: int, mode: Resize) -> Any:
+    """In the graph: one encoded image, a scalar string, as the model's pixels, float32 (size_px, size_px, 3), 0-255."""
+    return resize(decode(contents), size_px, mode)
+
+
+def decode(contents: Any) -> Any:
+    """In the graph: one encoded image, a scalar string, as upright RGB, uint8 (h, w, 3)."""
+
+    def begins(magic: bytes, at: int = 0) -> Any:
+        found = tf.strings.substr(contents, tf.minimum(at, tf.strings.length(contents)), len(magic))
+        return tf.equal(found, magic)
+
+    image = tf.case(
+        [
+            (begins(b"\xff\xd8\xff"), lambda: _decode_jpeg(contents)),
+            (begins(b"\x89PNG"), lambda: _decode_png(contents)),
+            (begins(b"BM"), lambda: _decode_bmp(contents)),
+            (begins(b"RIFF") & begins(b"WEBP", 8), lambda: _decode_webp(contents)),
+        ],
+        # GIF; anything else gets TensorFlow's message about which formats it knows
+        default=lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+    )
+    image.set_shape((None, None, 3))
+    return image
+
+
+def _decode_jpeg(contents: Any) -> Any:
+    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    before, tiff = _split(tf.strings.substr(contents, 0, 2 * TIFF_BYTES), b"Exif\0\0")
+    is_segment = tf.equal(_tail(before, 4, 2), b"\xff\xe1")  # APP1, then two bytes of length
+    return _turn_upright(image, tf.where(is_segment, _orientation(tiff), 1))
+
+
+def _decode_png(contents: Any) -> Any:
+    head = _head(contents, 26)
+    depth, colour = head[24], head[25]
+    _, transparency = _split(contents, b"tRNS")
+    image = tf.case(
+        [
+            (
+                tf.equal(colour, 0) & tf.equal(depth, 16),
+                lambda: _from_sixteen_bits(tf.io.decode_png(contents, channels=1, dtype=tf.uint16)),
+            ),
+            (
+                (colour >= 4) | tf.not_equal(transparency, b""),  # asked without need, alpha is wrong below 8 bits
+                lambda: _over_white(tf.io.decode_png(contents, channels=4)),
+            ),
+        ],
+        default=lambda: tf.io.decode_png(contents, channels=3),
+    )
+    _, tiff = _split(contents, b"eXIf")
+    return _turn_upright(image, _orientation(tiff))
+
+
+def _from_sixteen_bits(grey: Any) -> Any:
+    eight = tf.cast(tf.cast(grey, tf.int32) // 257, tf.uint8)
+    return tf.repeat(eight, 3, axis=2)  # (h, w, 1) -> (h, w, 3)
+
+
+def _decode_webp(contents: Any) -> Any:
+    head = _head(contents, 21)
+    animated = tf.equal(head[15], ord("X")) & tf.equal(tf.bitwise.bitwise_and(head[20], 2), 2)
+    image = tf.cond(
+        animated,  # with 0 channels, TensorFlow 2.21 writes beyond its memory for an animation without alpha
+        lambda: tf.io.decode_image(contents, channels=4, expand_animations=False),
+        lambda: tf.io.decode_image(contents, channels=0, expand_animations=False),
+    )
+    image = tf.cond(tf.equal(tf.shape(image)[2], 4), lambda: _over_white(image), lambda: image)
+    _, chunk = _split(contents, b"EXIF")  # then four bytes of length
+    tiff = tf.strings.substr(chunk, tf.minimum(4, tf.strings.length(chunk)), TIFF_BYTES)
+    _, prefixed = _split(tiff, b"Exif\0\0")  # some writers repeat JPEG's prefix
+    return _turn_upright(image, _orientation(tf.where(tf.equal(prefixed, b""), tiff, prefixed)))
+
+
+def _decode_bmp(contents: Any) -> Any:
+    image = tf.io.decode_bmp(contents, channels=3)
+    head = _head(contents, 30)
+    return tf.cond(tf.equal(head[28], 8), lambda: _from_palette(image[:, :, 0], contents, 14 + head[14]), lambda: image)
+
+
+def _from_palette(indices: Any, contents: Any, palette_at: Any) -> Any:
+    """TensorFlow gives the indices into a bitmap's palette as if they were grey."""
+    raw = tf.io.decode_raw(tf.strings.substr(contents, palette_at, 4 * 256), tf.uint8)
+    colours = tf.reshape(raw[: tf.size(raw) // 4 * 4], (-1, 4))  # blue, green, red, 0
+    return tf.gather(colours[:, 2::-1], tf.cast(indices, tf.int32))
+
+
+def _head(contents: Any, length: int) -> Any:
+    """The first bytes as int32 (length,), with zeros after a shorter text."""
+    raw = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, length), tf.uint8), tf.int32)
+    return tf.pad(raw, [[0, length - tf.size(raw)]])
+
+
+def _over_white(image: Any) -> Any:
+    """RGBA uint8 (h, w, 4) laid over white, (h, w, 3); the integer arithmetic of Pillow's alpha_composite."""
+
+    def blend() -> Any:
+        wide = tf.cast(image, tf.int32)
+        alpha = wide[:, :, 3:]
+        sums = (wide[:, :, :3] * alpha + 255 * (255 - alpha)) * 128 + (0x80 << 7)
+        return tf.cast(tf.bitwise.right_shift(sums + tf.bitwise.right_shift(sums, 8), 15), tf.uint8)
+
+    return tf.cond(tf.reduce_all(tf.equal(image[:, :, 3], 255)), lambda: image[:, :, :3], blend)
+
+
+def _split(text: Any, separator: bytes) -> tuple[Any, Any]:
+    """What stands before and after the first separator; after is empty where there is none."""
+    parts = tf.raw_ops.StringSplitV2(input=text[tf.newaxis], sep=separator, maxsplit=1).values
+    parts = tf.concat([parts, [b"", b""]], axis=0)
+    return parts[0], parts[1]
+
+
+def _tail(text: Any, back: int, length: int) -> Any:
+    size = tf.strings.length(text)
+    return tf.strings.substr(text, tf.maximum(size - back, 0), length)
+
+
+def _orientation(tiff: Any) -> Any:
+    """The EXIF orientation, int32 1 to 8, in the first directory of a TIFF header; 1 where there is none.
+
+    Source: TIFF 6.0, section 2; EXIF 2.32, 4.6.4.
+    """
+    raw = tf.cast(tf.io.decode_raw(tf.strings.substr(tiff, 0, TIFF_BYTES), tf.uint8), tf.int32)
+    size = tf.size(raw)
+    raw = tf.concat([raw, tf.zeros(16, tf.int32)], axis=0)
+    magic = tf.strings.substr(tiff, 0, 4)
+    little = tf.equal(magic, b"II*\0")
+    weights = tf.where(little, [1, 256], [256, 1])
+
+    def short(at: Any) -> Any:
+        return tf.reduce_sum(raw[at : at + 2] * weights)
+
+    directory = tf.minimum(short(tf.where(little, 4, 6)), size)
+    count = tf.clip_by_value(short(directory), 0, tf.maximum(size - directory - 2, 0) // 12)
+    first = directory + 2
+    entries = tf.reshape(raw[first : first + 12 * count], (-1, 12))  # tag 2, type 2, count 4, value 4 bytes
+    tags = tf.reduce_sum(entries[:, :2] * weights, axis=1)
+    values = tf.reduce_sum(entries[:, 8:10] * weights, axis=1)
+    found = tf.reduce_max(tf.concat([tf.where(tf.equal(tags, ORIENTATION), values, 0), [0]], axis=0))
+    is_tiff = little | tf.equal(magic, b"MM\0*")
+    return tf.where(is_tiff & (found >= 1) & (found <= 8), found, 1)
+
+
+def _turn_upright(image: Any, orientation: Any) -> Any:
+    def one_of(*values: int) -> Any:
+        return tf.reduce_any(tf.equal(orientation, values))
+
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    image = tf.cond(one_of(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(one_of(3, 4, 7, 8), lambda: tf.reverse(image, [0]), lambda: image)
+
+
+def resize(image: Any, size_px: int, mode: Resize) -> Any:
+    """In the graph: `imgclf.data.images.resize` of uint8 (h, w, 3), as whole numbers in float32 (size_px, size_px, 3).
+
+    Pillow rounds after each of its two passes, this only at the end: about one value in eight differs, by 1.
+    """
+    shape = tf.shape(image)[:2]  # h, w
+    if mode == "crop":
+        side = tf.reduce_min(shape)
+        scale = tf.fill([2], tf.cast(size_px / side, tf.float32))
+        return _sample(image, tf.constant((size_px, size_px)), scale, (shape - side) // 2)
+    if mode == "squash":
+        target = tf.constant((size_px, size_px))
+        return _sample(image, target, tf.cast(target / shape, tf.float32), tf.constant((0, 0)))
+    exact = tf.cast(shape, tf.float64) * (size_px / tf.reduce_max(shape))
+    target = tf.maximum(1, tf.cast(tf.round(exact), tf.int32))
+    fitted = _sample(image, target, tf.cast(target / shape, tf.float32), tf.constant((0, 0)))
+    before = (size_px - target) // 2
+    bars = tf.stack([before, size_px - target - before], axis=1)
+    padded = tf.pad(fitted, tf.concat([bars, [[0, 0]]], axis=0))
+    padded.set_shape((size_px, size_px, 3))
+    return padded
+
+
+def _sample(image: Any, target: Any, scale: Any, corner: Any) -> Any:
+    """Antialiased bilinear sampling from `corner` (y, x) on, rounded half up.
+
+    tf.image.resize uses the same operation, without a corner; cropping first would cut the filter off at the border.
+    """
+    sampled = tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis],
+        size=target,
+        scale=scale,
+        translation=-tf.cast(corner, tf.float32) * scale,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.floor(sampled[0] + 0.5)
