@@ -2,12 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from imgclf.errors import UsageError
 
 METHODS = ("auto", "probe", "finetune", "scratch")
-RESIZES = ("squash", "crop", "pad")
+Resize = Literal["squash", "crop", "pad"]
+RESIZES = get_args(Resize)
 AUGMENTS = ("auto", "none", "light", "standard", "heavy")
 EXPORT_FORMATS = ("litert", "savedmodel")
 OPTIMIZERS = ("adamw", "sgd")
@@ -61,7 +62,7 @@ class TrainConfig(Config):
     method: str = "auto"
     image_size: int | None = None
     image_sizes: str | None = None
-    resize: str = "squash"
+    resize: Resize = "squash"
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -124,9 +125,7 @@ class TrainConfig(Config):
         try:
             return tuple(int(item) for item in names(self.image_sizes))
         except ValueError:
-            raise UsageError(
-                f"--image-sizes: expected numbers such as 48,64, found {self.image_sizes!r}."
-            ) from None
+            raise UsageError(f"--image-sizes: expected numbers such as 48,64, found {self.image_sizes!r}.") from None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def silence_stderr_fd() -> Iterator[None]:
         yield
         return
     try:
-        with open(os.devnull, "wb") as null:
+        with Path(os.devnull).open("wb") as null:
             os.dup2(null.fileno(), 2)
         yield
     finally:

@@ -1,13 +1,13 @@
 """The error tree. The CLI turns each into one message and an exit code; the library raises them.
 
-    ImgclfError            1   unexpected
-    |-- UsageError         2   an option or an argument
-    |-- DatasetError       3   the images or their labels
-    |   `-- ImageError     3   one image
-    |-- RunError           4   a run folder
-    |   `-- ArtifactError  4   an exported model
-    |-- MissingError       5   a package or weights that are not here
-    `-- GateError          6   a gate such as --fail-under that was not met
+ImgclfError            1   unexpected
+|-- UsageError         2   an option or an argument
+|-- DatasetError       3   the images or their labels
+|   `-- ImageError     3   one image
+|-- RunError           4   a run folder
+|   `-- ArtifactError  4   an exported model
+|-- MissingError       5   a package or weights that are not here
+`-- GateError          6   a gate such as --fail-under that was not met
 """
 
 

@@ -26,7 +26,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        Path(temporary).chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class Run:
         return self.path / "checkpoint"
 
     def read_config(self) -> dict[str, Any]:
-        """The content of `config.json`: `data`, `config` (every TrainConfig field, resolved), `versions`, `hardware`..."""
+        """The content of `config.json`: `data`, `config` (all of TrainConfig, resolved), `versions`, `hardware`."""
         value = read_json(self.config)
         if not isinstance(value, dict) or "config" not in value:
             raise RunError(f"{self.config}: expected a training's settings, found no 'config' in it.")
@@ -140,7 +140,7 @@ class Run:
         Raises:
             RunError: if another process holds it.
         """
-        with open(self.path / ".lock", "w") as file:
+        with (self.path / ".lock").open("w") as file:
             try:
                 import fcntl
 
@@ -148,7 +148,7 @@ class Run:
             except ImportError:  # Windows has no flock; the lock is then advisory only
                 pass
             except OSError:
-                raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.") from None
+                raise RunError(f"{self.path}: another imgclf process writes this run. Wait, or choose -o.") from None
             yield
 
 

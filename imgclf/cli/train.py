@@ -15,12 +15,20 @@ def train(
     context: typer.Context,
     data: Annotated[Path | None, typer.Argument(help="A folder with one sub-folder of images per class.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder, new or empty.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A config.json: do that run again; other options change it.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A config.json: do that run again; other options change it.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="A run folder whose training was interrupted: go on.")] = None,
-    backbone: Annotated[str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")] = TrainConfig.backbone,
-    weights: Annotated[str, typer.Option(help="auto, hub, none, a weights file, or a run folder.")] = TrainConfig.weights,
+    backbone: Annotated[
+        str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")
+    ] = TrainConfig.backbone,
+    weights: Annotated[
+        str, typer.Option(help="auto, hub, none, a weights file, or a run folder.")
+    ] = TrainConfig.weights,
     method: Annotated[str, typer.Option(help="auto, probe, finetune or scratch.")] = TrainConfig.method,
-    image_size: Annotated[int | None, typer.Option(help="Side of the model's square input in px.")] = TrainConfig.image_size,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the model's square input in px.")
+    ] = TrainConfig.image_size,
     image_sizes: Annotated[
         str | None, typer.Option(help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.")
     ] = TrainConfig.image_sizes,
@@ -35,7 +43,9 @@ def train(
         float | None, typer.Option(help="Share of the target spread over all classes.")
     ] = TrainConfig.label_smoothing,
     dropout: Annotated[float, typer.Option(help="Share of the embedding dropped in training.")] = TrainConfig.dropout,
-    ema: Annotated[float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.")] = TrainConfig.ema,
+    ema: Annotated[
+        float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.")
+    ] = TrainConfig.ema,
     augment: Annotated[str, typer.Option(help="auto, none, light, standard or heavy.")] = TrainConfig.augment,
     precision: Annotated[
         str, typer.Option(help="Arithmetic while training: float32, mixed_bfloat16 or mixed_float16.")

@@ -10,14 +10,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from imgclf.config import Resize as Resize
 from imgclf.errors import ImageError
-
-Resize = Literal["squash", "crop", "pad"]
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The

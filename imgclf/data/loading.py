@@ -62,9 +62,7 @@ def decode(
         raise DatasetError(f"{dataset.root}: expected images, but none of {len(paths)} could be decoded.")
     kept = [i for i in range(len(paths)) if i not in failed]
     skipped = tuple(Skipped(dataset.samples[i].path, "unreadable", failed[i]) for i in sorted(failed))
-    readable = replace(
-        dataset, samples=tuple(dataset.samples[i] for i in kept), skipped=(*dataset.skipped, *skipped)
-    )
+    readable = replace(dataset, samples=tuple(dataset.samples[i] for i in kept), skipped=(*dataset.skipped, *skipped))
     return readable, pixels[kept]
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgclf import environment
@@ -78,6 +78,25 @@ def read(
     empty = [Skipped(name, "empty-class", "none of its images can be read") for name in lost]
     skipped = sorted([*found.skipped, *tree.skipped, *unreadable, *empty], key=lambda s: s.path)
     return Dataset(root=root, samples=tuple(samples), class_names=names, skipped=tuple(skipped))
+
+
+def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None = None) -> Dataset:
+    """What `read` with these `classes` and this `limit` would have given, from a dataset that is read already.
+
+    Raises:
+        DatasetError: if `classes` holds an unknown name.
+        UsageError: if `limit` is smaller than the number of classes.
+    """
+    asked = {unicodedata.normalize("NFC", name) for name in classes}
+    unknown = sorted(asked - set(dataset.class_names))
+    if unknown:
+        known = listed(dataset.class_names)
+        raise DatasetError(f"{dataset.root}: no class {unknown[0]!r}; the classes are {known}.")
+    samples = [s for s in dataset.samples if not asked or s.label in asked]
+    if limit is not None:
+        samples = _limited(samples, limit)
+    names = tuple(name for name in dataset.class_names if not asked or name in asked)
+    return replace(dataset, samples=tuple(samples), class_names=names)
 
 
 @dataclass

@@ -43,7 +43,9 @@ def build(image_size: int | None = None) -> keras.Model:
     return keras.Model(pixels, x, name="embedded")
 
 
-def _conv(x: keras.KerasTensor, width: int, kernel: int, stride: int, name: str, relu: bool = True) -> keras.KerasTensor:
+def _conv(
+    x: keras.KerasTensor, width: int, kernel: int, stride: int, name: str, relu: bool = True
+) -> keras.KerasTensor:
     x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(momentum=0.97, epsilon=1e-5, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x

@@ -53,7 +53,7 @@ class Augment:
         resized = np.empty((count, size, size, 3), np.uint8)
         for i, box in enumerate(boxes):
             image = Image.fromarray(pixels[i]).resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))
-            resized[i] = np.asarray(image)[:, ::-1] if flips[i] else image
+            resized[i] = np.asarray(image)[:, ::-1] if flips[i] else np.asarray(image)
         if not (policy.brightness or policy.contrast):
             return resized
         shape = (count, 1, 1, 1)

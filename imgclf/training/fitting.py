@@ -30,6 +30,9 @@ log = logging.getLogger("imgclf")
 OnProgress = Callable[[str, int, int], None]
 """Phase, units done, units in all."""
 
+OnEpoch = Callable[[list[dict[str, Any]]], None]
+"""The rows of all epochs so far."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,6 +80,7 @@ def fit(
     phase: str,
     checkpoint: Path | None = None,
     on_progress: OnProgress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> list[dict[str, Any]]:
     """Train a classifier in place and leave it with its best weights on validation (the last ones without one).
 
@@ -100,7 +104,7 @@ def fit(
         jit_compile=devices.jit_compile(),
     )
     logits.optimizer.build(logits.trainable_variables)
-    loop = _Loop(model, logits, validation, plan, phase, steps, checkpoint, on_progress)
+    loop = _Loop(model, logits, validation, plan, phase, steps, checkpoint, on_progress, on_epoch)
     if checkpoint and checkpoint.exists():
         loop.restore()
         log.info("%s: going on after epoch %d of %d", phase, len(loop.rows), plan.epochs)
@@ -170,6 +174,7 @@ class _Loop(keras.callbacks.Callback):
         steps: int,
         checkpoint: Path | None,
         on_progress: OnProgress | None,
+        on_epoch: OnEpoch | None,
     ) -> None:
         super().__init__()
         self.classifier = classifier_model
@@ -180,6 +185,7 @@ class _Loop(keras.callbacks.Callback):
         self.steps = steps
         self.checkpoint = checkpoint
         self.on_progress = on_progress
+        self.report = on_epoch
         self.rows: list[dict[str, Any]] = []
         self.best: list[np.ndarray] = classifier_model.get_weights()
         self.best_score = (-math.inf, -math.inf)
@@ -228,6 +234,8 @@ class _Loop(keras.callbacks.Callback):
         log.info("%s", _line(self.rows[-1], self.plan.epochs))
         if self.checkpoint:
             self.save()
+        if self.report:
+            self.report(self.rows)
 
     def after_stage(self) -> None:
         """`fit` ends by laying the weight average over the weights; the next stage goes on from the raw ones."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 
@@ -12,9 +13,9 @@ from imgclf.models import backbones, catalog, classifier, convnets, embedded
 STRONGEST = "efficientnetv2-b0"
 FROM_SCRATCH = ("small-cnn",)
 
-_NUMBERS: dict[str, dict[str, float | int | str]] = {
+_NUMBERS: dict[str, dict[str, Any]] = {
     "scratch": {
-        "epochs": 40,
+        "epochs": 30,
         "batch_size": 32,
         "lr": 2e-3,
         "weight_decay": 0.05,
@@ -32,7 +33,10 @@ _NUMBERS: dict[str, dict[str, float | int | str]] = {
         "augment": "light",
     },
 }
-_NUMBERS["probe"] = _NUMBERS["finetune"] | {"epochs": 1, "augment": "none"}
+_NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
+
+_STEPS_ONLY = ("image_sizes", "epochs", "lr", "weight_decay", "label_smoothing", "ema")
+"""Settings of gradient descent: the probe's head is solved, not stepped towards."""
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
@@ -59,6 +63,9 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
             f"--method {method} needs pretrained weights and {facts.name} has none. "
             "Use --method scratch, another --backbone, or --weights FILE."
         )
+    if method == "probe":
+        config, steps_notes = _without_steps(config)
+        notes += steps_notes
     steps = config.size_steps
     size = config.image_size or (steps[-1] if steps else facts.image_size)
     if steps and steps[-1] != size:
@@ -71,6 +78,16 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     }
     resolved = replace(config, backbone=facts.name, weights=weights, method=method, image_size=size, **settled)
     return resolved, notes
+
+
+def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    given = [name for name in _STEPS_ONLY if getattr(config, name) is not None]
+    given += ["augment"] if config.augment not in ("auto", "none") else []
+    given += ["precision"] if config.precision != "float32" else []
+    kept = {name: value for name, value in config.to_dict().items() if name not in _STEPS_ONLY}
+    cleared = TrainConfig.from_dict(kept | {"augment": "none", "precision": "float32"})
+    options = ", ".join("--" + name.replace("_", "-") for name in given)
+    return cleared, [f"no effect on a probe, whose head is solved and not stepped towards: {options}"] if given else []
 
 
 def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
@@ -95,25 +112,29 @@ def _choose_weights(name: str, config: TrainConfig) -> str:
     return config.weights
 
 
-def build(config: TrainConfig, classes: int, *, precision: str = "float32", load: bool = True) -> keras.Model:
-    """The classifier graph of resolved settings.
+def build(config: TrainConfig, classes: int) -> keras.Model:
+    """The classifier graph of resolved settings, in float32, with its weights and a random head."""
+    return classifier.build(
+        _backbone(config, config.image_size, config.weights), classes, dropout=config.dropout, seed=config.seed
+    )
 
-    Args:
-        precision: the dtype policy of the backbone while training.
-        load: whether to read the weights; without, they are random.
-    """
+
+def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
+    """The same classifier as gradient descent wants it: at `config.precision`, and of any size if sizes grow."""
+    if config.precision == "float32" and not config.size_steps:
+        return model
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(config.precision)
     try:
-        backbone = _backbone(config, load)
-        return classifier.build(backbone, classes, dropout=config.dropout, seed=config.seed)
+        backbone = _backbone(config, None if config.size_steps else config.image_size, "none")
+        twin = classifier.build(backbone, model.output_shape[-1], dropout=config.dropout, seed=config.seed)
     finally:
         keras.config.set_dtype_policy(policy)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
-def _backbone(config: TrainConfig, load: bool) -> keras.Model:
-    size = None if config.size_steps else config.image_size
-    weights = config.weights if load else "none"
+def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
     if config.backbone in ("small-cnn", "embedded"):
         model = convnets.small_cnn(size) if config.backbone == "small-cnn" else embedded.build(size)
         if weights == "embedded":
@@ -121,5 +142,6 @@ def _backbone(config: TrainConfig, load: bool) -> keras.Model:
         elif weights not in ("none", "hub"):
             backbones.load_weights(model, Path(weights))
         return model
-    source = weights if weights in ("hub", "none") else Path(weights)
+    source: Literal["hub", "none"] | Path
+    source = "hub" if weights == "hub" else "none" if weights == "none" else Path(weights)
     return backbones.build(config.backbone, weights=source, image_size=size, offline=config.offline)

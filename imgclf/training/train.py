@@ -4,9 +4,9 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import loading, splitting
+from imgclf.data import loading, readers, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError
 from imgclf.evaluation import metrics, outputs, plots
-from imgclf.models import classifier
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
@@ -52,6 +51,7 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     config, notes = resolving.resolve(config or TrainConfig())
+    dataset = readers.narrow(dataset, classes=config.class_filter, limit=config.limit)
     dataset, split_notes = splitting.split(
         dataset,
         validation_fraction=config.validation_fraction,
@@ -64,6 +64,9 @@ def train(
     with run.lock(), _log_to(run.log):
         for note in (*notes, *split_notes):
             log.info("%s", note)
+        for skipped in dataset.skipped:
+            if skipped.kind in ("unreadable", "unlabelled", "empty-class"):
+                log.warning("left out %s: %s", skipped.path, skipped.reason)
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
@@ -82,6 +85,10 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
     config = TrainConfig.from_dict(facts["config"])
     with run.lock(), _log_to(run.log):
         if run.artifact.exists():
+            made = {file.format for file in artifact.read(run.path).files.values()}
+            missing = [name for name in config.export_formats if name not in made]
+            if missing:
+                _export(run, missing)
             log.info("%s: this training is finished", run.path)
             return run
         dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
@@ -121,8 +128,7 @@ def _train(run: Run, dataset: Dataset, config: TrainConfig, on_progress: OnProgr
     images = _Pixels(dataset, pixels)
     parts = {split: images.part(split) for split in (TRAIN, VALIDATION)}
     _check_parts(dataset, parts[TRAIN])
-    model, rows = _fit(run, config, parts, len(dataset.class_names), on_progress)
-    _write_history(run.history, rows)
+    model = _fit(run, config, parts, len(dataset.class_names), on_progress)
     model.save(run.model)
     test = images.part(TEST)
     if len(test.labels):
@@ -130,14 +136,12 @@ def _train(run: Run, dataset: Dataset, config: TrainConfig, on_progress: OnProgr
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
     _describe(run, model, dataset, config)
-    _export(run, config)
+    _export(run, config.export_formats)
     run.checkpoint.unlink(missing_ok=True)
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
 
 
-def _decode(
-    dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None
-) -> tuple[Dataset, np.ndarray]:
+def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, np.ndarray]:
     done = 0
 
     def advance(count: int) -> None:
@@ -166,37 +170,37 @@ def _check_parts(dataset: Dataset, train_part: Part) -> None:
 
 def _fit(
     run: Run, config: TrainConfig, parts: dict[str, Part], classes: int, on_progress: OnProgress | None
-) -> tuple[keras.Model, list[dict[str, Any]]]:
-    """The classifier in float32 with the weights that training found, and the rows of `history.csv`."""
+) -> keras.Model:
+    """The classifier in float32 with the weights that training found; `history.csv` grows with every epoch."""
     keras.utils.set_random_seed(config.seed)
     validation = parts[VALIDATION] if len(parts[VALIDATION].labels) else None
-    if config.method == "scratch":
-        model = resolving.build(config, classes, precision=config.precision)
-        rows = fitting.fit(
-            model,
-            parts[TRAIN],
-            validation,
-            _plan(config),
-            phase="scratch",
-            checkpoint=run.checkpoint,
-            on_progress=on_progress,
-        )
-        return _in_float32(model, config, classes), rows
+    rows: list[dict[str, Any]] = []
+
+    def write_history(epochs: list[dict[str, Any]]) -> None:
+        _write_history(run.history, [*rows, *epochs])
+
     model = resolving.build(config, classes)
-    rows = [_probe(model, parts[TRAIN], validation, config, on_progress)]
+    if config.method != "scratch":
+        rows.append(_probe(model, parts[TRAIN], validation, config, on_progress))
+        write_history([])
+    if config.method == "probe":
+        return model
+    moving = resolving.for_steps(model, config)
     if config.method == "finetune":
-        free = finetune.unfreeze_upper(model)
+        free = finetune.unfreeze_upper(moving)
         log.info("fine-tune: %d upper layers of the backbone move, batch normalisation does not", free)
-        rows += fitting.fit(
-            model,
-            parts[TRAIN],
-            validation,
-            _plan(config),
-            phase="finetune",
-            checkpoint=run.checkpoint,
-            on_progress=on_progress,
-        )
-    return model, rows
+    fitting.fit(
+        moving,
+        parts[TRAIN],
+        validation,
+        _plan(config),
+        phase=config.method,
+        checkpoint=run.checkpoint,
+        on_progress=on_progress,
+        on_epoch=write_history,
+    )
+    model.set_weights(moving.get_weights())
+    return model
 
 
 def _probe(
@@ -204,7 +208,7 @@ def _probe(
 ) -> dict[str, Any]:
     started = time.monotonic()
     finetune.freeze(model)
-    embeddings = features.compute(model, part.pixels, on_progress=on_progress)
+    embeddings = features.compute(model, part.pixels, batch_size=config.batch_size or 32, on_progress=on_progress)
     kernel, bias = probe.solve(embeddings, part.labels, classes=model.output_shape[-1], seed=config.seed)
     probe.place(model, kernel, bias)
     row = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
@@ -213,9 +217,8 @@ def _probe(
         held_out = features.compute(model, validation.pixels) @ kernel + bias
         row |= _loss_and_accuracy(held_out, validation.labels, "val_")
     row["seconds"] = time.monotonic() - started
-    log.info(
-        "probe  accuracy %.4f  validation %.4f  %.1f s", row["accuracy"], row.get("val_accuracy", np.nan), row["seconds"]
-    )
+    held_out_text = f"  validation {row['val_accuracy']:.4f}" if validation is not None else ""
+    log.info("probe  accuracy %.4f%s  %.1f s", row["accuracy"], held_out_text, row["seconds"])
     return row
 
 
@@ -240,13 +243,6 @@ def _plan(config: TrainConfig) -> Plan:
         policy=augmentation.POLICIES[config.augment],
         seed=config.seed,
     )
-
-
-def _in_float32(model: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
-    """The same classifier at full precision and at its fixed image size."""
-    exact = resolving.build(replace(config, image_sizes=None), classes, load=False)
-    exact.set_weights(model.get_weights())
-    return exact
 
 
 def _score(run: Run, model: keras.Model, dataset: Dataset, part: Part, config: TrainConfig) -> None:
@@ -278,13 +274,13 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
     artifact.write(run.path, facts)
 
 
-def _export(run: Run, config: TrainConfig) -> None:
-    if not config.export_formats:
+def _export(run: Run, formats: Sequence[str]) -> None:
+    if not formats:
         return
     from imgclf import export
 
     try:
-        export.export(run, config.export_formats)
+        export.export(run, formats)
     except MissingError as error:
         log.warning("not exported: %s imgclf export %s does it later.", error, run.path)
 

@@ -1,0 +1,195 @@
+"""One training, start to end."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import imgclf
+from imgclf import TrainConfig, runs
+from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.training import train as training
+
+CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_run_holds_everything_that_is_promised(trained_run: imgclf.Run) -> None:
+    for path in (
+        trained_run.config,
+        trained_run.manifest,
+        trained_run.labels,
+        trained_run.history,
+        trained_run.model,
+        trained_run.artifact,
+        trained_run.saved_model,
+        trained_run.litert,
+        trained_run.metrics,
+        trained_run.predictions,
+        trained_run.log,
+    ):
+        assert path.exists(), path
+    facts = trained_run.read_config()
+    assert TrainConfig.from_dict(facts["config"]).method == "scratch"
+    open_settings = {key for key, value in facts["config"].items() if value is None}
+    assert open_settings == {"limit", "classes", "image_sizes"}
+    assert {"keras", "tensorflow", "python"} <= set(facts["versions"])
+    assert not trained_run.checkpoint.exists()
+
+
+def test_history_has_a_row_per_epoch(trained_run: imgclf.Run) -> None:
+    rows = rows_of(trained_run.history)
+    assert [row["epoch"] for row in rows] == [str(n + 1) for n in range(len(rows))]
+    assert {row["phase"] for row in rows} == {"scratch"}
+    assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
+
+
+def test_scores_are_those_of_the_test_part_of_the_manifest(trained_run: imgclf.Run) -> None:
+    manifest = rows_of(trained_run.manifest)
+    predictions = rows_of(trained_run.predictions)
+    assert {row["path"] for row in manifest if row["split"] == "test"} == {row["path"] for row in predictions}
+    right = np.mean([row["label"] == row["predicted"] for row in predictions])
+    assert json.loads(trained_run.metrics.read_text())["accuracy"] == pytest.approx(right)
+
+
+def test_the_same_seed_gives_the_same_split_and_the_config_does_the_run_again(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=12)
+    one = imgclf.train(imgclf.read(folder), CNN, output=tmp_path / "one")
+    again = TrainConfig.from_dict(one.read_config()["config"])
+    two = imgclf.train(imgclf.read(folder), again, output=tmp_path / "two")
+    assert one.manifest.read_bytes() == two.manifest.read_bytes()
+    assert two.read_config()["config"] == one.read_config()["config"]
+    first, second = (np.loadtxt(run.predictions, delimiter=",", skiprows=1, usecols=4) for run in (one, two))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_images_that_break_while_decoding_are_named_and_left_out(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=12, suffix=".jpg", size_px=64)
+    dataset = imgclf.read(folder)
+    victim = folder / dataset.samples[0].path
+    victim.write_bytes(b"broken since it was read")
+    run = imgclf.train(dataset, CNN, output=tmp_path / "run")
+    assert dataset.samples[0].path in run.log.read_text()
+    assert dataset.samples[0].path not in run.manifest.read_text()
+
+
+def test_classes_and_limit_hold_for_a_dataset_that_is_read_already(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset = imgclf.read(image_folder(classes=("a", "b", "c"), count=12))
+    config = TrainConfig(**{**CNN.to_dict(), "classes": "a,c", "limit": 16, "epochs": 1})
+    run = imgclf.train(dataset, config, output=tmp_path / "run")
+    assert run.read_labels() == ["a", "c"]
+    assert len(run.manifest.read_text().splitlines()) == 17
+
+
+def test_a_folder_that_holds_something_is_refused(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="files in it"):
+        imgclf.train(imgclf.read(image_folder()), CNN, output=tmp_path / "run")
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_second_process_on_the_same_run_is_refused(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    run = imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
+    with run.lock(), pytest.raises(RunError, match="another imgclf process"):
+        training.resume(run)
+
+
+def test_an_interrupted_training_goes_on_and_a_finished_one_says_so(
+    image_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dataset = imgclf.read(image_folder(count=12))
+
+    def stop(phase: str, done: int, total: int) -> None:
+        if phase == "scratch" and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        imgclf.train(dataset, CNN, output=tmp_path / "run", on_progress=stop)
+    run = runs.find(tmp_path / "run")
+    assert len(run.history.read_text().splitlines()) == 2
+    training.resume(run)
+    assert len(run.history.read_text().splitlines()) == 3
+    assert run.metrics.exists()
+    caplog.clear()
+    training.resume(run)
+    assert "is finished" in caplog.text
+
+
+def test_a_class_without_training_images_is_named(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_folder(count=12)
+    (folder / "lonely").mkdir()
+    Image.new("RGB", (20, 20)).save(folder / "lonely" / "one.png")
+    run = imgclf.train(imgclf.read(folder), CNN, output=tmp_path / "run")
+    assert run.read_labels() == ["ant", "bee", "lonely"]
+    dataset = imgclf.read(folder)
+    broken = next(sample for sample in dataset.samples if sample.label == "lonely")
+    (folder / broken.path).write_bytes(b"")
+    with pytest.raises(DatasetError, match="lonely"):
+        imgclf.train(dataset, CNN, output=tmp_path / "other")
+
+
+def test_probe_and_fine_tune_from_the_weights_of_a_run(
+    trained_run: imgclf.Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    dataset = imgclf.read(image_folder(classes=("x", "y", "z"), count=12))
+    shared = {"backbone": "small-cnn", "image_size": 32, "weights": str(trained_run.path), "export": "none"}
+    probe = imgclf.train(dataset, TrainConfig(**shared, method="probe"), output=tmp_path / "probe")
+    fine = TrainConfig(**shared, method="finetune", lr=0.0, epochs=1, augment="none", dropout=0.0)
+    tuned = imgclf.train(dataset, fine, output=tmp_path / "fine")
+    assert [row["phase"] for row in rows_of(tuned.history)] == ["probe", "finetune"]
+    columns = (4, 5, 6)
+    first, second = (np.loadtxt(r.predictions, delimiter=",", skiprows=1, usecols=columns) for r in (probe, tuned))
+    np.testing.assert_allclose(first, second, atol=1e-4)  # learning rate 0 leaves the probe as it is
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backbone": "resnet51"}, "resnet50"),
+        ({"backbone": "small-cnn", "method": "probe"}, "pretrained weights"),
+        ({"backbone": "small-cnn", "image_size": 64, "image_sizes": "32,48"}, "the last one"),
+    ],
+)
+def test_settings_that_exclude_one_another_are_explained(
+    settings: dict[str, object], message: str, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        imgclf.train(imgclf.read(image_folder()), TrainConfig(**settings), output=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_growing_sizes_and_half_precision_end_in_a_float32_model_of_the_last_size(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        backbone="small-cnn",
+        image_sizes="24,32",
+        precision="mixed_bfloat16",
+        ema=0.9,
+        epochs=2,
+        batch_size=8,
+        export="none",
+    )
+    run = imgclf.train(imgclf.read(image_folder(count=12)), config, output=tmp_path / "run")
+    import keras
+
+    model = keras.saving.load_model(run.model)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
