@@ -1,0 +1,100 @@
+"""The main job on real photographs, through the command line, as its users run it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def imgclf(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command in a fresh process."""
+    command = [sys.executable, "-m", "imgclf", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_ants_and_bees_as_they_are_from_folder_to_exported_model(real_data: Path, tmp_path: Path) -> None:
+    data, run = real_data / "ants-bees", tmp_path / "run"
+    looked = imgclf("ingest", data, "--json")
+    assert looked.returncode == 0, looked.stderr
+    assert "imageNotFound.gif" in looked.stdout or ".DS_Store" in looked.stdout
+
+    trained = imgclf("train", data, "-o", run, "--backbone", "small-cnn", "--epochs", 8, "--image-size", 64)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.strip() == str(run)
+    assert "val/ is used as the test part" in trained.stderr
+
+    evaluated = imgclf("evaluate", run, "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["n"] == len(list(csv.DictReader((run / "predictions.csv").open())))
+    assert json.loads(evaluated.stdout)["accuracy"] > 0.5
+
+    predicted = imgclf("predict", run, data / "val" / "bees", "--format", "jsonl", "--top", 2)
+    assert predicted.returncode == 0, predicted.stderr
+    lines = [json.loads(line) for line in predicted.stdout.splitlines()]
+    assert len(lines) == len([p for p in (data / "val" / "bees").iterdir() if not p.name.startswith(".")])
+    assert {line["label"] for line in lines} <= {"ants", "bees"}
+
+    exported = imgclf("export", run, "--format", "savedmodel,litert", "--json")
+    assert exported.returncode == 0, exported.stderr
+    assert {row["format"] for row in json.loads(exported.stdout)} == {"savedmodel", "litert"}
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_sign_digits_are_learned_from_scratch(real_data: Path, tmp_path: Path) -> None:
+    """A third of the default epochs; the default's accuracy is printed by tests/benchmarks/sign_digits.py."""
+    words = ("--backbone", "small-cnn", "--epochs", 10, "--image-size", 64, "--export", "none", "--json", "-q")
+    trained = imgclf("train", real_data / "sign-digits", "-o", tmp_path / "run", *words)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["metrics"]["accuracy"] > 0.9
+
+
+def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", image_folder(count=20), "-o", run, "--backbone", "small-cnn", "--image-size", 32]
+    words += ["--epochs", 300, "--batch-size", 8, "--export", "none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgclf", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    history = run / "history.csv"
+    deadline = time.monotonic() + 120
+    while not (history.exists() and history.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.rstrip().endswith("Interrupted.")
+    assert "Traceback" not in errors
+    kept = history.read_text().count("\n")
+    assert kept >= 3
+    assert (run / "checkpoint").exists()
+
+
+def test_a_wrong_folder_fails_before_keras_loads(tmp_path: Path) -> None:
+    script = "import sys\nfrom imgclf.cli.app import main\ntry:\n    main()\nfinally:\n    print('keras' in sys.modules)"
+    command = [sys.executable, "-c", script, "train", str(tmp_path / "nowhere")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert result.stdout.strip() == "False"
+    assert "Check the spelling" in result.stderr
+
+
+def test_training_into_a_folder_without_permission_or_on_a_file_is_explained(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = imgclf("train", image_folder(count=12), "-o", tmp_path / "file", "--backbone", "small-cnn")
+    assert result.returncode == 4
+    assert "cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr
