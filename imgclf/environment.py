@@ -107,8 +107,8 @@ def prepare_keras() -> None:
         import keras
 
         keras.config.set_image_data_format("channels_last")
-        if backend == "tensorflow":
-            import tensorflow  # noqa: F401  (its import prints; better here than later)
+        if has_package("tensorflow"):  # Keras imports it later under any backend; here its notices are silenced
+            import tensorflow  # noqa: F401
 
     quiet_logging()
 
