@@ -67,7 +67,7 @@ def main() -> None:
         measure([sys.executable, "weights.py", weights])
         usual = [sys.executable, "usual.py", data, weights]
         train = [*IMGCLF, "train", data, "-o", "run", "--backbone", "mobilenetv2", "--weights", weights]
-        train += ["--method", "probe", "--image-size", "224", "--export", "none"]
+        train += ["--method", "probe", "--image-size", "224", "--val-as", "validation", "--export", "none"]
         ours, theirs = [], []
         for _ in range(options.repeats):
             for used in ("cache", "run"):
