@@ -82,8 +82,8 @@ def real_data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
-    """A small CNN trained for a few epochs on two easy classes of 32 px, with all exports. Read it, never write it."""
+    """A small CNN that has learned two easy classes of 32 px, with all exports. Read it, never write it."""
     folder = tmp_path_factory.mktemp("trained")
     fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
-    config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8)
+    config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=12, batch_size=8)
     return imgclf.train(imgclf.read(folder / "images"), config, output=folder / "run")
