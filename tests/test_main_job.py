@@ -82,7 +82,7 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
 
 
 def test_a_wrong_folder_fails_before_keras_loads(tmp_path: Path) -> None:
-    script = "import sys\nfrom imgclf.cli.app import main\ntry:\n    main()\nfinally:\n    print('keras' in sys.modules)"
+    script = "import sys\nfrom imgclf.cli import app\ntry:\n    app.main()\nfinally:\n    print('keras' in sys.modules)"
     command = [sys.executable, "-c", script, "train", str(tmp_path / "nowhere")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 3

@@ -1,6 +1,6 @@
-"""Test accuracy of the small CNN, default settings, on photographs of hand signs: on imgclf's own random split, and with
-the last fifth of each class by file number as the test part. Many photographs show the same hand, so a random split has
-the same hand on both sides and flatters; the second figure is what a new hand may expect.
+"""Test accuracy of the small CNN, default settings, on photographs of hand signs: with imgclf's own random split, and
+with the last fifth of each class by file number as the test part. Many photographs show the same hand, so a random
+split has it on both sides and flatters; the second figure is what a new hand may expect.
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/sign_digits.py
 """
@@ -41,7 +41,8 @@ def main() -> None:
             scores = json.loads(run.metrics.read_text())
             low, high = scores["intervals"]["accuracy"]
             seconds = time.monotonic() - started
-            print(f"{name}: accuracy {scores['accuracy']:.4f} [{low:.4f}, {high:.4f}], n = {scores['n']}, {seconds:.0f} s")
+            accuracy = f"{scores['accuracy']:.4f} [{low:.4f}, {high:.4f}]"
+            print(f"{name}: accuracy {accuracy}, n = {scores['n']}, {seconds:.0f} s")
 
 
 if __name__ == "__main__":
