@@ -106,11 +106,12 @@ class SavedModelRuntime:
         self.classes = int(outputs["probabilities"].shape[-1])
         self.names = tuple(name for name in outputs if name != "labels")
         self._run = signature
+        with environment.silence_stderr_fd():  # devices announce themselves at the first run
+            self.outputs(np.zeros((1, self.size_px, self.size_px, 3), np.float32), ("probabilities",))
 
     def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Runtime`."""
-        with environment.silence_stderr_fd():
-            answer = self._run(**{self._input: self._tensorflow.constant(pixels)})
+        answer = self._run(**{self._input: self._tensorflow.constant(pixels)})
         return {name: answer[name].numpy() for name in names}
 
 
