@@ -110,7 +110,7 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
     model = load_model(run, facts)
     from imgclf.export import parity, savedmodel
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     with savedmodel.full_precision():
         samples = parity.collect(run, facts)
         expected = parity.reference(model, samples.pixels)

@@ -70,7 +70,8 @@ def collect(run: Run, facts: Artifact) -> Samples:
         dataset = datasets.read_manifest(run.manifest, Path(run.read_config().get("data") or os.devnull))
     except DatasetError:
         return made_up(facts)
-    pixels, encoded = [], []
+    pixels: list[np.ndarray] = []
+    encoded: list[bytes] = []
     if dataset.root.is_dir():
         for split in reversed(SPLITS):
             part = dataset.part(split).paths

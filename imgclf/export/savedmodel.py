@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from imgclf import environment
-from imgclf.data.images import Resize
+from imgclf.config import Resize
 
 environment.prepare_keras()
 
@@ -26,6 +26,9 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 SERVING, SERVING_BYTES = "serving_default", "serve_bytes"
+
+OPTIONS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+"""Nobody trains an exported model, and the gradient of swish cannot be saved once weights are constants."""
 
 TIFF_BYTES = 1 << 16
 """EXIF orientation is looked for in this many bytes: the whole of what one JPEG segment can hold."""
@@ -90,7 +93,7 @@ def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], r
             SERVING: _function(serve, tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="pixels")),
             SERVING_BYTES: _function(serve_bytes, tf.TensorSpec((None,), tf.string, name="images")),
         }
-        tf.saved_model.save(module, str(folder), signatures=signatures)
+        tf.saved_model.save(module, str(folder), signatures, OPTIONS)
 
 
 def _function(function: Callable[..., Any], argument: Any) -> Any:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def _pretrained(name: str, offline: bool) -> str:
     return str(pretrained.artifact(name, offline=offline))
 
 
-TASKS = {"export": _export, "pretrained": _pretrained}
+TASKS: dict[str, Callable[..., Any]] = {"export": _export, "pretrained": _pretrained}
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def network(pixels: np.ndarray, classes: int, *, flat: bool = False) -> Any:
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(x)
     x = layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="conv_1")(x)
     x = layers.BatchNormalization(name="norm_1")(x)
-    x = layers.ReLU(name="relu_1")(x)
+    x = layers.Activation("swish", name="swish_1")(x)
     x = layers.Conv2D(12, 3, 2, padding="same", name="conv_2")(x)
     if flat:
         x = layers.Flatten(name="embedding")(x)
