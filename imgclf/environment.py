@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,9 +66,17 @@ def require(module: str, extra: str | None = None) -> None:
         raise MissingError(f"the package {module!r} is needed here and is not installed. pip install {package}")
 
 
+_DESCRIPTOR = threading.RLock()
+
+
 @contextlib.contextmanager
 def silence_stderr_fd() -> Iterator[None]:
     """Drop what C++ libraries write straight to file descriptor 2; Python's own sys.stderr keeps working after."""
+    with _DESCRIPTOR:  # two threads that saved and restored the descriptor in turn could lose it
+        yield from _silence()
+
+
+def _silence() -> Iterator[None]:
     sys.stderr.flush()
     try:
         saved = os.dup(2)

@@ -72,7 +72,9 @@ def phases() -> Iterator[Callable[[str, int, int | None], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     label = TextColumn("{task.description}", markup=False)
-    bar = Progress(label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True)
+    columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    redirect = sys.stdout.isatty()  # Rich would else send what goes into a pipe to stderr
+    bar = Progress(*columns, console=err, transient=True, redirect_stdout=redirect)
     tasks: dict[str, TaskID] = {}
     begin = time.monotonic()
 

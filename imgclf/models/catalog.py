@@ -53,7 +53,7 @@ class ModelFacts:
     @property
     def weights_mb(self) -> float | None:
         """The backbone's float32 weights in MB (10^6 bytes); the file on the hub is a few per cent larger."""
-        return None if self.parameters is None else self.parameters * 4 / 1e6
+        return None if self.parameters is None or self.without_top is None else self.parameters * 4 / 1e6
 
 
 # name, application, stem of the file name, image size, parameters, the same with the top, top-1, hash, hash with top
@@ -92,17 +92,17 @@ def _family(
         )
 
 
-def _own(name: str) -> ModelFacts:
+def _own(name: str, parameters: int) -> ModelFacts:
     """A network of this package, which no hub holds."""
-    return ModelFacts(name, None, 96, 16, None, None, None, None, "none", None, None)
+    return ModelFacts(name, None, 96, 16, parameters, None, None, None, "none", None, None)
 
 
 TF_KERNELS = ("{}_weights_tf_dim_ordering_tf_kernels_notop.h5", "{}_weights_tf_dim_ordering_tf_kernels.h5")
 
 # fmt: off
 _ALL = (
-    _own("embedded"),
-    _own("small-cnn"),
+    _own("embedded", 2_668_576),
+    _own("small-cnn", 661_896),
     *_family(
         KERAS_HUB + "mobilenet/",
         ("mobilenet_1_0_224_tf_no_top.h5", "mobilenet_1_0_224_tf.h5"),

@@ -59,6 +59,7 @@ def train(
         val_as=config.val_as,
         seed=config.seed,
     )
+    model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
     path = output or runs.next_path(Path("runs"), f"{dataset.root.resolve().name}-{config.backbone}")
     run = runs.create(path)
     with run.lock(), _log_to(run.log):
@@ -70,7 +71,7 @@ def train(
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
-        _train(run, dataset, config, on_progress)
+        _train(run, model, dataset, config, on_progress)
     return run
 
 
@@ -92,8 +93,13 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             log.info("%s: this training is finished", run.path)
             return run
         dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
-        _train(run, dataset, config, on_progress)
+        _train(run, _build(config, dataset), dataset, config, on_progress)
     return run
+
+
+def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    keras.utils.set_random_seed(config.seed)
+    return resolving.build(config, len(dataset.class_names))
 
 
 def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
@@ -120,7 +126,7 @@ class _Pixels:
         return Part(self.pixels[here], self.dataset.labels[here])
 
 
-def _train(run: Run, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
+def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
     assert config.image_size is not None
     started = time.monotonic()
     dataset, pixels = _decode(dataset, config, on_progress)
@@ -128,7 +134,7 @@ def _train(run: Run, dataset: Dataset, config: TrainConfig, on_progress: OnProgr
     images = _Pixels(dataset, pixels)
     parts = {split: images.part(split) for split in (TRAIN, VALIDATION)}
     _check_parts(dataset, parts[TRAIN])
-    model = _fit(run, config, parts, len(dataset.class_names), on_progress)
+    _fit(run, model, config, parts, on_progress)
     model.save(run.model)
     test = images.part(TEST)
     if len(test.labels):
@@ -169,22 +175,20 @@ def _check_parts(dataset: Dataset, train_part: Part) -> None:
 
 
 def _fit(
-    run: Run, config: TrainConfig, parts: dict[str, Part], classes: int, on_progress: OnProgress | None
-) -> keras.Model:
-    """The classifier in float32 with the weights that training found; `history.csv` grows with every epoch."""
-    keras.utils.set_random_seed(config.seed)
+    run: Run, model: keras.Model, config: TrainConfig, parts: dict[str, Part], on_progress: OnProgress | None
+) -> None:
+    """Give the classifier the weights that training finds; `history.csv` grows with every epoch."""
     validation = parts[VALIDATION] if len(parts[VALIDATION].labels) else None
     rows: list[dict[str, Any]] = []
 
     def write_history(epochs: list[dict[str, Any]]) -> None:
         _write_history(run.history, [*rows, *epochs])
 
-    model = resolving.build(config, classes)
     if config.method != "scratch":
         rows.append(_probe(model, parts[TRAIN], validation, config, on_progress))
         write_history([])
     if config.method == "probe":
-        return model
+        return
     moving = resolving.for_steps(model, config)
     if config.method == "finetune":
         free = finetune.unfreeze_upper(moving)
@@ -200,7 +204,6 @@ def _fit(
         on_epoch=write_history,
     )
     model.set_weights(moving.get_weights())
-    return model
 
 
 def _probe(
