@@ -125,8 +125,7 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 artifact.write(stage, replace(facts, files={new.name: file}))
                 proof = parity.prove(new, run.path / new.name, samples, expected)
                 facts = replace(facts, files={**facts.files, new.name: file})
-                _install(new, run.path / new.name, stage / "old")
-                artifact.write(run.path, facts)
+                _install(run, new, facts)
             rows.append(_row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof)))
     if on_progress:
         on_progress("exporting", len(formats), len(formats))
@@ -168,13 +167,17 @@ def _stage(run: Run) -> Iterator[Path]:
         raise RunError(f"{run.path}: the export cannot be written ({error.strerror or error}).") from None
 
 
-def _install(new: Path, place: Path, old: Path) -> None:
-    """Put a file or a folder in its place; what was there goes to `old`, and comes back if that fails."""
+def _install(run: Run, new: Path, facts: Artifact) -> None:
+    """Put a new model in its place and describe it; whatever stops that on the way, the old one comes back."""
+    place, old = run.path / new.name, new.with_name("old")
     if place.exists():
         os.replace(place, old)
     try:
         os.replace(new, place)
-    except OSError:
+        artifact.write(run.path, facts)
+    except BaseException:
+        if place.exists():
+            os.replace(place, new)
         if old.exists():
             os.replace(old, place)
         raise

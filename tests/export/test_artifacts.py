@@ -80,6 +80,23 @@ def test_a_savedmodel_that_resizes_otherwise_is_found_out_from_bytes(run, monkey
     assert not run.saved_model.exists()
 
 
+def test_an_export_that_cannot_be_described_leaves_the_old_one(exported, tmp_path, monkeypatch):
+    run = Run(shutil.copytree(exported[0].path, tmp_path / "run"))
+    before = contents(run)
+    write = artifact.write
+
+    def fail_in_the_run(folder, facts):
+        if folder == run.path:
+            raise OSError(28, "No space left on device")
+        write(folder, facts)
+
+    monkeypatch.setattr(artifact, "write", fail_in_the_run)
+    for format in ("litert", "savedmodel"):
+        with pytest.raises(RunError, match="No space left on device"):
+            export.export(run, [format])
+        assert contents(run) == before
+
+
 def test_a_second_export_replaces_the_first(run):
     export.export(run, ["litert"])
     run.litert.write_bytes(b"damaged")
