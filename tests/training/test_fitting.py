@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from imgclf.errors import RunError
-from imgclf.models import classifier, convnets
+from imgclf.models import classifier
 from imgclf.training import augmentation, finetune, fitting
+
+import keras  # isort: skip  (imgclf chooses its backend first)
+from keras import layers  # isort: skip
 
 PLAN = fitting.Plan(
     sizes=(16,),
@@ -31,15 +33,20 @@ def part(count: int, size_px: int = 16, seed: int = 0) -> fitting.Part:
     return fitting.Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
 
 
-def model(size_px: int | None = 16, dropout: float = 0.0) -> Any:
-    import keras
-
+def model(size_px: int | None = 16, dropout: float = 0.0) -> keras.Model:
+    """Three convolutions with batch normalisation, always from the same start."""
     keras.utils.set_random_seed(0)
-    return classifier.build(convnets.small_cnn(size_px), 2, dropout=dropout)
+    pixels = keras.Input((size_px, size_px, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, -1)(pixels)
+    for number in (1, 2, 3):
+        x = layers.Conv2D(16, 3, 2, padding="same", use_bias=False, name=f"conv_{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"norm_{number}")(x)
+        x = layers.ReLU()(x)
+    return classifier.build(keras.Model(pixels, x), 2, dropout=dropout)
 
 
 def test_eight_images_are_overfitted_to_zero_loss() -> None:
-    rows = fitting.fit(model(), part(8), None, replace(PLAN, epochs=60), phase="scratch")
+    rows = fitting.fit(model(), part(8), None, replace(PLAN, epochs=40, lr=0.03), phase="scratch")
     assert rows[-1]["loss"] < 0.01
     assert rows[-1]["accuracy"] == 1.0
 
@@ -129,9 +136,7 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_lower_layers_stay()
         for layer in network.layers
         if any((a != b).any() for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
     }
-    assert moved
-    assert not any(name.endswith("_norm") for name in moved)
-    assert moved <= {"stage_3_2_conv", "stage_4_1_conv", "stage_4_2_conv", "logits"}
+    assert moved == {"conv_3", "logits"}  # the upper third of six layers, less its normalisation
 
 
 def test_fine_tuning_at_learning_rate_zero_changes_nothing() -> None:

@@ -59,6 +59,7 @@ def test_scores_are_those_of_the_test_part_of_the_manifest(trained_run: imgclf.R
     assert json.loads(trained_run.metrics.read_text())["accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_split_and_the_config_does_the_run_again(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -103,7 +104,8 @@ def test_a_folder_that_holds_something_is_refused(image_folder: Callable[..., Pa
 
 
 def test_a_second_process_on_the_same_run_is_refused(image_folder: Callable[..., Path], tmp_path: Path) -> None:
-    run = imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
+    run = runs.create(tmp_path / "run")
+    runs.write_json(run.config, {"config": CNN.to_dict(), "data": str(image_folder())})
     with run.lock(), pytest.raises(RunError, match="another imgclf process"):
         training.resume(run)
 
@@ -136,8 +138,6 @@ def test_a_class_without_training_images_is_named(image_folder: Callable[..., Pa
     folder = image_folder(count=12)
     (folder / "lonely").mkdir()
     Image.new("RGB", (20, 20)).save(folder / "lonely" / "one.png")
-    run = imgclf.train(imgclf.read(folder), CNN, output=tmp_path / "run")
-    assert run.read_labels() == ["ant", "bee", "lonely"]
     dataset = imgclf.read(folder)
     broken = next(sample for sample in dataset.samples if sample.label == "lonely")
     (folder / broken.path).write_bytes(b"")
@@ -145,6 +145,7 @@ def test_a_class_without_training_images_is_named(image_folder: Callable[..., Pa
         imgclf.train(dataset, CNN, output=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_probe_and_fine_tune_from_the_weights_of_a_run(
     trained_run: imgclf.Run, image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_settings_that_exclude_one_another_are_explained(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_growing_sizes_and_half_precision_end_in_a_float32_model_of_the_last_size(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
