@@ -138,9 +138,13 @@ class Run:
         """Hold this folder for one training or export at a time; the lock goes with the process that holds it.
 
         Raises:
-            RunError: if another process holds it.
+            RunError: if another process holds it, or the folder cannot be written.
         """
-        with (self.path / ".lock").open("w") as file:
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror}).") from None
+        with file:
             try:
                 import fcntl
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgclf import environment
-from imgclf.errors import ArtifactError
+from imgclf.errors import ArtifactError, UsageError
 from imgclf.export import artifacts
 from imgclf.export.artifacts import OnProgress
 from imgclf.models import catalog
@@ -29,11 +29,13 @@ def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None
         offline: never touch the network.
 
     Raises:
-        UsageError: if there is no such network.
+        UsageError: if there is no such network, or it knows no classes of ImageNet.
         MissingError: if weights or labels are not on this machine and cannot be had.
         ArtifactError: if the converted network disagrees with Keras.
     """
     facts = catalog.find(name)
+    if facts.with_top is None:
+        raise UsageError(f"{facts.name} has no classes of its own: imgclf train DATA --backbone {facts.name} makes them.")
     folder = environment.cache_root() / "pretrained" / facts.name
     if _is_whole(folder):
         return folder

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import zipfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -280,18 +279,3 @@ def test_bgr_preprocessing_converts_to_litert() -> None:
     interpreter.invoke()
     found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     np.testing.assert_allclose(found, pixels(8)[..., ::-1] - np.float32(backbones.IMAGENET_MEAN_BGR), atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_every_application_builds(name: str) -> None:
-    facts = catalog.find(name)
-    for size in (facts.image_size, facts.min_image_size):
-        # shapes without memory, for the largest have 1.4 GB of weights; EfficientNet's normalisation needs its values
-        unwritten = keras.StatelessScope(initialize_variables=False)
-        with nullcontext() if name.startswith("efficientnet-b") else unwritten:
-            model = backbones.build(name, weights="none", image_size=size)
-        assert model.input_shape == (None, size, size, 3)
-        assert len(model.output_shape) == 4 and None not in model.output_shape[1:]
-        assert model.count_params() == facts.parameters
-        keras.utils.clear_session()

@@ -1,0 +1,67 @@
+"""Run folders: whole files or none, one writer at a time, names that come back as they were."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgclf import runs
+from imgclf.errors import RunError
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=5))
+def test_class_names_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    run = runs.Run(tmp_path_factory.mktemp("run"))
+    run.write_labels(names)
+    assert run.read_labels() == names
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "file"
+    runs.write_atomic(target, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_atomic(target, "new")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_have_the_permissions_of_files_and_not_of_secrets(tmp_path: Path) -> None:
+    runs.write_atomic(tmp_path / "written", "x")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_another_process_cannot_take_the_lock_and_it_goes_with_its_holder(tmp_path: Path) -> None:
+    run = runs.create(tmp_path / "run")
+    script = f"from imgclf import runs; from pathlib import Path\nwith runs.Run(Path({str(run.path)!r})).lock(): pass"
+    with run.lock():
+        held = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    free = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "another imgclf process" in held.stderr
+    assert free.returncode == 0
+
+
+def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="expected a run folder"):
+        runs.find(tmp_path)
+    (tmp_path / "config.json").write_text("{ half a")
+    with pytest.raises(RunError, match="expected JSON"):
+        runs.find(tmp_path).read_config()
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(RunError, match="settings"):
+        runs.find(tmp_path).read_config()
+
+
+def test_the_next_free_number_is_taken(tmp_path: Path) -> None:
+    assert runs.next_path(tmp_path, "cats").name == "cats-1"
+    (tmp_path / "cats-1").mkdir()
+    assert runs.next_path(tmp_path, "cats").name == "cats-2"
