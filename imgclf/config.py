@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from types import UnionType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from imgclf.errors import UsageError
 
@@ -12,7 +13,7 @@ RESIZES = get_args(Resize)
 AUGMENTS = ("auto", "none", "light", "standard", "heavy")
 EXPORT_FORMATS = ("litert", "savedmodel")
 OPTIMIZERS = ("adamw", "sgd")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
 
 
@@ -26,15 +27,23 @@ def _choice(value: str, option: str, choices: tuple[str, ...]) -> None:
 
 
 def names(value: str | None) -> tuple[str, ...]:
-    """The items of a comma-separated option, without spaces around them; empty for None and "none"."""
-    if value is None or value.strip() == "none":
-        return ()
-    return tuple(item.strip() for item in value.split(",") if item.strip())
+    """The items of a comma-separated option, without spaces around them; empty for None."""
+    return tuple(item.strip() for item in (value or "").split(",") if item.strip())
 
 
 @dataclass(frozen=True)
 class Config:
     """What all settings share: a check on creation, and a way to and from JSON."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+            kinds = tuple(str if get_origin(k) is Literal else k for k in kinds)
+            fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+            if not fits or (isinstance(value, bool) and bool not in kinds):
+                expected = " or ".join("nothing" if k is type(None) else k.__name__ for k in kinds)
+                _check(False, name, expected, value)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -84,6 +93,7 @@ class TrainConfig(Config):
     export: str = "litert,savedmodel"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = SIZE_RANGE
         _choice(self.method, "method", METHODS)
         _choice(self.resize, "resize", RESIZES)
@@ -99,7 +109,7 @@ class TrainConfig(Config):
             value = getattr(self, option)
             _check(value is None or value >= 1, option, "a whole number of at least 1", value)
         _check(self.lr is None or 0 <= self.lr < 100, "lr", "a number from 0 to 100", self.lr)
-        _check(self.warmup_epochs >= 0, "warmup_epochs", "at least 0", self.warmup_epochs)
+        _check(0 <= self.warmup_epochs < 1e6, "warmup_epochs", "a number of at least 0", self.warmup_epochs)
         for option in ("weight_decay", "label_smoothing", "dropout", "ema"):
             value = getattr(self, option)
             _check(value is None or 0 <= value < 1, option, "a number from 0 to below 1", value)
@@ -107,13 +117,14 @@ class TrainConfig(Config):
             _check(0 <= getattr(self, option) < 1, option, "a number from 0 to below 1", getattr(self, option))
         total = self.validation_fraction + self.test_fraction
         _check(total < 1, "test_fraction", "validation and test together under 1", total)
-        _check(self.seed >= 0, "seed", "a whole number of at least 0", self.seed)
+        _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
         for name in self.export_formats:
-            _choice(name, "export", (*EXPORT_FORMATS, "none"))
+            _check(name in EXPORT_FORMATS, "export", ", ".join(EXPORT_FORMATS) + " or none alone", self.export)
 
     @property
     def export_formats(self) -> tuple[str, ...]:
-        return names(self.export)
+        """What to export; empty for "none"."""
+        return () if self.export.strip() == "none" else names(self.export)
 
     @property
     def class_filter(self) -> tuple[str, ...]:
@@ -138,6 +149,7 @@ class EvaluateConfig(Config):
     unknown_classes: str = "error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.top_k >= 1, "top_k", "a whole number of at least 1", self.top_k)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
         _choice(self.missing_classes, "missing_classes", ("error", "allow"))
@@ -155,6 +167,7 @@ class PredictConfig(Config):
     offline: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.top >= 1, "top", "a whole number of at least 1", self.top)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
         _choice(self.format, "format", ("table", "jsonl", "csv"))

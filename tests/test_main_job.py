@@ -63,7 +63,7 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
 ) -> None:
     run = tmp_path / "run"
     words = ["train", image_folder(count=20), "-o", run, "--backbone", "small-cnn", "--image-size", 32]
-    words += ["--epochs", 300, "--batch-size", 8, "--export", "none"]
+    words += ["--epochs", 30, "--batch-size", 8, "--export", "none"]
     process = subprocess.Popen(
         [sys.executable, "-m", "imgclf", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -78,7 +78,12 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
     assert "Traceback" not in errors
     kept = history.read_text().count("\n")
     assert kept >= 3
-    assert (run / "checkpoint").exists()
+    assert "--resume" in errors
+    again = imgclf("train", "--resume", run)
+    assert again.returncode == 0, again.stderr
+    assert history.read_text().count("\n") == 31
+    assert "Traceback" not in again.stderr
+    assert imgclf("train", "--resume", run, "--epochs", 40).returncode == 2
 
 
 def test_a_wrong_folder_fails_before_keras_loads(tmp_path: Path) -> None:
@@ -90,11 +95,12 @@ def test_a_wrong_folder_fails_before_keras_loads(tmp_path: Path) -> None:
     assert "Check the spelling" in result.stderr
 
 
-def test_training_into_a_folder_without_permission_or_on_a_file_is_explained(
-    image_folder: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/run"])
+def test_training_where_nothing_can_be_written_is_explained(
+    place: str, image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    result = imgclf("train", image_folder(count=12), "-o", tmp_path / "file", "--backbone", "small-cnn")
+    result = imgclf("train", image_folder(count=12), "-o", tmp_path / place, "--backbone", "small-cnn")
     assert result.returncode == 4
     assert "cannot be written" in result.stderr
     assert "Traceback" not in result.stderr

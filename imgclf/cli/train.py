@@ -48,7 +48,7 @@ def train(
     ] = TrainConfig.ema,
     augment: Annotated[str, typer.Option(help="auto, none, light, standard or heavy.")] = TrainConfig.augment,
     precision: Annotated[
-        str, typer.Option(help="Arithmetic while training: float32, mixed_bfloat16 or mixed_float16.")
+        str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.")
     ] = TrainConfig.precision,
     seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the shuffling.")] = TrainConfig.seed,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = TrainConfig.offline,
@@ -57,7 +57,9 @@ def train(
     ] = TrainConfig.val_as,
     validation_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.validation_fraction,
     test_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.test_fraction,
-    classes: Annotated[str | None, typer.Option(help="Only these classes, such as ants,bees.")] = TrainConfig.classes,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, such as a,b.")
+    ] = TrainConfig.classes,
     limit: Annotated[int | None, typer.Option(help="At most so many images in all.")] = TrainConfig.limit,
     export: Annotated[str, typer.Option(help="litert, savedmodel, both with a comma, or none.")] = TrainConfig.export,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -68,6 +70,8 @@ def train(
     from imgclf.data import readers
 
     console.err.quiet = quiet
+    if resume:
+        _refuse_others(context)
     with console.phases() as on_progress:
         if resume:
             from imgclf.training import train as training
@@ -91,10 +95,21 @@ def train(
         console.out.print(str(run.path))
 
 
+def _refuse_others(context: typer.Context) -> None:
+    """A resumed training keeps its own settings: others beside --resume would do nothing."""
+    allowed = ("resume", "json", "quiet")
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
+    given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
+    if given:
+        named = ", ".join("DATA" if name == "data" else "--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"--resume goes on with the run's own settings and data; leave out {named}.")
+
+
 def _settings(context: typer.Context, data: Path | None, config: Path | None) -> tuple[TrainConfig, Path]:
     """The settings and the data of this command line, on top of those of `--config` where it is given."""
     values: dict[str, Any] = {}
     if config:
+        config = config / "config.json" if config.is_dir() else config
         facts = runs.read_json(config)
         if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
             raise RunError(f"{config}: expected the config.json of a run, found no settings in it.")

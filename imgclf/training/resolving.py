@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import keras
 
+from imgclf import runs
 from imgclf.config import TrainConfig
 from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
@@ -36,7 +37,8 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 
 _STEPS_ONLY = ("image_sizes", "epochs", "lr", "weight_decay", "label_smoothing", "ema")
-"""Settings of gradient descent: the probe's head is solved, not stepped towards."""
+_STEPS_DEFAULTS = ("optimizer", "warmup_epochs", "dropout")
+"""Settings of gradient descent, with and without a fixed default: the probe's head is solved, not stepped towards."""
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
@@ -50,6 +52,9 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     """
     notes: list[str] = []
     name = config.backbone
+    if name == "auto" and config.weights not in ("auto", "hub", "none"):
+        config = _as_in_run(config)
+        name = config.backbone
     if name == "auto":
         name, note = _choose_backbone(config)
         notes.append(note)
@@ -63,6 +68,8 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
             f"--method {method} needs pretrained weights and {facts.name} has none. "
             "Use --method scratch, another --backbone, or --weights FILE."
         )
+    if method == "scratch" and weights != "none":
+        raise UsageError(f"--method scratch starts from random weights and takes no --weights {weights}.")
     if method == "probe":
         config, steps_notes = _without_steps(config)
         notes += steps_notes
@@ -82,6 +89,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     given = [name for name in _STEPS_ONLY if getattr(config, name) is not None]
+    given += [name for name in _STEPS_DEFAULTS if getattr(config, name) != getattr(TrainConfig, name)]
     given += ["augment"] if config.augment not in ("auto", "none") else []
     given += ["precision"] if config.precision != "float32" else []
     kept = {name: value for name, value in config.to_dict().items() if name not in _STEPS_ONLY}
@@ -104,7 +112,19 @@ def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
     return "small-cnn", f"backbone: small-cnn, trained from scratch ({reason})"
 
 
+def _as_in_run(config: TrainConfig) -> TrainConfig:
+    """Take the backbone and the image size of the run that gives the weights."""
+    path = Path(config.weights)
+    if not path.is_dir():
+        raise UsageError(f"--weights {path}: a file does not say which network it is for. Give --backbone as well.")
+    theirs = TrainConfig.from_dict(runs.find(path).read_config()["config"])
+    size = config.image_size or (None if config.image_sizes else theirs.image_size)
+    return replace(config, backbone=theirs.backbone, image_size=size)
+
+
 def _choose_weights(name: str, config: TrainConfig) -> str:
+    if config.weights == "hub" and name in (*FROM_SCRATCH, "embedded"):
+        raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights none, FILE or RUN.")
     if config.weights == "auto":
         if name == "embedded" and embedded.available() and config.method != "scratch":
             return "embedded"

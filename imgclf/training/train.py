@@ -20,7 +20,7 @@ from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import loading, readers, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
-from imgclf.errors import DatasetError, MissingError
+from imgclf.errors import DatasetError, MissingError, RunError
 from imgclf.evaluation import metrics, outputs, plots
 from imgclf.prediction import artifact
 from imgclf.runs import Run
@@ -34,7 +34,7 @@ def train(
     dataset: Dataset,
     config: TrainConfig | None = None,
     *,
-    output: Path | None = None,
+    output: Path | str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train a classifier, score it on the test part, and export it.
@@ -60,9 +60,9 @@ def train(
         seed=config.seed,
     )
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
-    path = output or runs.next_path(Path("runs"), f"{dataset.root.resolve().name}-{config.backbone}")
+    path = Path(output) if output else runs.next_path(Path("runs"), f"{dataset.root.resolve().name}-{config.backbone}")
     run = runs.create(path)
-    with run.lock(), _log_to(run.log):
+    with _explained(run), run.lock(), _log_to(run.log):
         for note in (*notes, *split_notes):
             log.info("%s", note)
         for skipped in dataset.skipped:
@@ -84,15 +84,20 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
     """
     facts = run.read_config()
     config = TrainConfig.from_dict(facts["config"])
-    with run.lock(), _log_to(run.log):
+    with _explained(run), run.lock(), _log_to(run.log):
         if run.artifact.exists():
             made = {file.format for file in artifact.read(run.path).files.values()}
             missing = [name for name in config.export_formats if name not in made]
             if missing:
                 _export(run, missing)
+                log.info("%s: exported %s", run.path, ", ".join(missing))
+            run.checkpoint.unlink(missing_ok=True)
             log.info("%s: this training is finished", run.path)
             return run
-        dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
+        try:
+            dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
+        except DatasetError as error:
+            raise RunError(str(error)) from None
         _train(run, _build(config, dataset), dataset, config, on_progress)
     return run
 
@@ -295,6 +300,21 @@ def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     runs.write_atomic(path, text.getvalue())
+
+
+@contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Say what is kept when the disk is full or the user has had enough."""
+    again = f"imgclf train --resume {run.path} goes on from there."
+    try:
+        yield
+    except OSError as error:
+        kept = f" Finished epochs are kept: {again}" if run.checkpoint.exists() else ""
+        raise RunError(f"{run.path}: the run cannot be written ({error.strerror or error}).{kept}") from None
+    except KeyboardInterrupt:
+        if run.checkpoint.exists():
+            log.info("finished epochs are kept: %s", again)
+        raise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from PIL import Image
 import imgclf
 from imgclf import TrainConfig, runs
 from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.training import resolving
 from imgclf.training import train as training
 
 CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
@@ -166,6 +167,9 @@ def test_probe_and_fine_tune_from_the_weights_of_a_run(
         ({"backbone": "resnet51"}, "resnet50"),
         ({"backbone": "small-cnn", "method": "probe"}, "pretrained weights"),
         ({"backbone": "small-cnn", "image_size": 64, "image_sizes": "32,48"}, "the last one"),
+        ({"backbone": "small-cnn", "weights": "hub"}, "the hub has none"),
+        ({"backbone": "mobilenetv2", "method": "scratch", "weights": "hub"}, "random weights"),
+        ({"weights": "some.weights.h5"}, "Give --backbone"),
     ],
 )
 def test_settings_that_exclude_one_another_are_explained(
@@ -174,6 +178,30 @@ def test_settings_that_exclude_one_another_are_explained(
     with pytest.raises(UsageError, match=message):
         imgclf.train(imgclf.read(image_folder()), TrainConfig(**settings), output=tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_an_explained_error_and_the_epochs_are_kept(
+    image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("keras.Model.save", full)
+    with pytest.raises(RunError, match=r"No space left on device.*--resume"):
+        imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=str(tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:
+    config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path)))
+    assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "probe")
+
+
+def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -> None:
+    config = TrainConfig(weights=str(trained_run.path), epochs=3, optimizer="sgd", augment="heavy")
+    resolved, notes = resolving.resolve(config)
+    assert resolved.epochs is None
+    assert "--epochs, --optimizer, --augment" in notes[-1]
 
 
 @pytest.mark.slow
