@@ -18,6 +18,7 @@ from PIL import Image
 
 from imgclf import environment
 from imgclf.config import Resize
+from imgclf.prediction.runtimes import plainly_named
 
 environment.prepare_keras()
 
@@ -102,8 +103,8 @@ def _function(function: Callable[..., Any], argument: Any) -> Any:
 
 def predict_bytes(folder: Path, images: Sequence[bytes]) -> np.ndarray:
     """Ask a written SavedModel about encoded images; float32 (n, classes)."""
-    with environment.silence_stderr_fd():
-        signature = tf.saved_model.load(str(folder)).signatures[SERVING_BYTES]
+    with environment.silence_stderr_fd(), plainly_named(folder) as plain:
+        signature = tf.saved_model.load(str(plain)).signatures[SERVING_BYTES]
         return np.asarray(signature(images=tf.constant(list(images)))["probabilities"])
 
 

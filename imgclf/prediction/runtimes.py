@@ -4,10 +4,13 @@ Each has `size_px` and `classes` (of the model's input and answer), `names` (of 
 images to give it at once) and `outputs`.
 """
 
+import contextlib
 import os
+import shutil
+import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,8 +94,8 @@ class SavedModelRuntime:
     def __init__(self, path: Path) -> None:
         self._tensorflow = _import_tensorflow()
         try:
-            with environment.silence_stderr_fd():
-                self._model = self._tensorflow.saved_model.load(str(path))  # the signature does not keep it alive
+            with environment.silence_stderr_fd(), plainly_named(path) as plain:
+                self._model = self._tensorflow.saved_model.load(str(plain))  # the signature does not keep it alive
         except Exception as error:  # TensorFlow raises nearly anything on a damaged folder
             raise _foreign(path, error) from None
         signature = self._model.signatures.get(SIGNATURE)
@@ -117,6 +120,25 @@ class SavedModelRuntime:
 
 RUNTIMES: dict[str, Callable[[Path], Runtime]] = {"litert": LiteRTRuntime, "savedmodel": SavedModelRuntime}
 """By the `format` that artifact.json gives."""
+
+
+@contextlib.contextmanager
+def plainly_named(folder: Path) -> Iterator[Path]:
+    """The folder under a path that TensorFlow, which reads SavedModels by pattern, does not take for another one.
+
+    That is the path itself if it has none of `[]*?\\`, else a link in a temporary folder, or where the system allows
+    no links, a copy.
+    """
+    if not set("[]*?\\") & set(folder.absolute().as_posix()):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="imgclf-") as place:
+        plain = Path(place) / "saved_model"
+        try:
+            plain.symlink_to(folder.absolute(), target_is_directory=True)
+        except OSError:
+            shutil.copytree(folder, plain)
+        yield plain
 
 
 def _foreign(path: Path, found: object) -> ArtifactError:

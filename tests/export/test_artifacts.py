@@ -52,6 +52,13 @@ def test_artifact_json_describes_the_files_with_their_hashes(exported):
     assert not list(run.path.glob(".export-*"))
 
 
+def test_a_run_with_brackets_in_its_name_is_exported(pristine, tmp_path):
+    run = Run(shutil.copytree(pristine.path, tmp_path / "run [x] $x é"))
+    [row] = export.export(run, ["savedmodel"])
+    assert row["max_difference_from_bytes"] is not None
+    assert run.saved_model.is_dir()
+
+
 @pytest.mark.parametrize("format", ["litert", "savedmodel"])
 def test_an_export_that_disagrees_leaves_the_old_one(exported, tmp_path, monkeypatch, format):
     run = Run(shutil.copytree(exported[0].path, tmp_path / "run"))

@@ -250,6 +250,21 @@ def test_a_foreign_saved_model_is_an_artifact_error(spoiled):
         load(folder / "saved_model")
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_saved_model_answers_under_a_path_that_tensorflow_takes_for_a_pattern(colours, tmp_path, monkeypatch, links):
+    folder = shutil.copytree(colours, tmp_path / "RUN [x] é")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    pixels = np.full((1, 8, 8, 3), (0, 255, 0), np.float32)
+    monkeypatch.chdir(folder)
+    for path in (folder / "saved_model", "saved_model"):
+        np.testing.assert_array_equal(load(path).probabilities(pixels).argmax(1), [1])
+
+
 @pytest.mark.parametrize("fields", [{"labels": ("red", "green")}, {"image_size": 9}])
 @pytest.mark.parametrize("name", ["model.tflite", "saved_model"])
 def test_labels_and_size_that_are_not_the_models_are_an_artifact_error(spoiled, fields, name):
