@@ -1,6 +1,7 @@
 """A run folder: what training leaves behind, where each file is, and how it is written without half-files."""
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -114,19 +115,33 @@ class Run:
         return self.path / "checkpoint"
 
     def read_config(self) -> dict[str, Any]:
-        """The content of `config.json`: `data`, `config` (all of TrainConfig, resolved), `versions`, `hardware`."""
-        value = read_json(self.config)
-        if not isinstance(value, dict) or "config" not in value:
-            raise RunError(f"{self.config}: expected a training's settings, found no 'config' in it.")
+        """The content of `config.json`: `data`, `config` (all of TrainConfig, resolved), `versions`, `hardware`.
+
+        Raises:
+            RunError: if the file is missing or damaged, or its `data` is no path or its `config` no settings.
+        """
+        value: dict[str, Any] = read_json(self.config)
+        for key, kind, what in (("data", str, "a path"), ("config", dict, "a training's settings")):
+            if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+                raise RunError(f"{self.config}: expected {what} as its {key!r}, found none. Train again or restore it.")
         return value
 
     def read_labels(self) -> list[str]:
-        """The class names in the order of the model's outputs; one JSON-quoted name a line when it holds a newline."""
+        """The class names in the order of the model's outputs; one JSON-quoted name a line when it holds a newline.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
         try:
-            lines = self.labels.read_text(encoding="utf-8").splitlines()
+            lines = self.labels.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            names = [json.loads(line) if line.startswith('"') else line for line in lines]
         except OSError:
             raise RunError(f"{self.labels}: expected the class names, found no such file.") from None
-        return [json.loads(line) if line.startswith('"') else line for line in lines]
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.labels}: expected the class names, found half a quoted one ({error}).") from None
+        if not names:
+            raise RunError(f"{self.labels}: expected the class names, found an empty file.")
+        return names
 
     def write_labels(self, names: list[str]) -> None:
         """Write the class names, one a line; a name with a line break or a leading quote is JSON-quoted."""
@@ -184,9 +199,24 @@ def find(path: Path) -> Run:
     return run
 
 
-def next_path(parent: Path, stem: str) -> Path:
-    """`parent/stem-1`, or the first number that is still free."""
-    number = 1
-    while (parent / f"{stem}-{number}").exists():
-        number += 1
-    return parent / f"{stem}-{number}"
+def create_next(parent: Path, stem: str) -> Path:
+    """Make the folder `parent/stem-1`, or that of the first number that is still free; no other process gets the same.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    for number in itertools.count(1):
+        path = parent / f"{stem}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise RunError(f"{parent}: expected a folder, found a file. Choose -o.") from None
+        except OSError as error:
+            raise RunError(f"{path}: the folder cannot be made ({error.strerror}). Choose -o.") from None
+        else:
+            break
+    return path
+
+
+next_path = create_next

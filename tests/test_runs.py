@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,27 @@ def test_a_folder_that_is_no_run_or_a_damaged_one_is_explained(tmp_path: Path) -
     (tmp_path / "config.json").write_text("{ half a")
     with pytest.raises(RunError, match="expected JSON"):
         runs.find(tmp_path).read_config()
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(RunError, match="settings"):
-        runs.find(tmp_path).read_config()
+    for damaged in ("[]", "{}", '{"config": {}}', '{"data": 5, "config": {}}', '{"data": "x", "config": []}'):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(RunError, match="expected a"):
+            runs.find(tmp_path).read_config()
 
 
-def test_the_next_free_number_is_taken(tmp_path: Path) -> None:
-    assert runs.next_path(tmp_path, "cats").name == "cats-1"
-    (tmp_path / "cats-1").mkdir()
-    assert runs.next_path(tmp_path, "cats").name == "cats-2"
+def test_each_of_many_at_once_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "cats-2").mkdir(parents=True)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: runs.create_next(tmp_path / "runs", "cats"), range(8)))
+    assert sorted(path.name for path in made) == [f"cats-{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)]
+    assert all(path.is_dir() for path in made)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="Choose -o"):
+        runs.create_next(tmp_path / "file", "cats")
+
+
+def test_a_class_name_that_is_no_text_comes_back(tmp_path: Path) -> None:
+    run = runs.Run(tmp_path)
+    run.write_labels(["caf\udce9", "tea"])
+    assert run.read_labels() == ["caf\udce9", "tea"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.errors import DatasetError
-from imgclf.runs import write_atomic
+from imgclf.errors import DatasetError, RunError
+from imgclf.runs import Run, write_atomic
 
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -152,6 +152,23 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
         raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
     return Dataset(root=root, samples=tuple(samples), class_names=names)
+
+
+def read_run(run: Run) -> Dataset:
+    """The images of a run where it found them, with its split, and its class names in the order of its model's outputs.
+
+    Raises:
+        RunError: if its `config.json`, `labels.txt` or `manifest.csv` is missing or damaged, or they disagree.
+    """
+    names = run.read_labels()
+    try:
+        dataset = read_manifest(run.manifest, Path(run.read_config()["data"]), names)
+    except DatasetError as error:
+        raise RunError(f"{error} Train again or restore it.") from None
+    foreign = sorted({s.label for s in dataset.samples} - set(names))
+    if foreign:
+        raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
+    return dataset
 
 
 def _line(values: Sequence[object]) -> str:

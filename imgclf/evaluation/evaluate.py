@@ -10,7 +10,7 @@ import numpy as np
 
 from imgclf import prediction, runs
 from imgclf.config import EvaluateConfig
-from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_run
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots
 from imgclf.prediction import artifact
@@ -55,15 +55,18 @@ def evaluate(
             or no image is left.
         RunError: if the run has no model, is damaged, or the output cannot be written.
     """
-    config = config or EvaluateConfig()
+    defaults = EvaluateConfig()
+    config = config or defaults
     labels = run.read_labels()
+    folder = output
     if dataset is None:
-        part = _own_test_part(run, labels)
+        if (config.missing_classes, config.unknown_classes) != (defaults.missing_classes, defaults.unknown_classes):
+            log.info("--missing-classes and --unknown-classes have no effect on the run's own test part.")
+        part = _own_test_part(run)
         folder = output or run.path
     else:
         part = _matched(_part_to_score(dataset), labels, config)
         _warn_of_training_images(run, part)
-        folder = output or runs.next_path(run.path / "evaluations", dataset.root.resolve().name or "data")
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
 
@@ -76,6 +79,8 @@ def evaluate(
     truth = np.array([labels.index(sample.label) for sample, _ in kept])
     probabilities = np.stack([row for _, row in kept])
     scores = metrics.score(truth, probabilities, labels, top_k=config.top_k)
+    if folder is None:
+        folder = runs.create_next(run.path / "evaluations", dataset.root.resolve().name or "data")
     try:
         paths = [sample.path for sample, _ in kept]
         outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
@@ -103,20 +108,16 @@ def _readable(
     return kept, tuple(skipped)
 
 
-def _own_test_part(run: Run, labels: list[str]) -> Dataset:
-    root = Path(run.read_config().get("data", ""))
-    part = read_manifest(run.manifest, root, labels).part(TEST)
+def _own_test_part(run: Run) -> Dataset:
+    part = read_run(run).part(TEST)
     advice = f"Name a folder to score instead: imgclf evaluate {run.path} DATA."
     if not len(part):
         raise DatasetError(f"{run.manifest}: expected images of the test part, found none. {advice}")
-    foreign = sorted({s.label for s in part.samples} - set(labels))
-    if foreign:
-        raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {foreign[0]!r}, too.")
-    gone = [s.path for s in part.samples if not (root / s.path).is_file()]
+    gone = [s.path for s in part.samples if not (part.root / s.path).is_file()]
     if gone:
         raise DatasetError(
-            f"{root}: expected the {len(part)} images of the run's test part, but {len(gone)} are not there, such as "
-            f"{gone[0]!r}. Put them back. {advice}"
+            f"{part.root}: expected the {len(part)} images of the run's test part, but {len(gone)} are not there, such "
+            f"as {gone[0]!r}. Put them back. {advice}"
         )
     return part
 
@@ -180,8 +181,7 @@ def _warn_of_training_images(run: Run, part: Dataset) -> None:
     """Scores on images that the model has learned from say little; the manifest knows these by content."""
     if not run.manifest.is_file():
         return
-    manifest = read_manifest(run.manifest, part.root)
-    learned = {s.sha256 for s in manifest.samples if s.split in (TRAIN, VALIDATION) and s.sha256}
+    learned = {s.sha256 for s in read_run(run).samples if s.split in (TRAIN, VALIDATION) and s.sha256}
     seen = sum(s.sha256 in learned for s in part.samples)
     if seen:
         log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))

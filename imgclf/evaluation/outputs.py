@@ -70,7 +70,10 @@ def read_predictions(path: Path) -> Predictions:
             f"{path}: the predictions cannot be read ({error.strerror}). imgclf evaluate writes them."
         ) from None
     reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise RunError(f"{path}: expected CSV, found something else ({error}).") from None
     names = [column.removeprefix(PREFIX) for column in header[len(COLUMNS) :]]
     if header != [*COLUMNS, *(PREFIX + name for name in names)] or not names:
         raise RunError(f"{path}: expected the columns {', '.join(COLUMNS)}, then {PREFIX}<class>, found {header}.")

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -85,6 +86,44 @@ def test_a_damaged_run_ends_with_4(imgclf, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"config": {}}')
     assert imgclf("evaluate", tmp_path) == 4
     assert "labels.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b'{"config": {}}'),
+        ("config.json", b'{"data": 5, "config": {}}'),
+        ("config.json", b'{"data": "images", "config": []}'),
+        ("labels.txt", None),
+        ("labels.txt", b""),
+        ("labels.txt", b"\xff\xfed\0i\0"),
+        ("labels.txt", b'"abc\ntwo discs\n'),
+        ("labels.txt", b"two discs\ndisc\n"),
+        ("manifest.csv", None),
+        ("manifest.csv", b"\x89PNG"),
+        ("manifest.csv", b"path,label,split,group,sha256,width,height,format\na.png,disc,test,,,wide,1,PNG\n"),
+        ("manifest.csv", b"path,label,split,group,sha256,width,height,format\na.png,cat,test,,,1,1,PNG\n"),
+        ("artifact.json", None),
+        ("artifact.json", b"[]"),
+        ("model.tflite", b"TFL3"),
+    ],
+)
+def test_each_damaged_file_of_a_run_ends_with_4_and_is_named(imgclf, trained_run, tmp_path, capsys, name, content):
+    damaged = tmp_path / "run"
+    shutil.copytree(trained_run.path, damaged)
+    (damaged / name).unlink()
+    if content is not None:
+        (damaged / name).write_bytes(content)
+    assert imgclf("evaluate", damaged, "-o", tmp_path / "scores") == 4
+    printed = capsys.readouterr().err
+    assert name in printed
+    assert "Traceback" not in printed
+
+
+def test_options_that_do_nothing_without_data_are_named(imgclf, trained_run, tmp_path, capsys):
+    assert imgclf("evaluate", trained_run.path, "-o", tmp_path / "scores", "--unknown-classes", "skip") == 0
+    assert "--unknown-classes have no effect" in capsys.readouterr().err
 
 
 def test_a_missing_folder_of_images_ends_with_3(imgclf, tmp_path, capsys):
