@@ -15,9 +15,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgclf.errors import MissingError
+from imgclf import __version__
+from imgclf.errors import MissingError, UsageError
 
-PACKAGES = ("imgclf", "tensorflow", "keras", "jax", "ai-edge-litert", "grain", "numpy", "pillow", "scikit-learn")
+BACKENDS = ("tensorflow", "jax", "torch")
+PACKAGES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "grain", "numpy", "pillow", "scikit-learn")
 
 
 def cache_root() -> Path:
@@ -28,10 +30,10 @@ def cache_root() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Name to version of Python and of every package that shapes a result; packages that are absent are left out."""
+    """Name to version of Python, imgclf and every package that shapes a result; absent packages are left out."""
     from importlib import metadata  # 20 ms that --help need not pay
 
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "imgclf": __version__}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
@@ -55,14 +57,13 @@ def has_package(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def require(module: str, extra: str | None = None) -> None:
+def require(module: str, package: str = "imgclf") -> None:
     """Check that a module is installed.
 
     Raises:
-        MissingError: if it is not, naming the command that installs it.
+        MissingError: if it is not, naming the command that installs it with `package`.
     """
     if not has_package(module):
-        package = f"'imgclf[{extra}]'" if extra else "imgclf"
         raise MissingError(f"the package {module!r} is needed here and is not installed. pip install {package}")
 
 
@@ -95,17 +96,21 @@ def _silence() -> Iterator[None]:
 def prepare_keras() -> None:
     """Import Keras and its backend quietly, with one cache root, and with TensorFlow unless told otherwise.
 
-    KERAS_BACKEND in the environment is honoured. A `~/.keras/keras.json` is not: another program's choice of backend
-    or image layout must not change what imgclf computes.
+    KERAS_BACKEND in the environment is honoured unless empty. A `~/.keras/keras.json` is not: another program's choice
+    of backend or image layout must not change what imgclf computes.
 
     Raises:
         MissingError: if Keras or the chosen backend is not installed.
+        UsageError: if KERAS_BACKEND names none that can train.
     """
     if "keras" in sys.modules:
         return
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend not in BACKENDS:
+        raise UsageError(f"KERAS_BACKEND: expected one of {', '.join(BACKENDS)}, found {backend!r}.")
     require("keras")
-    require(backend, extra=backend if backend != "tensorflow" else None)
+    require(backend, "imgclf" if backend == "tensorflow" else backend)
+    prepare_matplotlib()
     os.environ["KERAS_HOME"] = str(cache_root() / "keras")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -120,6 +125,11 @@ def prepare_keras() -> None:
             import tensorflow  # noqa: F401
 
     quiet_logging()
+
+
+def prepare_matplotlib() -> None:
+    """Keep Matplotlib's cache under our root, unless MPLCONFIGDIR says where. Keras imports Matplotlib, too."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_root() / "matplotlib"))
 
 
 def quiet_logging() -> None:

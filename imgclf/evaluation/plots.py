@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +99,7 @@ def _drawable(name: str) -> str:
 
 def _figure(side_in: float) -> "Figure":
     """An empty square figure, drawn by Agg whatever the machine's display; Matplotlib's cache goes under our root."""
-    os.environ.setdefault("MPLCONFIGDIR", str(environment.cache_root() / "matplotlib"))
+    environment.prepare_matplotlib()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
