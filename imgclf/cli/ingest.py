@@ -1,5 +1,6 @@
 """imgclf ingest"""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ MOST_NAMED = 20
 
 def ingest(
     data: Annotated[Path, typer.Argument(help="A folder with one sub-folder of images per class.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the manifest, a CSV file, here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the manifest here, a new CSV file.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, as in imgclf train.")] = TrainConfig.seed,
     val_as: Annotated[
         str, typer.Option(help="What a given val/ without a test/ is for: test or validation.")
@@ -27,6 +30,8 @@ def ingest(
     from imgclf.data.dataset import write_manifest
 
     console.err.quiet = quiet
+    if output and os.path.lexists(output):
+        raise UsageError(f"-o {output}: expected a new file, found one that exists. Choose another -o, or remove it.")
     settings = TrainConfig(seed=seed, val_as=val_as)
     with console.phases() as report:
         found = readers.read(data, on_progress=lambda done, total: report("reading", done, total))

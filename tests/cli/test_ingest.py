@@ -120,9 +120,18 @@ def test_mistakes_have_their_exit_codes(ingest: Run, arguments: list[str], expec
     assert "Traceback" not in err
 
 
+def test_a_file_that_exists_is_not_overwritten(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    code, out, err = ingest(image_folder(count=3), "-o", tmp_path / "mine.csv")
+    assert (code, out) == (2, "")
+    assert "expected a new file" in err
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
 def test_an_output_that_cannot_be_written_is_an_error(
     ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    code, _, err = ingest(image_folder(count=3), "-o", tmp_path)
+    (tmp_path / "file").touch()
+    code, _, err = ingest(image_folder(count=3), "-o", tmp_path / "file" / "manifest.csv")
     assert code == 2
     assert "the manifest cannot be written" in err
