@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from imgclf import environment
-from imgclf.errors import MissingError
+from imgclf.errors import ImgclfError
 
 
 def info(json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
@@ -15,19 +15,20 @@ def info(json: Annotated[bool, typer.Option("--json", help="Print the result as 
     versions, held, hardware = environment.versions(), cache.sizes(), environment.hardware()
     if json:
         folders = {"root": str(environment.cache_root()), "bytes": held}
-        console.print_json({"versions": versions, "cache": folders, "hardware": hardware, "device": _device()})
+        console.print_json({"versions": versions, "cache": folders, "hardware": hardware, "devices": _devices()})
         return
     console.table(None, ("package", "version"), list(versions.items()))
     cache.show(held)
-    console.table(None, ("hardware", ""), [*hardware.items(), ("device", _device())])  # last: TensorFlow takes seconds
+    devices = [("device", name) for name in _devices()]  # last: TensorFlow takes seconds
+    console.table(None, ("hardware", ""), [*hardware.items(), *devices])
 
 
-def _device() -> str:
-    """What training computes on, as the Keras backend sees it."""
+def _devices() -> list[str]:
+    """What training can compute on, as the Keras backend sees it."""
     try:
         environment.prepare_keras()
-    except MissingError as error:
-        return f"unknown: {error}"
+    except ImgclfError as error:
+        return [f"unknown: {error}"]
     from imgclf.training import devices
 
-    return "CPU" if devices.on_cpu() else "GPU"
+    return devices.names()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import imgclf
 from imgclf.cli.cache import cache
 from imgclf.cli.info import info
 from imgclf.errors import ImgclfError
@@ -39,7 +40,9 @@ def test_info_as_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["cache"]["root"] == str(root)
     assert found["cache"]["bytes"]["keras"] == 2_500_000
     assert found["hardware"]["cpus"] >= 1
-    assert found["device"] in ("CPU", "GPU")
+    assert found["versions"]["imgclf"] == imgclf.__version__
+    assert found["devices"][0] == "CPU"
+    assert all(name.startswith("GPU:") for name in found["devices"][1:])
 
 
 def test_info_without_tensorflow_says_so_and_goes_on(
@@ -50,7 +53,7 @@ def test_info_without_tensorflow_says_so_and_goes_on(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     info(json=True)
-    assert "pip install imgclf" in json.loads(capsys.readouterr().out)["device"]
+    assert "pip install imgclf" in json.loads(capsys.readouterr().out)["devices"][0]
 
 
 def test_cache_lists_what_it_holds(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
