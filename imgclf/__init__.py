@@ -1,4 +1,4 @@
-"""imgclf: from a folder of images to a tested, calibrated, exported classifier."""
+"""imgclf: from a folder of images to a tested, exported classifier."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -18,8 +18,18 @@ from typer.main import get_command
 from imgclf import __version__
 from imgclf.errors import ImgclfError
 
-COMMANDS = ("ingest", "sample", "train", "evaluate", "predict", "export", "models", "info", "cache")
-"""Each is a function of that name in the module of that name beside this one; help lists them in this order."""
+COMMANDS = {
+    "ingest": "Look at a folder of images and how it would be split.",
+    "sample": "Draw a small set of pictures to try imgclf on.",
+    "train": "Train a classifier on a folder of images.",
+    "evaluate": "Score a run's model on labelled images.",
+    "predict": "Say what images show.",
+    "export": "Write a run's model for use elsewhere.",
+    "models": "List the backbones.",
+    "info": "Show versions, caches and devices.",
+    "cache": "Show what is in the cache, or clear it.",
+}
+"""Each is a function of that name in the module of that name beside this one; help lists them so, in this order."""
 
 INTERRUPTED = 130
 
@@ -31,7 +41,7 @@ class _Commands(Mapping[str, TyperCommand]):
         if name not in COMMANDS:
             raise KeyError(name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name)(getattr(import_module(f"imgclf.cli.{name}"), name))
+        single.command(name, short_help=COMMANDS[name])(getattr(import_module(f"imgclf.cli.{name}"), name))
         return get_command(single)
 
     def __iter__(self) -> Iterator[str]:
@@ -59,6 +69,7 @@ class _Group(TyperGroup):
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,  # Rich would read [names] as markup, and cost 70 ms
     context_settings={"help_option_names": ["--help", "-h"]},
 )
@@ -76,7 +87,7 @@ def _imgclf(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """From a folder of images to a tested, calibrated, exported classifier."""
+    """From a folder of images to a tested, exported classifier."""
 
 
 class _Notes(logging.Handler):

@@ -80,7 +80,7 @@ def test_help_describes_every_command(run, capsys):
     rows = capsys.readouterr().out.split("Commands:")[1].strip().splitlines()
     described = {row.split()[0]: row.split()[1:] for row in rows}
     assert list(described) == list(app.COMMANDS)
-    assert all(described.values())
+    assert all(" ".join(words).endswith(".") and not words[-1].endswith("...") for words in described.values())
 
 
 def test_version_is_the_packages(run, capsys):
