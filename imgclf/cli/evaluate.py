@@ -22,7 +22,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Where to write, a new or empty folder.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Also how often the true class is among so many.")] = EvaluateConfig.top_k,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = EvaluateConfig.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = EvaluateConfig.batch_size,
     missing_classes: Annotated[
         str, typer.Option(help="A class of the model that DATA lacks: error or allow.")
     ] = EvaluateConfig.missing_classes,

@@ -15,6 +15,8 @@ from imgclf.errors import ArtifactError, DatasetError, UsageError
 if TYPE_CHECKING:
     from imgclf.prediction import Prediction
 
+FILE_FORMATS = ("jsonl", "csv")
+
 TABLE_LIMIT = 100
 """So many images and more are printed as plain lines while they come, fewer as a table at the end."""
 
@@ -27,7 +29,7 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file, .jsonl or .csv.")] = None,
     top: Annotated[int, typer.Option(help="How many of the most probable classes.")] = PredictConfig.top,
     format: Annotated[str, typer.Option(help="table, jsonl or csv.")] = PredictConfig.format,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = PredictConfig.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = PredictConfig.batch_size,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an image is broken.")] = PredictConfig.strict,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = PredictConfig.offline,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
@@ -85,10 +87,14 @@ class _Tally:
 
 def _format(format: str, output: Path | None) -> str:
     """The format for a file follows from its name where it is not given: a table is for the screen."""
-    if output is None or format != "table":
+    if output is None:
         return format
     suffix = output.suffix.lower().removeprefix(".")
-    if suffix not in ("jsonl", "csv"):
+    if format != "table":
+        if suffix in FILE_FORMATS and format in FILE_FORMATS and suffix != format:
+            raise UsageError(f"-o {output}: expected a name that ends in .{format}, as --format says, found .{suffix}.")
+        return format
+    if suffix not in FILE_FORMATS:
         raise UsageError(f"-o {output}: expected a name that ends in .jsonl or .csv, or --format jsonl or csv.")
     return suffix
 

@@ -23,10 +23,9 @@ def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
         listed: the lines of a list of files and folders.
 
     Raises:
-        DatasetError: if nothing is meant by any of the names. A file that is missing beside others is given as it is.
+        DatasetError: if no image is meant by any of the names: folders without images, patterns without a match. A
+            file that is missing is given as it is.
     """
-    if not any(name == STDIN or os.path.lexists(name) or _matches(name) for name in names):
-        raise DatasetError(f"expected images, found no file, folder or match of a pattern for {', '.join(names)}.")
     empty = True
     for name in names:
         for path in _of_list(listed) if name == STDIN else _of_name(name):
@@ -44,7 +43,11 @@ def _of_list(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def _of_name(name: str) -> Iterator[str]:
-    places = [name] if os.path.lexists(name) else _matches(name) or [name]
+    places = [name]
+    if glob.has_magic(name) and not os.path.lexists(name):
+        places = _matches(name)
+        if not places:
+            log.warning("%s: nothing matches this pattern", name)
     return (path for place in places for path in _of_path(place))
 
 

@@ -150,6 +150,7 @@ def test_a_file_that_exists_is_kept_and_named(imgclf, trained_run, photos, tmp_p
     ("options", "expected"),
     [
         (["-o", "table.txt"], "ends in .jsonl or .csv"),
+        (["-o", "out.csv", "--format", "jsonl"], "ends in .jsonl, as --format says, found .csv"),
         (["--format", "xml"], "one of table, jsonl, csv"),
         (["--top", "0"], "--top"),
         (["--batch-size", "0"], "--batch-size"),
@@ -162,10 +163,20 @@ def test_an_impossible_option_is_a_usage_error(imgclf, trained_run, photos, caps
 
 def test_nothing_found_is_a_dataset_error_and_leaves_no_file(imgclf, trained_run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for name in ("empty", "none.jpg", "*.jpg"):
+    for name in ("empty", "*.jpg"):
         assert imgclf("predict", trained_run.path, tmp_path / name, "-o", tmp_path / "out.csv") == 3
         assert f"{tmp_path / name}." in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("beside", [[], ["0.png"]])
+def test_a_file_that_is_missing_gets_a_line_alone_and_beside_others(imgclf, trained_run, photos, capsys, beside):
+    names = [photos / name for name in [*beside, "none.jpg"]]
+    assert imgclf("predict", trained_run.path, *names, "--format", "jsonl") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == [str(name) for name in names]
+    assert lines[-1]["error"] and lines[-1]["label"] is None
+    assert imgclf("predict", trained_run.path, *names, "--strict") == 3
 
 
 def test_a_missing_model_is_an_artifact_error(imgclf, photos, tmp_path, capsys):

@@ -78,11 +78,17 @@ def test_a_list_is_read_no_further_than_needed():
     assert list(islice(sources.find(["-"], lines), 2)) == ["0.jpg", "0.jpg"]
 
 
-def test_what_is_missing_is_given_as_it_is_beside_what_is_there(found):
-    assert found("photos/a.jpg", "none.jpg", "none/*.jpg") == ["photos/a.jpg", "none.jpg", "none/*.jpg"]
+def test_what_is_missing_is_given_as_it_is(found):
+    assert found("none.jpg") == ["none.jpg"]
+    assert found("photos/a.jpg", "none.jpg") == ["photos/a.jpg", "none.jpg"]
 
 
-@pytest.mark.parametrize("names", [["none.jpg"], ["none", "photos/*.tif"], ["photos/empty"], ["-"]])
+def test_a_pattern_without_a_match_gives_nothing_and_is_logged(found, caplog):
+    assert found("photos/a.jpg", "none/*.jpg") == ["photos/a.jpg"]
+    assert "none/*.jpg: nothing matches this pattern" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["none/*.jpg", "photos/*.tif"], ["photos/empty"], ["-"]])
 def test_nothing_at_all_is_a_dataset_error_that_repeats_the_names(found, names):
     with pytest.raises(DatasetError, match="expected images") as caught:
         found(*names)
