@@ -10,7 +10,7 @@ from imgclf import environment
 from imgclf.errors import ArtifactError, UsageError
 from imgclf.export import artifacts
 from imgclf.export.artifacts import OnProgress
-from imgclf.models import catalog
+from imgclf.models import catalog, hub
 from imgclf.prediction.artifact import Artifact, File, hash_tree, read, write
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None
     """
     facts = catalog.find(name)
     if facts.with_top is None:
-        raise UsageError(f"{facts.name} has no classes of its own: imgclf train DATA --backbone {facts.name} makes them.")
+        raise UsageError(
+            f"{facts.name} has no classes of its own: imgclf train DATA --backbone {facts.name} makes them."
+        )
     folder = environment.cache_root() / "pretrained" / facts.name
     if _is_whole(folder):
         return folder
@@ -43,6 +45,9 @@ def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None
         from imgclf.export import worker
 
         return Path(worker.call("pretrained", name=name, offline=offline))
+    downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
+    files = (catalog.IMAGENET_CLASSES, facts.with_top)
+    hub.fetch_all(f"the files that {facts.name} needs", files, offline=offline, on_progress=downloading)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{facts.name}-") as stage:
         _make(Path(stage) / facts.name, facts.name, offline, on_progress)
@@ -64,8 +69,7 @@ def _make(folder: Path, name: str, offline: bool, on_progress: OnProgress | None
     from imgclf.models import backbones
 
     labels = backbones.imagenet_labels(offline=offline)
-    downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
-    model = _with_outputs(backbones.build_with_top(name, offline=offline, on_progress=downloading))
+    model = _with_outputs(backbones.build_with_top(name, offline=offline))
     if on_progress:
         on_progress("converting", 0, 1)
     folder.mkdir()

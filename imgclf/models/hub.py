@@ -3,15 +3,16 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from imgclf.environment import cache_root
 from imgclf.errors import MissingError
-from imgclf.models.catalog import HubFile
+from imgclf.models.catalog import IMAGENET_CLASSES, HubFile
 
 CONNECT_S = 2.0
 STALL_S = 30.0
@@ -47,20 +48,57 @@ def fetch(file: HubFile, *, offline: bool = False, on_progress: Callable[[int, i
     Raises:
         MissingError: if it is in no cache and cannot be had, saying where to put it by hand.
     """
+    found = _get(file, offline, on_progress)
+    if isinstance(found, Path):
+        return found
+    if file == IMAGENET_CLASSES:
+        raise MissingError(_missing("the names of the classes of ImageNet", [file], found))
+    message = _missing("these weights", [file], found)
+    raise MissingError(f"{message}\n  Or give weights of your own with --weights FILE.")
+
+
+def fetch_all(
+    what: str,
+    files: Sequence[HubFile],
+    *,
+    offline: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fetch files that are of use only together, as `fetch` does.
+
+    Args:
+        what: what they are, in the plural, for the message.
+
+    Raises:
+        MissingError: if one cannot be had, saying of all that are not on this machine where to put them by hand.
+    """
+    for file in files:
+        found = _get(file, offline, on_progress)
+        if not isinstance(found, Path):
+            lacking = [file for file in files if not cached(file)]
+            raise MissingError(_missing(what, lacking, found))
+
+
+def _get(file: HubFile, offline: bool, on_progress: Callable[[int, int], None] | None) -> Path | str:
+    """The file on this machine, or why it cannot be had."""
     found = cached(file)
     if found:
         return found
     reason = "--offline" if offline else _why_unreachable(file.url)
-    if reason is None:
-        try:
-            return _download(file, on_progress)
-        except OSError as error:
-            reason = str(getattr(error, "reason", None) or error)
-    raise MissingError(
-        f"{file.name}: these weights are not on this machine and could not be downloaded ({reason}).\n"
-        f"  address: {file.url}\n"
-        f"  Put the file into {folders()[0]}\n"
-        f"  as {file.name}, or give weights of your own with --weights FILE."
+    if reason is not None:
+        return reason
+    try:
+        return _download(file, on_progress)
+    except (OSError, HTTPException) as error:
+        return str(getattr(error, "reason", None) or error)
+
+
+def _missing(what: str, files: Sequence[HubFile], reason: str) -> str:
+    names = ", ".join(file.name for file in files)
+    places = "".join(f"\n    {file.url}\n      as {file.name}" for file in files)
+    return (
+        f"{names}: {what} are not on this machine and could not be downloaded ({reason}).\n"
+        f"  Put into {folders()[0]}{places}"
     )
 
 
@@ -99,14 +137,14 @@ def _download(file: HubFile, on_progress: Callable[[int, int], None] | None) -> 
     """Into the own cache, under its name only once it is whole.
 
     Raises:
-        OSError: if the network or the disk fails, or something else than the file arrived.
+        OSError, HTTPException: if the network or the disk fails, or something else than the file arrived.
     """
     folder = folders()[0]
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file.name}.")
+    temporary = folder / f".{file.name}.{secrets.token_hex(4)}"
     try:
         hasher, done = _hasher(file), 0
-        with os.fdopen(handle, "wb") as target, urllib.request.urlopen(file.url, timeout=STALL_S) as source:
+        with temporary.open("xb") as target, urllib.request.urlopen(file.url, timeout=STALL_S) as source:
             total = int(source.headers.get("Content-Length") or 0)
             while chunk := source.read(_CHUNK_BYTES):
                 target.write(chunk)

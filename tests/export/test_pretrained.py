@@ -40,11 +40,11 @@ def hub(monkeypatch, tmp_path):
     def answer_with(build):
         asked = []
 
-        def build_with_top(name, *, offline, on_progress):
-            asked.append((name, offline))
-            return build(name)
+        def fetch_all(what, files, *, offline, on_progress):
+            asked.append((what.split()[3], offline))
 
-        monkeypatch.setattr(backbones, "build_with_top", build_with_top)
+        monkeypatch.setattr(pretrained.hub, "fetch_all", fetch_all)
+        monkeypatch.setattr(backbones, "build_with_top", lambda name, *, offline: build(name))
         return asked
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -90,6 +90,15 @@ def test_a_kept_network_needs_neither_keras_nor_tensorflow(hub):
     assert not {"keras", "tensorflow"} & set(done.stdout.split())
 
 
+def test_without_network_all_files_that_lack_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(MissingError) as caught:
+        pretrained.artifact("mobilenetv2", offline=True)
+    for file in (catalog.IMAGENET_CLASSES, catalog.find("mobilenetv2").with_top):
+        assert file.url in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mapped"),
@@ -97,7 +106,6 @@ def test_a_kept_network_needs_neither_keras_nor_tensorflow(hub):
         ("mobilenetv2", True),
         ("mobilenet-v3-small", False),  # a layer stands between its pooling and its classes
         ("efficientnetv2-b0", True),
-        ("convnext-tiny", False),
     ],
 )
 def test_every_kind_of_top_gives_an_embedding(hub, name, mapped):

@@ -12,7 +12,7 @@ import pytest
 
 from imgclf.errors import MissingError
 from imgclf.models import hub
-from imgclf.models.catalog import HubFile
+from imgclf.models.catalog import IMAGENET_CLASSES, HubFile
 
 CONTENT = b"weights " * 400_000  # 3.2 MB
 
@@ -32,13 +32,21 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., HubFile]]:
     servers = []
 
     def start(
-        content: bytes = CONTENT, *, promised: int | None = None, status: int = 200, wait_s: float = 0
+        content: bytes = CONTENT,
+        *,
+        promised: int | None = None,
+        status: int = 200,
+        wait_s: float = 0,
+        chunked: bool = False,
     ) -> HubFile:
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self) -> None:
                 time.sleep(wait_s)
                 self.send_response(status)
-                self.send_header("Content-Length", str(promised or len(content)))
+                if chunked:
+                    self.send_header("Transfer-Encoding", "chunked")
+                else:
+                    self.send_header("Content-Length", str(promised or len(content)))
                 self.end_headers()
 
             def do_GET(self) -> None:
@@ -71,6 +79,8 @@ def test_a_download_ends_in_the_own_cache_and_is_made_once(
     assert steps == [(1, 3), (2, 3), (3, 3), (3, 3)]
     assert hub.fetch(file, offline=True) == path
     assert [p.name for p in folders[0].iterdir()] == ["net.h5"]
+    (folders[0] / "mine").touch()
+    assert path.stat().st_mode == (folders[0] / "mine").stat().st_mode
 
 
 def test_a_sha256_is_told_by_its_length(serve: Callable[..., HubFile]) -> None:
@@ -104,15 +114,36 @@ def test_without_network_the_error_says_what_to_put_where(folders: tuple[Path, P
     assert caught.value.exit_code == 5
 
 
+def test_the_names_of_the_classes_are_not_called_weights() -> None:
+    with pytest.raises(MissingError, match="names of the classes") as caught:
+        hub.fetch(IMAGENET_CLASSES, offline=True)
+    assert "weights" not in str(caught.value)
+
+
+def test_of_files_that_belong_together_all_that_lack_are_named(folders: tuple[Path, Path]) -> None:
+    names = ("here.h5", "a.h5", "b.json")
+    files = [HubFile(f"http://nowhere.invalid/{name}", name, None) for name in names]
+    folders[1].mkdir(parents=True)
+    (folders[1] / "here.h5").write_bytes(CONTENT)
+    with pytest.raises(MissingError) as caught:
+        hub.fetch_all("the files", files, offline=True)
+    message = str(caught.value)
+    for part in (files[1].url, files[2].url, str(folders[0]), "a.h5, b.json: the files are not"):
+        assert part in message
+    assert "here.h5" not in message
+    assert "--weights" not in message
+
+
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
         ({"content": b"a login page"}, "checksum"),
         ({"content": CONTENT[:1_500_000], "promised": len(CONTENT)}, "checksum"),
+        ({"content": b"ffff\r\nweights", "chunked": True}, "IncompleteRead"),
         ({"status": 403}, "Forbidden"),
         ({"wait_s": 3.0}, "no answer within 0.2 s|timed out"),
     ],
-    ids=["another file", "cut short", "forbidden", "silent"],
+    ids=["another file", "cut short", "cut in a chunk", "forbidden", "silent"],
 )
 def test_a_server_that_fails_leaves_no_file(
     behaviour: dict[str, object],
