@@ -34,7 +34,7 @@ def export(
 def _print(rows: list[dict[str, Any]]) -> None:
     from imgclf.cli import console
 
-    columns = ("format", "file", "MiB", "seconds", "largest difference", "from encoded images", "equal labels")
+    columns = ("format", "file", "MiB", "s", "max diff", "from bytes", "labels")
     cells = []
     for row in rows:
         from_bytes = row["max_difference_from_bytes"]
