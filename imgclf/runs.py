@@ -217,6 +217,3 @@ def create_next(parent: Path, stem: str) -> Path:
         else:
             break
     return path
-
-
-next_path = create_next

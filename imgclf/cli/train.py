@@ -57,9 +57,7 @@ def train(
     ] = TrainConfig.val_as,
     validation_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.validation_fraction,
     test_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.test_fraction,
-    classes: Annotated[
-        str | None, typer.Option(help="Only these classes, such as a,b.")
-    ] = TrainConfig.classes,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, such as a,b.")] = TrainConfig.classes,
     limit: Annotated[int | None, typer.Option(help="At most so many images in all.")] = TrainConfig.limit,
     export: Annotated[str, typer.Option(help="litert, savedmodel, both with a comma, or none.")] = TrainConfig.export,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

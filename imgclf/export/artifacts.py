@@ -75,7 +75,7 @@ def keras_backend() -> str:
     """The backend that Keras has in this process, or would have if it were imported."""
     if "keras" in sys.modules:
         return str(sys.modules["keras"].config.backend())
-    return os.environ.get("KERAS_BACKEND", "tensorflow")
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def load_model(run: Run, facts: Artifact) -> "keras.Model":

@@ -60,8 +60,8 @@ def train(
         seed=config.seed,
     )
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
-    path = Path(output) if output else runs.next_path(Path("runs"), f"{dataset.root.resolve().name}-{config.backbone}")
-    run = runs.create(path)
+    stem = f"{dataset.root.resolve().name}-{config.backbone}"
+    run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
     with _explained(run), run.lock(), _log_to(run.log):
         for note in (*notes, *split_notes):
             log.info("%s", note)
@@ -94,10 +94,7 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             run.checkpoint.unlink(missing_ok=True)
             log.info("%s: this training is finished", run.path)
             return run
-        try:
-            dataset = datasets.read_manifest(run.manifest, Path(facts["data"]), run.read_labels())
-        except DatasetError as error:
-            raise RunError(str(error)) from None
+        dataset = datasets.read_run(run)
         _train(run, _build(config, dataset), dataset, config, on_progress)
     return run
 
