@@ -1,26 +1,16 @@
-"""The backbone that ships inside the package, and its weights.
+"""The backbone of this package: small enough to ship, built for the CPU.
 
 A residual network of regular 3x3 and 1x1 convolutions, which oneDNN and XNNPACK run well on a CPU: a stride-2 stem, two
 stages of basic blocks (He et al. 2016, arXiv:1512.03385), one of bottlenecks. A block that shrinks its map averages
 before the 1x1 shortcut, so that no activation is thrown away ("ResNet-D", He et al. 2019, arXiv:1812.01187).
 """
 
-import hashlib
-import io
-from pathlib import Path
-
-import numpy as np
-
 from imgclf import environment
-from imgclf.errors import MissingError
 
 environment.prepare_keras()
 
 import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 from keras import layers  # noqa: E402
-
-WEIGHTS = Path(__file__).parent / "weights" / "embedded.npz"
-CHECKSUM = WEIGHTS.with_suffix(".sha256")
 
 MEAN = (124.0, 116.0, 104.0)  # of ImageNet photographs, 0-255, RGB
 DEVIATION = 58.0
@@ -70,25 +60,3 @@ def _bottleneck(x: keras.KerasTensor, width: int, inner: int, stride: int, name:
     y = _conv(y, width, 1, 1, f"{name}_3", relu=False)
     x = layers.Add(name=f"{name}_add")([_shortcut(x, width, stride, name), y])
     return layers.ReLU(name=f"{name}_out")(x)
-
-
-def available() -> bool:
-    """Whether this installation carries the weights."""
-    return WEIGHTS.is_file()
-
-
-def load(model: keras.Model) -> None:
-    """Read the shipped weights into a model of `build`.
-
-    Raises:
-        MissingError: if this installation does not carry them, or the file is damaged.
-    """
-    if not available():
-        raise MissingError(f"{WEIGHTS}: the embedded weights are not in this installation. Install imgclf again.")
-    raw = WEIGHTS.read_bytes()
-    if hashlib.sha256(raw).hexdigest() != CHECKSUM.read_text().split()[0]:
-        raise MissingError(f"{WEIGHTS}: the embedded weights are damaged (checksum). Install imgclf again.")
-    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
-        for layer in model.layers:
-            for variable in layer.weights:
-                variable.assign(arrays[f"{layer.name}/{variable.name}"].astype(np.float32))

@@ -12,7 +12,8 @@ from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
 
 STRONGEST = "efficientnetv2-b0"
-FROM_SCRATCH = ("small-cnn",)
+OWN = {"small-cnn": convnets.small_cnn, "embedded": embedded.build}
+"""The networks of this package, for which no hub has weights."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
     "scratch": {
@@ -104,11 +105,6 @@ def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
     if backbones.hub_available(STRONGEST, offline=config.offline):
         return STRONGEST, f"backbone: {STRONGEST}, with ImageNet weights from the hub"
     reason = "--offline" if config.offline else "the hub with stronger weights cannot be reached"
-    if embedded.available():
-        return (
-            "embedded",
-            f"backbone: the embedded one ({reason}). With network, --backbone {STRONGEST} is stronger.",
-        )
     return "small-cnn", f"backbone: small-cnn, trained from scratch ({reason})"
 
 
@@ -123,12 +119,10 @@ def _as_in_run(config: TrainConfig) -> TrainConfig:
 
 
 def _choose_weights(name: str, config: TrainConfig) -> str:
-    if config.weights == "hub" and name in (*FROM_SCRATCH, "embedded"):
+    if config.weights == "hub" and name in OWN:
         raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights none, FILE or RUN.")
     if config.weights == "auto":
-        if name == "embedded" and embedded.available() and config.method != "scratch":
-            return "embedded"
-        return "none" if name in (*FROM_SCRATCH, "embedded") or config.method == "scratch" else "hub"
+        return "none" if name in OWN or config.method == "scratch" else "hub"
     return config.weights
 
 
@@ -155,11 +149,9 @@ def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
 
 
 def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
-    if config.backbone in ("small-cnn", "embedded"):
-        model = convnets.small_cnn(size) if config.backbone == "small-cnn" else embedded.build(size)
-        if weights == "embedded":
-            embedded.load(model)
-        elif weights not in ("none", "hub"):
+    if config.backbone in OWN:
+        model = OWN[config.backbone](size)
+        if weights != "none":
             backbones.load_weights(model, Path(weights))
         return model
     source: Literal["hub", "none"] | Path
