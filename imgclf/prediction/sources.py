@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from imgclf.data import readers
 from imgclf.errors import DatasetError
 
 log = logging.getLogger(__name__)
@@ -59,6 +58,8 @@ def _of_path(path: str) -> Iterator[str]:
     if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
         yield path
         return
+    from imgclf.data import readers  # here, since most predictions are of files and should start at once
+
     found = readers.scan(Path(path))
     for skipped in found.skipped:
         if skipped.kind == "unreadable":

@@ -47,6 +47,12 @@ def place(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
     model.get_layer("logits").set_weights([kernel, bias])
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (n, classes) -> probabilities, float32, rows summing to 1."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticRegression:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -4,10 +4,11 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from imgclf.training import augmentation, devices, features, finetune, fitting, 
 from imgclf.training.fitting import OnProgress, Part, Plan
 
 log = logging.getLogger("imgclf")
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""uint8 (n, s, s, 3) -> probabilities float32 (n, classes)."""
 
 
 def train(
@@ -136,11 +140,11 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
     images = _Pixels(dataset, pixels)
     parts = {split: images.part(split) for split in (TRAIN, VALIDATION)}
     _check_parts(dataset, parts[TRAIN])
-    _fit(run, model, config, parts, on_progress)
+    answer = _fit(run, model, config, parts, on_progress)
     model.save(run.model)
     test = images.part(TEST)
     if len(test.labels):
-        _score(run, model, dataset.part(TEST), test, config)
+        _score(run, dataset.part(TEST), test, answer(test.pixels))
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
     _describe(run, model, dataset, config)
@@ -178,8 +182,12 @@ def _check_parts(dataset: Dataset, train_part: Part) -> None:
 
 def _fit(
     run: Run, model: keras.Model, config: TrainConfig, parts: dict[str, Part], on_progress: OnProgress | None
-) -> None:
-    """Give the classifier the weights that training finds; `history.csv` grows with every epoch."""
+) -> Answer:
+    """Give the classifier the weights that training finds; `history.csv` grows with every epoch.
+
+    Returns:
+        The shortest way from pixels to the classifier's probabilities.
+    """
     validation = parts[VALIDATION] if len(parts[VALIDATION].labels) else None
     rows: list[dict[str, Any]] = []
 
@@ -187,10 +195,11 @@ def _fit(
         _write_history(run.history, [*rows, *epochs])
 
     if config.method != "scratch":
-        rows.append(_probe(model, parts[TRAIN], validation, config, on_progress))
+        row, answer = _probe(model, parts[TRAIN], validation, config, on_progress)
+        rows.append(row)
         write_history([])
     if config.method == "probe":
-        return
+        return answer
     moving = resolving.for_steps(model, config)
     if config.method == "finetune":
         free = finetune.unfreeze_upper(moving)
@@ -206,25 +215,29 @@ def _fit(
         on_epoch=write_history,
     )
     model.set_weights(moving.get_weights())
+    model.compile(jit_compile=devices.jit_compile())
+    return lambda pixels: fitting.predict(model, pixels, config.batch_size or 32)
 
 
 def _probe(
     model: keras.Model, part: Part, validation: Part | None, config: TrainConfig, on_progress: OnProgress | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Answer]:
     started = time.monotonic()
     finetune.freeze(model)
-    embeddings = features.compute(model, part.pixels, batch_size=config.batch_size or 32, on_progress=on_progress)
+    extractor = features.extractor(model)
+    compute = partial(features.compute, extractor, batch_size=config.batch_size or 32)
+    embeddings = compute(part.pixels, on_progress=on_progress)
     kernel, bias = probe.solve(embeddings, part.labels, classes=model.output_shape[-1], seed=config.seed)
     probe.place(model, kernel, bias)
     row = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
     row |= _loss_and_accuracy(embeddings @ kernel + bias, part.labels, "")
     if validation is not None:
-        held_out = features.compute(model, validation.pixels) @ kernel + bias
+        held_out = compute(validation.pixels) @ kernel + bias
         row |= _loss_and_accuracy(held_out, validation.labels, "val_")
     row["seconds"] = time.monotonic() - started
     held_out_text = f"  validation {row['val_accuracy']:.4f}" if validation is not None else ""
     log.info("probe  accuracy %.4f%s  %.1f s", row["accuracy"], held_out_text, row["seconds"])
-    return row
+    return row, lambda pixels: probe.softmax(compute(pixels) @ kernel + bias)
 
 
 def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, float]:
@@ -250,9 +263,7 @@ def _plan(config: TrainConfig) -> Plan:
     )
 
 
-def _score(run: Run, model: keras.Model, dataset: Dataset, part: Part, config: TrainConfig) -> None:
-    model.compile(jit_compile=devices.jit_compile())
-    probabilities = fitting.predict(model, part.pixels, config.batch_size or 32)
+def _score(run: Run, dataset: Dataset, part: Part, probabilities: np.ndarray) -> None:
     scores = metrics.score(part.labels, probabilities, dataset.class_names)
     runs.write_json(run.metrics, scores)
     paths = [sample.path for sample in dataset.samples]

@@ -14,11 +14,6 @@ def data(classes: int, count: int = 120, width: int = 10) -> tuple[np.ndarray, n
     return (centres[labels] * 1.5 + rng.normal(0, 1, (count, width)) * 3 + 5).astype(np.float32), labels
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_probe_gives_scikit_learns_probabilities(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = data(classes)
@@ -26,7 +21,7 @@ def test_probe_gives_scikit_learns_probabilities(classes: int, monkeypatch: pyte
     kernel, bias = probe.solve(features, labels, classes=classes, seed=0)
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     expected = LogisticRegression(C=0.1, max_iter=5000, tol=1e-6).fit(scaled, labels).predict_proba(scaled)
-    np.testing.assert_allclose(softmax(features @ kernel + bias), expected, atol=2e-3)
+    np.testing.assert_allclose(probe.softmax(features @ kernel + bias), expected, atol=2e-3)
 
 
 def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
