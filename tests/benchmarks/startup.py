@@ -7,11 +7,14 @@ Without --run, a short training with default settings makes the model first.
 """
 
 import argparse
+import compileall
 import sys
 import tempfile
 from pathlib import Path
 
 from processes import IMGCLF, measure, show, unzip, verdict
+
+import imgclf
 
 HELP_S, PREDICT_S, PREDICT_MIB = 0.25, 0.35, 120
 
@@ -49,6 +52,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
+    compileall.compile_dir(Path(imgclf.__file__).parent, quiet=1)  # as pip does when it installs
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         env = {"XDG_CACHE_HOME": str(folder / "cache")}
