@@ -295,10 +295,26 @@ class _Loop(keras.callbacks.Callback):
         self.best_score = tuple(meta["best_score"])
 
 
-def predict(model: keras.Model, pixels: np.ndarray, batch_size: int) -> np.ndarray:
-    """The model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...)."""
-    outputs = model.predict(pixels, batch_size=batch_size, verbose=0)
-    return np.asarray(outputs, dtype=np.float32)
+def predict(
+    model: keras.Model, pixels: np.ndarray, batch_size: int, on_batch: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """The model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...).
+
+    Twice as fast as Keras's `predict` on MobileNetV2 at 224 px, whose pipeline copies the pixels several times. The
+    last batch is filled up, since another size would be traced anew.
+
+    Args:
+        on_batch: called with the number of images done so far.
+    """
+    parts = [np.empty((0, *model.output_shape[1:]), np.float32)]
+    for start in range(0, len(pixels), batch_size):
+        batch = pixels[start : start + batch_size]
+        full = np.zeros((batch_size, *batch.shape[1:]), batch.dtype)
+        full[: len(batch)] = batch
+        parts.append(np.asarray(model.predict_on_batch(full), np.float32)[: len(batch)])
+        if on_batch:
+            on_batch(start + len(batch))
+    return np.concatenate(parts)
 
 
 def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -4,11 +4,10 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,6 @@ from imgclf.training import augmentation, devices, features, finetune, fitting, 
 from imgclf.training.fitting import OnProgress, Part, Plan
 
 log = logging.getLogger("imgclf")
-
-Answer = Callable[[np.ndarray], np.ndarray]
-"""uint8 (n, s, s, 3) -> probabilities float32 (n, classes)."""
 
 
 def train(
@@ -127,9 +123,13 @@ class _Pixels:
     dataset: Dataset
     pixels: np.ndarray  # uint8 (n, s, s, 3)
 
+    def rows(self, split: str) -> np.ndarray:
+        """int (m,): where the samples of one side stand."""
+        return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
+
     def part(self, split: str) -> Part:
-        here = np.array([s.split == split for s in self.dataset.samples], bool)
-        return Part(self.pixels[here], self.dataset.labels[here])
+        rows = self.rows(split)
+        return Part(self.pixels[rows], self.dataset.labels[rows])
 
 
 def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
@@ -138,13 +138,11 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
     dataset, pixels = _decode(dataset, config, on_progress)
     datasets.write_manifest(dataset, run.manifest)
     images = _Pixels(dataset, pixels)
-    parts = {split: images.part(split) for split in (TRAIN, VALIDATION)}
-    _check_parts(dataset, parts[TRAIN])
-    answer = _fit(run, model, config, parts, on_progress)
+    _check_classes(dataset)
+    probabilities = _fit(run, model, config, images, on_progress)
     model.save(run.model)
-    test = images.part(TEST)
-    if len(test.labels):
-        _score(run, dataset.part(TEST), test, answer(test.pixels))
+    if len(probabilities):
+        _score(run, dataset.part(TEST), probabilities)
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
     _describe(run, model, dataset, config)
@@ -170,9 +168,8 @@ def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | Non
     return readable, pixels
 
 
-def _check_parts(dataset: Dataset, train_part: Part) -> None:
-    counts = np.bincount(train_part.labels, minlength=len(dataset.class_names))
-    empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if not count]
+def _check_classes(dataset: Dataset) -> None:
+    empty = [name for name, count in dataset.counts(TRAIN).items() if not count]
     if empty:
         raise DatasetError(
             f"{dataset.root}: expected training images for every class, found none for {', '.join(empty)}. "
@@ -181,33 +178,32 @@ def _check_parts(dataset: Dataset, train_part: Part) -> None:
 
 
 def _fit(
-    run: Run, model: keras.Model, config: TrainConfig, parts: dict[str, Part], on_progress: OnProgress | None
-) -> Answer:
+    run: Run, model: keras.Model, config: TrainConfig, images: _Pixels, on_progress: OnProgress | None
+) -> np.ndarray:
     """Give the classifier the weights that training finds; `history.csv` grows with every epoch.
 
     Returns:
-        The shortest way from pixels to the classifier's probabilities.
+        Its probabilities for the test part, float32 (m, classes).
     """
-    validation = parts[VALIDATION] if len(parts[VALIDATION].labels) else None
     rows: list[dict[str, Any]] = []
 
     def write_history(epochs: list[dict[str, Any]]) -> None:
         _write_history(run.history, [*rows, *epochs])
 
     if config.method != "scratch":
-        row, answer = _probe(model, parts[TRAIN], validation, config, on_progress)
+        row, probabilities = _probe(model, images, config, on_progress)
         rows.append(row)
         write_history([])
-    if config.method == "probe":
-        return answer
+        if config.method == "probe":
+            return probabilities
     moving = resolving.for_steps(model, config)
     if config.method == "finetune":
         free = finetune.unfreeze_upper(moving)
         log.info("fine-tune: %d upper layers of the backbone move, batch normalisation does not", free)
     fitting.fit(
         moving,
-        parts[TRAIN],
-        validation,
+        images.part(TRAIN),
+        images.part(VALIDATION) if len(images.rows(VALIDATION)) else None,
         _plan(config),
         phase=config.method,
         checkpoint=run.checkpoint,
@@ -216,28 +212,35 @@ def _fit(
     )
     model.set_weights(moving.get_weights())
     model.compile(jit_compile=devices.jit_compile())
-    return lambda pixels: fitting.predict(model, pixels, config.batch_size or 32)
+    return fitting.predict(model, images.part(TEST).pixels, config.batch_size or 32)
 
 
 def _probe(
-    model: keras.Model, part: Part, validation: Part | None, config: TrainConfig, on_progress: OnProgress | None
-) -> tuple[dict[str, Any], Answer]:
+    model: keras.Model, images: _Pixels, config: TrainConfig, on_progress: OnProgress | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Solve the head. All images go through the backbone in one stream, those of the test part included, and once.
+
+    Returns:
+        The row of `history.csv`, and the probabilities for the test part.
+    """
     started = time.monotonic()
     finetune.freeze(model)
-    extractor = features.extractor(model)
-    compute = partial(features.compute, extractor, batch_size=config.batch_size or 32)
-    embeddings = compute(part.pixels, on_progress=on_progress)
-    kernel, bias = probe.solve(embeddings, part.labels, classes=model.output_shape[-1], seed=config.seed)
+    embeddings = features.compute(model, images.pixels, batch_size=config.batch_size or 32, on_progress=on_progress)
+    labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
+    kernel, bias = probe.solve(
+        embeddings[at[TRAIN]], labels[at[TRAIN]], classes=model.output_shape[-1], seed=config.seed
+    )
     probe.place(model, kernel, bias)
+    logits = embeddings @ kernel + bias
     row = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
-    row |= _loss_and_accuracy(embeddings @ kernel + bias, part.labels, "")
-    if validation is not None:
-        held_out = compute(validation.pixels) @ kernel + bias
-        row |= _loss_and_accuracy(held_out, validation.labels, "val_")
+    row |= _loss_and_accuracy(logits[at[TRAIN]], labels[at[TRAIN]], "")
+    text = f"accuracy {row['accuracy']:.4f}"
+    if len(at[VALIDATION]):
+        row |= _loss_and_accuracy(logits[at[VALIDATION]], labels[at[VALIDATION]], "val_")
+        text += f"  validation {row['val_accuracy']:.4f}"
     row["seconds"] = time.monotonic() - started
-    held_out_text = f"  validation {row['val_accuracy']:.4f}" if validation is not None else ""
-    log.info("probe  accuracy %.4f%s  %.1f s", row["accuracy"], held_out_text, row["seconds"])
-    return row, lambda pixels: probe.softmax(compute(pixels) @ kernel + bias)
+    log.info("probe  %s  %.1f s", text, row["seconds"])
+    return row, probe.softmax(logits[at[TEST]])
 
 
 def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, float]:
@@ -263,11 +266,11 @@ def _plan(config: TrainConfig) -> Plan:
     )
 
 
-def _score(run: Run, dataset: Dataset, part: Part, probabilities: np.ndarray) -> None:
-    scores = metrics.score(part.labels, probabilities, dataset.class_names)
+def _score(run: Run, dataset: Dataset, probabilities: np.ndarray) -> None:
+    scores = metrics.score(dataset.labels, probabilities, dataset.class_names)
     runs.write_json(run.metrics, scores)
     paths = [sample.path for sample in dataset.samples]
-    outputs.write_predictions(run.predictions, paths, part.labels, probabilities, dataset.class_names)
+    outputs.write_predictions(run.predictions, paths, dataset.labels, probabilities, dataset.class_names)
     plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
     low, high = scores["intervals"]["accuracy"]
     log.info("test accuracy %.4f, 95 %% interval %.4f to %.4f, n = %d", scores["accuracy"], low, high, scores["n"])
