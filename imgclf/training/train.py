@@ -211,8 +211,9 @@ def _fit(
         on_epoch=write_history,
     )
     model.set_weights(moving.get_weights())
-    model.compile(jit_compile=devices.jit_compile())
-    return fitting.predict(model, images.part(TEST).pixels, config.batch_size or 32)
+    answering = keras.Model(model.input, model.output)  # compiling the model itself would save an optimiser with it
+    answering.compile(jit_compile=devices.jit_compile())
+    return fitting.predict(answering, images.part(TEST).pixels, config.batch_size or 32)
 
 
 def _probe(
