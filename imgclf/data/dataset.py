@@ -127,7 +127,7 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write the manifest: CSV with the columns of `COLUMNS`, UTF-8, paths relative to the dataset's root."""
     rows = [COLUMNS, *([getattr(s, column) for column in COLUMNS] for s in dataset.samples)]
-    write_atomic(path, "".join(map(_line, rows)).encode("utf-8", "surrogateescape"))
+    write_atomic(path, "".join(map(csv_line, rows)).encode("utf-8", "surrogateescape"))
 
 
 def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = None) -> Dataset:
@@ -171,7 +171,7 @@ def read_run(run: Run) -> Dataset:
     return dataset
 
 
-def _line(values: Sequence[object]) -> str:
+def csv_line(values: Sequence[object]) -> str:
     """One line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)

@@ -1,11 +1,8 @@
 """Pixels in memory, and Grain pipelines that make batches of them.
 
-Files are decoded once, by threads, into one uint8 array; every epoch reads that array. Above `MEMORY_LIMIT` bytes the
-array is a memory-mapped file without a name in the cache folder, so it can be larger than the memory and is gone
-when the process ends, however it ends.
+Files are decoded once, by threads, into one uint8 array in memory; every epoch reads that array.
 """
 
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +14,6 @@ from imgclf import environment
 from imgclf.data import images
 from imgclf.data.dataset import Dataset, Skipped
 from imgclf.errors import DatasetError, ImageError
-
-MEMORY_LIMIT = 4 << 30
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """uint8 (b, S, S, 3) and a source of randomness -> uint8 or float32 (b, s, s, 3), pixels 0-255."""
@@ -36,7 +31,7 @@ def decode(
     Raises:
         DatasetError: if not one image could be decoded.
     """
-    pixels = _allocate((len(dataset), size_px, size_px, 3))
+    pixels = np.empty((len(dataset), size_px, size_px, 3), np.uint8)
     paths = dataset.paths
     failed: dict[int, str] = {}
 
@@ -64,14 +59,6 @@ def decode(
     skipped = tuple(Skipped(dataset.samples[i].path, "unreadable", failed[i]) for i in sorted(failed))
     readable = replace(dataset, samples=tuple(dataset.samples[i] for i in kept), skipped=(*dataset.skipped, *skipped))
     return readable, pixels[kept]
-
-
-def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    if int(np.prod(shape)) <= MEMORY_LIMIT:
-        return np.empty(shape, np.uint8)
-    environment.cache_root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=environment.cache_root()) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def training_batches(

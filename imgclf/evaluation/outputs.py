@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imgclf.data.dataset import csv_line
 from imgclf.errors import RunError
 from imgclf.evaluation import metrics
 from imgclf.runs import write_atomic
@@ -49,11 +50,11 @@ def write_predictions(
         OSError: if the file cannot be written; an old one is then untouched.
     """
     labels, probabilities = metrics.check(labels, probabilities, class_names)
-    lines = [_line([*COLUMNS, *(PREFIX + name for name in class_names)])]
+    lines = [csv_line([*COLUMNS, *(PREFIX + name for name in class_names)])]
     for file, label, row in zip(paths, labels, probabilities.astype(np.float32), strict=True):
         best = int(row.argmax())
         numbers = [str(value) for value in row]
-        lines.append(_line([str(file), class_names[label], class_names[best], numbers[best], *numbers]))
+        lines.append(csv_line([str(file), class_names[label], class_names[best], numbers[best], *numbers]))
     write_atomic(path, "".join(lines).encode("utf-8", "surrogateescape"))
 
 
@@ -88,10 +89,3 @@ def read_predictions(path: Path) -> Predictions:
         except (ValueError, KeyError):
             raise RunError(f"{path}, line {reader.line_num}: expected a whole row, found {row!r:.200}.") from None
     return Predictions(paths, np.array(labels, np.int64), np.array(rows, np.float32).reshape(-1, len(names)), names)
-
-
-def _line(values: list[str]) -> str:
-    """One line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(values)
-    return text.getvalue().removesuffix("\r\n") + "\n"
