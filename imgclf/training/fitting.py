@@ -39,7 +39,8 @@ class Plan:
     """How to descend.
 
     Args:
-        sizes: image sizes in px, each for an equal share of the epochs, the last one being the model's own.
+        sizes: image sizes in px, each for an equal share of the epochs. Random crops enlarge what they show, so the
+            last may be a little smaller than the size that the model is for (Touvron 2019, arXiv:1906.06423).
         lr: peak learning rate, reached after `warmup_epochs`, then a cosine to 0 (Loshchilov 2017, arXiv:1608.03983).
         weight_decay: decoupled from the gradient, on kernels only, as a share of the learning rate.
         ema: momentum of the average of the weights, 0 for none; the average is what is validated and kept, with the
@@ -213,8 +214,6 @@ class _Loop(keras.callbacks.Callback):
             _assign(self.logits.trainable_variables, _values(self._averages()))
         val_loss, val_accuracy = self._validate()
         score = (val_accuracy, -val_loss) if self.validation else (float(epoch), 0.0)
-        if epoch == 0 or self.plan.size(epoch) != self.plan.size(epoch - 1):
-            self.best_score = (-math.inf, -math.inf)  # scores at another image size say nothing about this one
         if score >= self.best_score:
             self.best, self.best_score = self.classifier.get_weights(), score
         _assign(self.logits.trainable_variables, self.raw)
@@ -257,11 +256,7 @@ class _Loop(keras.callbacks.Callback):
     def _validate(self) -> tuple[float, float]:
         if self.validation is None:
             return math.nan, math.nan
-        size = self.plan.size(len(self.rows))
-        pixels = self.validation.pixels
-        if size != pixels.shape[1]:
-            pixels = Augment(Policy(), size)(pixels, np.random.default_rng(0))
-        outputs = predict(self.logits, pixels, self.plan.batch_size)
+        outputs = predict(self.logits, self.validation.pixels, self.plan.batch_size)
         return loss_and_accuracy(outputs, self.validation.labels)
 
     def save(self) -> None:

@@ -76,8 +76,8 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         notes += steps_notes
     steps = config.size_steps
     size = config.image_size or (steps[-1] if steps else facts.image_size)
-    if steps and steps[-1] != size:
-        raise UsageError(f"--image-sizes: expected the last one to be --image-size {size}, found {steps[-1]}.")
+    if steps and max(steps) > size:
+        raise UsageError(f"--image-sizes: expected none above --image-size {size}, found {max(steps)}.")
     numbers = _NUMBERS[method]
     settled = {
         key: value

@@ -60,10 +60,10 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[1:] == sorted(rates[1:], reverse=True)
 
 
-def test_sizes_grow_in_equal_shares_and_end_at_the_last() -> None:
+def test_sizes_grow_in_equal_shares_up_to_below_the_size_that_is_validated() -> None:
     plan = replace(PLAN, sizes=(16, 24, 32), epochs=7)
     assert [plan.size(epoch) for epoch in range(7)] == [16, 16, 16, 24, 24, 32, 32]
-    rows = fitting.fit(model(None), part(16, 32), part(8, 32, seed=1), replace(plan, epochs=3), phase="scratch")
+    rows = fitting.fit(model(None), part(16, 48), part(8, 48, seed=1), replace(plan, epochs=3), phase="scratch")
     assert [row["image_size"] for row in rows] == [16, 24, 32]
 
 
