@@ -15,6 +15,7 @@ EXPORT_FORMATS = ("litert", "savedmodel")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
+LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
 
 
 def _check(condition: bool, option: str, expected: str, found: object) -> None:
@@ -63,7 +64,31 @@ class Config:
 
 
 @dataclass(frozen=True)
-class TrainConfig(Config):
+class ReadConfig(Config):
+    """How data become samples. None means: recognised from the data themselves."""
+
+    layout: str = "auto"
+    depth: int | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    class_names: str | None = None
+    box_margin: float = 0.0
+    box_min_size: int = 1
+    crowd: bool = False
+    difficult: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice(self.layout, "layout", LAYOUTS)
+        _check(self.depth is None or self.depth >= 1, "depth", "a whole number of at least 1", self.depth)
+        _check(0 <= self.box_margin < 100, "box_margin", "a share of the box, from 0 to below 100", self.box_margin)
+        _check(self.box_min_size >= 1, "box_min_size", "a whole number of at least 1", self.box_min_size)
+
+
+@dataclass(frozen=True)
+class TrainConfig(ReadConfig):
     """How to train. None means: what suits the backbone and the method; the run's `config.json` holds the answer."""
 
     backbone: str = "auto"

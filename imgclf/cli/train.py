@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from imgclf import runs
+from imgclf.cli import options
 from imgclf.config import TrainConfig
 from imgclf.errors import RunError, UsageError
 
@@ -19,6 +20,17 @@ def train(
         Path | None, typer.Option(help="A config.json: do that run again; other options change it.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="A run folder whose training was interrupted: go on.")] = None,
+    layout: options.Layout = TrainConfig.layout,
+    depth: options.Depth = TrainConfig.depth,
+    path_column: options.PathColumn = TrainConfig.path_column,
+    label_column: options.LabelColumn = TrainConfig.label_column,
+    split_column: options.SplitColumn = TrainConfig.split_column,
+    group_column: options.GroupColumn = TrainConfig.group_column,
+    class_names: options.ClassNames = TrainConfig.class_names,
+    box_margin: options.BoxMargin = TrainConfig.box_margin,
+    box_min_size: options.BoxMinSize = TrainConfig.box_min_size,
+    crowd: options.Crowd = TrainConfig.crowd,
+    difficult: options.Difficult = TrainConfig.difficult,
     backbone: Annotated[
         str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")
     ] = TrainConfig.backbone,
