@@ -55,15 +55,25 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels. `class_names` is sorted unless a reader knows better; a label's index is its place there."""
+    """Images with labels. `class_names` is sorted unless a reader knows better; a label's index is its place there.
+
+    `source` is what the user named, where the samples' files do not lie in it: an archive, a folder of arrays, or one
+    of photographs whose objects were cut out. `root` is then the folder in the cache that holds them.
+    """
 
     root: Path
     samples: tuple[Sample, ...]
     class_names: tuple[str, ...]
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
+    source: Path | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def origin(self) -> Path:
+        """What the user named, for messages and for `config.json`."""
+        return self.source or self.root
 
     @property
     def labels(self) -> np.ndarray:
