@@ -1,15 +1,30 @@
-"""Dataset -> Dataset with every image on one side: training, validation or test."""
+"""Dataset -> Dataset with every image on one side: training, validation or test; and folds."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
+
+from imgclf.data import grouping
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
-from imgclf.errors import DatasetError
+from imgclf.errors import DatasetError, UsageError
+
+K = TypeVar("K", bound=Hashable)
 
 
 def split(
-    dataset: Dataset, *, validation_fraction: float, test_fraction: float, val_as: str = "test", seed: int
+    dataset: Dataset,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    val_as: str = "test",
+    seed: int,
+    test_group: str | None = None,
+    old: Dataset | None = None,
+    related: Iterable[Sequence[int]] = (),
 ) -> tuple[Dataset, list[str]]:
     """Put every image on one side, class by class, and say in plain English what was done.
 
@@ -17,28 +32,46 @@ def split(
     it brings no sides), the fractions being shares of those. With a validation part and no test part, the validation
     part becomes the test part, used for no choice, unless `val_as` is "validation".
 
-    An image's side follows from a hash of the seed and of its bytes: below `test_fraction` it is a test image, below
-    the sum of both fractions a validation image, otherwise a training image. So exact duplicates stand on one side,
-    names and order are without influence, and images that are added move no old one. The price is that the shares
-    are met on average, not to the image. Two rules come before it:
+    What is carved is carved in units: exact duplicates, the images of one `Sample.group` and those that are `related`
+    stand on one side, and so does what is linked by several of these. A unit's place is a number in [0, 1), a hash of
+    the seed and of the group's name or, without a group, of the image's bytes (the smallest of them, where it has
+    several). Below `test_fraction` it is for test, below the sum of both fractions for validation, otherwise for
+    training. So the names of files and their order are without influence, and images that are added, to old groups
+    or to new ones, move no old one. The price is that the shares are met on average, not to the image. Two rules come
+    before it:
 
-    - In each class at least one distinct image is for training, one for test if there are two, and one for validation
-      if there are three (if there are two, where no test part is carved).
-    - Images whose very bytes stand in several classes are for training: they can test nothing.
+    - In each class at least one unit is for training, one for test if there are two, and one for validation if there
+      are three (if there are two, where no test part is carved), as far as units that show several classes allow it.
+    - Images without a group whose very bytes stand in several classes are for training: they can test nothing.
+
+    An old image can thus move only when its class grows past one of these minima, or when a new image makes two units
+    one, or shows its bytes in another class. With `old`, not even then: images keep the sides that they have there
+    (found by their bytes, else by their path), units with an old image go where that stands, and only the others are
+    carved. Where one unit holds old images of several sides, all of it goes to the earliest of training, validation
+    and test, so that no model was ever trained on a test image; a note lists every image that moves.
 
     Args:
         validation_fraction: in [0, 1); 0 carves no validation part.
         test_fraction: in [0, 1); 0 carves no test part.
         val_as: "test" or "validation", what a given validation part without a test part is for.
         seed: another seed, another split.
+        test_group: the images of this group, and what hangs together with them, are the test part.
+        old: a split whose sides are kept.
+        related: rows that belong together beside groups and duplicates, one sequence for each set.
 
     Returns:
         The dataset with `Sample.split` set, and notes for the user, one sentence or two each.
 
     Raises:
-        DatasetError: if a class has no training image.
+        DatasetError: if a class has no training image, there is no such group, or `old` holds none of the images.
+        UsageError: if there is a test group and the dataset brings a test part along.
     """
+    units = grouping.units(dataset.samples, related)
     notes = []
+    if together := grouping.joined(dataset.samples, units):
+        notes.append(f"Groups that share images stay together: {listed(' + '.join(names) for names in together)}.")
+    if test_group is not None:
+        dataset = _hold_out(dataset, units, test_group)
     given = {s.split for s in dataset.samples} & set(SPLITS)
     if VALIDATION in given and TEST not in given and val_as == "test":
         dataset = dataset.with_splits([TEST if s.split == VALIDATION else s.split for s in dataset.samples])
@@ -47,59 +80,219 @@ def split(
             "val/ is used as the test part (for no choice); validation is carved from train/. "
             "--val-as validation changes it."
         )
+    elif test_group is not None:
+        notes.append(f"The test part is the group {listed([test_group])}.")
     elif given:
         fractions = {VALIDATION: validation_fraction, TEST: test_fraction}
         carved = [side for side, fraction in fractions.items() if fraction > 0 and side not in given]
         kept = f"The given parts ({', '.join(side for side in SPLITS if side in given)}) are kept."
         notes.append(f"{kept} Carved from train/: {', '.join(carved)}." if carved else kept)
 
-    pool = [i for i, s in enumerate(dataset.samples) if s.split in (TRAIN, UNASSIGNED)]
+    before = _sides_in(dataset, old) if old else [UNASSIGNED] * len(dataset)
+    final = [s.split for s in dataset.samples]
+    free = [row for row, side in enumerate(final) if side in (TRAIN, UNASSIGNED)]
+    kept_units = _earliest((units[row], before[row]) for row in free)
+    given_units = _earliest((unit, side) for unit, side in zip(units, final, strict=True) if side in (VALIDATION, TEST))
+    pool = []
+    for row in free:
+        if units[row] in given_units and units[row] not in kept_units and final[row] == UNASSIGNED:
+            final[row] = given_units[units[row]]
+        else:
+            pool.append(row)
     sides = _carve(
-        [dataset.samples[i] for i in pool],
+        [dataset.samples[row] for row in pool],
+        [units[row] for row in pool],
+        kept_units,
         test_fraction=0.0 if TEST in given else test_fraction,
         validation_fraction=0.0 if VALIDATION in given else validation_fraction,
         seed=seed,
     )
-    final = [s.split for s in dataset.samples]
-    for i, side in zip(pool, sides, strict=True):
-        final[i] = side
+    for row in pool:
+        final[row] = sides[units[row]]
     result = dataset.with_splits(final)
     _check_training(result)
-    return result, [*notes, _achieved(result), *_warnings(result)]
+    if old:
+        notes += _moves(result, before)
+    return result, [*notes, *_achieved(result), *_warnings(result)]
 
 
-def _carve(samples: Sequence[Sample], *, test_fraction: float, validation_fraction: float, seed: int) -> list[str]:
-    """One side for each sample, by the rules of `split`."""
-    classes: defaultdict[str, set[str]] = defaultdict(set)  # content -> the classes it stands in
-    for sample in samples:
-        classes[_content(sample)].add(sample.label)
-    contents: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)  # class -> its own contents, by place
-    for content, labels in classes.items():
-        if len(labels) == 1:
-            contents[min(labels)].append((_place(content, seed), content))
-    side = dict.fromkeys(classes, TRAIN)
-    for members in contents.values():
-        members.sort()
-        n = len(members)
-        least_test = int(test_fraction > 0 and n >= 2)
-        least_validation = int(validation_fraction > 0 and n >= 2 + least_test)
-        below_test = sum(place < test_fraction for place, _ in members)
-        below_both = sum(place < test_fraction + validation_fraction for place, _ in members)
-        n_test = min(max(below_test, least_test), n - 1 - least_validation)
-        n_validation = min(max(below_both - n_test, least_validation), n - 1 - n_test)
-        side.update((content, TEST) for _, content in members[:n_test])
-        side.update((content, VALIDATION) for _, content in members[n_test : n_test + n_validation])
-    return [side[_content(sample)] for sample in samples]
+def folds(
+    dataset: Dataset, k: int, seed: int, related: Iterable[Sequence[int]] = ()
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Deal the images out into `k` folds, each of which is the test part once.
+
+    Every image is tested exactly once. Units (see `split`) stay whole; each class, and then all images together, are
+    spread as evenly as they allow: without duplicates and groups the folds' counts of a class differ by one at most.
+    The sides that the images have are ignored; order and names of files are without influence.
+
+    Returns:
+        For each fold the rows for training and those for testing, ascending int64.
+
+    Raises:
+        UsageError: if `k` is less than 2.
+        DatasetError: if a class would be without training images in one of the folds.
+    """
+    if k < 2:
+        raise UsageError(f"expected at least 2 folds, found {k}.")
+    samples = dataset.samples
+    units = grouping.units(samples, related)
+    places = _places(samples, units, seed)
+    shares: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for sample, unit in zip(samples, units, strict=True):
+        shares[unit][sample.label] += 1
+    sizes = dataset.counts()
+    of_class = {name: [0] * k for name in sizes}
+    in_all = [0] * k
+    fold_of: dict[int, int] = {}
+    for unit in sorted(shares, key=lambda unit: (-shares[unit].total(), places[unit])):
+        share = shares[unit]
+        fullness = [
+            (sum(of_class[name][fold] * n / sizes[name] for name, n in share.items()), in_all[fold], fold)
+            for fold in range(k)
+        ]
+        fold = min(fullness)[2]
+        fold_of[unit] = fold
+        in_all[fold] += share.total()
+        for name, n in share.items():
+            of_class[name][fold] += n
+    stuck = [name for name, counts in of_class.items() if sizes[name] and max(counts) == sizes[name]]
+    if stuck:
+        raise DatasetError(
+            f"{dataset.root}: expected images of every class outside each of {k} folds, found all those of "
+            f"{listed(stuck)} in one: they are copies or one group. Add some, or leave the class out with --classes."
+        )
+    folds = np.array([fold_of[unit] for unit in units], dtype=np.int64)
+    return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(k)]
 
 
-def _content(sample: Sample) -> str:
-    return sample.sha256 or sample.path
+def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:
+    """Give the test part to a group, and to the images that hang together with it."""
+    names = sorted({s.group for s in dataset.samples if s.group})
+    if not names:
+        raise UsageError(f"--test-group {name}: the images have no groups. --group-by names them.")
+    if name not in names:
+        raise DatasetError(f"{dataset.root}: no group {name!r}; the groups are {listed(names)}.")
+    held = {unit for unit, s in zip(units, dataset.samples, strict=True) if s.group == name}
+    if any(s.split == TEST and unit not in held for unit, s in zip(units, dataset.samples, strict=True)):
+        raise UsageError(f"--test-group {name}: {dataset.root} brings a test part along. Give its other parts alone.")
+    pairs = zip(units, dataset.samples, strict=True)
+    return dataset.with_splits([TEST if unit in held else s.split for unit, s in pairs])
 
 
-def _place(content: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the content and the seed alone, evenly spread."""
-    digest = hashlib.sha256(f"{seed}:{content}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+def _sides_in(dataset: Dataset, old: Dataset) -> list[str]:
+    """The side in an old split of every image that it holds, found by its bytes, else by its path; "" for others."""
+    of_path = {s.path: s for s in old.samples if s.split}
+    of_content = _earliest((grouping.content(s), s.split) for s in old.samples)
+    found = []
+    for sample in dataset.samples:
+        namesake, content = of_path.get(sample.path), grouping.content(sample)
+        if namesake and (content not in of_content or grouping.content(namesake) == content):
+            found.append(namesake.split)
+        else:
+            found.append(of_content.get(content, UNASSIGNED))
+    if not any(found):
+        raise DatasetError(
+            f"{dataset.root}: expected images of the split to keep ({len(old):,} images, {len(of_path):,} with a "
+            "side), found none of them. Choose another --split-from."
+        )
+    return found
+
+
+def _earliest(sides: Iterable[tuple[K, str]]) -> dict[K, str]:
+    """For each key the first of training, validation and test that it occurs with."""
+    order = {side: place for place, side in enumerate(SPLITS)}
+    found: dict[K, str] = {}
+    for key, side in sides:
+        if side and (key not in found or order[side] < order[found[key]]):
+            found[key] = side
+    return found
+
+
+def _carve(
+    samples: Sequence[Sample],
+    units: Sequence[int],
+    kept: Mapping[int, str],
+    *,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> dict[int, str]:
+    """A side for every unit, by the rules of `split`; units in `kept` have theirs."""
+    places = _places(samples, units, seed)
+    torn = _torn(samples, units)
+    classes = _classes(samples, units)
+    side = {}
+    for unit, place in places.items():
+        carved = TEST if place < test_fraction else VALIDATION if place < test_fraction + validation_fraction else TRAIN
+        side[unit] = kept.get(unit) or (TRAIN if unit in torn else carved)
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for unit, names in classes.items():
+        if unit not in torn or unit in kept:
+            for name in names:
+                members[name].append(unit)
+    counts = Counter((name, side[unit]) for name, own in members.items() for unit in own)
+    least: dict[str, dict[str, int]] = {}
+    for name, own in members.items():
+        for_test = int(test_fraction > 0 and len(own) >= 2)
+        for_validation = int(validation_fraction > 0 and len(own) >= 2 + for_test)
+        least[name] = {TRAIN: 1, TEST: for_test, VALIDATION: for_validation}
+
+    def lacks(name: str, goal: str) -> bool:
+        return counts[name, goal] < least[name][goal]
+
+    def can_leave(unit: int, settled: Sequence[str]) -> bool:
+        here = side[unit]
+        return here not in settled or all(counts[name, here] > least[name][here] for name in classes[unit])
+
+    settled: list[str] = []  # the sides that have their minima already
+    for goal in (TRAIN, TEST, VALIDATION):
+        for name in sorted(name for name in members if lacks(name, goal)):
+            if not lacks(name, goal):
+                continue  # a unit with this class, too, has come in the meantime
+            own = sorted((u for u in members[name] if u not in kept and u not in torn), key=places.__getitem__)
+            if goal == TRAIN:
+                own.reverse()
+            elif goal == VALIDATION:  # the nearest: the training unit of the lowest place, the test unit of the highest
+                own = [u for u in own if side[u] == TRAIN] + [u for u in reversed(own) if side[u] == TEST]
+            for unit in [u for u in own if can_leave(u, settled)][:1]:
+                counts.subtract((label, side[unit]) for label in classes[unit])
+                counts.update((label, goal) for label in classes[unit])
+                side[unit] = goal
+        settled.append(goal)
+    return side
+
+
+def _places(samples: Sequence[Sample], units: Sequence[int], seed: int) -> dict[int, float]:
+    """Each unit's place in [0, 1): the smallest among those of its groups or, without a group, of its contents."""
+    groups = {(unit, s.group) for unit, s in zip(units, samples, strict=True) if s.group}
+    grouped = {unit for unit, _ in groups}
+    contents = {(u, grouping.content(s)) for u, s in zip(units, samples, strict=True) if u not in grouped}
+    places: dict[int, float] = {}
+    for unit, name in itertools.chain(((unit, f"group\0{name}") for unit, name in groups), contents):
+        digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
+        places[unit] = min(places.get(unit, 1.0), int.from_bytes(digest[:6], "big") / 2**48)
+    return places
+
+
+def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
+    """The units without a group that show the same bytes in several classes."""
+    labels: dict[str, str] = {}
+    torn, grouped = set(), set()
+    for sample, unit in zip(samples, units, strict=True):
+        if sample.group:
+            grouped.add(unit)
+        if labels.setdefault(grouping.content(sample), sample.label) != sample.label:
+            torn.add(unit)
+    return torn - grouped
+
+
+def _classes(samples: Sequence[Sample], units: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    """The classes that each unit shows."""
+    classes: dict[int, tuple[str, ...]] = {}
+    for sample, unit in zip(samples, units, strict=True):
+        if sample.label not in classes.get(unit, ()):
+            classes[unit] = (*classes.get(unit, ()), sample.label)
+    return classes
 
 
 def _check_training(dataset: Dataset) -> None:
@@ -113,39 +306,60 @@ def _check_training(dataset: Dataset) -> None:
         )
 
 
-def _achieved(dataset: Dataset) -> str:
-    counts = {side: sum(s.split == side for s in dataset.samples) for side in SPLITS}
-    parts = [f"{n:,} {side} ({n / len(dataset):.1%})" for side, n in counts.items()]
-    return f"Images: {', '.join(parts)}."
+def _moves(dataset: Dataset, before: Sequence[str]) -> list[str]:
+    """How many images kept their old sides, and every one that did not."""
+    pairs = [(s, side) for s, side in zip(dataset.samples, before, strict=True) if side]
+    moved = [f"{listed([s.path])} ({side} -> {s.split})" for s, side in pairs if s.split != side]
+    new = len(dataset) - len(pairs)
+    notes = [f"Sides kept from the old split: {len(pairs) - len(moved):,} images; new ones: {new:,}."]
+    if moved:
+        notes.append(f"Moved to another side: {len(moved):,} images: {', '.join(moved)}.")
+    return notes
+
+
+def _achieved(dataset: Dataset) -> list[str]:
+    images = Counter(s.split for s in dataset.samples)
+    groups = Counter(side for side, _ in {(s.split, s.group) for s in dataset.samples if s.group})
+    shares = [f"{images[side]:,} {side} ({images[side] / len(dataset):.1%})" for side in SPLITS]
+    notes = [f"Images: {', '.join(shares)}."]
+    if groups:
+        notes.append(f"Groups: {', '.join(f'{groups[side]:,} {side}' for side in SPLITS)}.")
+    return notes
 
 
 def _warnings(dataset: Dataset) -> list[str]:
     notes = []
+    distinct = "distinct images or groups" if any(s.group for s in dataset.samples) else "distinct images"
     for side in (TEST, VALIDATION):
         counts = dataset.counts(side)
         lacking = [name for name, n in counts.items() if n == 0]
         if len(lacking) == len(counts):
             notes.append(f"There is no {side} part.")
         elif lacking:
-            notes.append(f"No {side} image of {listed(lacking)}: too few distinct images, or none in the given part.")
-    places: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in dataset.samples:
-        places[_content(sample)].append(sample)
-    leaks = [pair for members in places.values() if (pair := _unlike(members, "split"))]
-    if leaks:
+            notes.append(f"No {side} image of {listed(lacking)}: too few {distinct}, or none in the given part.")
+    if leaks := _unlike(dataset, grouping.content, lambda s: s.split):
         notes.append(
             f"Byte for byte the same on two sides of the given split: {len(leaks)} (such as {listed(leaks[0])}). "
             "Scores on them flatter the model."
         )
-    torn = [pair for members in places.values() if (pair := _unlike(members, "label"))]
-    if torn:
+    if leaks := _unlike(dataset, lambda s: s.group, lambda s: s.split):
+        notes.append(
+            f"Groups on two sides of the given split: {len(leaks)} (such as that of {listed(leaks[0])}). "
+            "Scores on them flatter the model."
+        )
+    if torn := _unlike(dataset, grouping.content, lambda s: s.label):
         notes.append(
             f"Byte for byte the same in two classes: {len(torn)} (such as {listed(torn[0])}). One label must be wrong."
         )
     return notes
 
 
-def _unlike(samples: Sequence[Sample], what: str) -> list[str]:
-    """The paths of the first two samples that differ in an attribute; empty when all agree."""
-    first = samples[0]
-    return next(([first.path, s.path] for s in samples if getattr(s, what) != getattr(first, what)), [])
+def _unlike(dataset: Dataset, key: Callable[[Sample], str], what: Callable[[Sample], str]) -> list[list[str]]:
+    """For every key whose samples do not all agree: the paths of its first and of the first other; "" is no key."""
+    first: dict[str, Sample] = {}
+    found: dict[str, list[str]] = {}
+    for sample in dataset.samples:
+        name = key(sample)
+        if name and name not in found and what(earlier := first.setdefault(name, sample)) != what(sample):
+            found[name] = [earlier.path, sample.path]
+    return list(found.values())
