@@ -1,6 +1,7 @@
 """Every setting of every command: its default, its validation, its JSON. A default lives here and nowhere else."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -10,6 +11,8 @@ from imgclf.errors import UsageError
 METHODS = ("auto", "probe", "finetune", "scratch")
 Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
+PERCENTILE = "percentile"
+CACHES = ("auto", "off", "memory")
 AUGMENTS = ("auto", "none", "light", "standard", "heavy")
 EXPORT_FORMATS = ("litert", "savedmodel")
 OPTIMIZERS = ("adamw", "sgd")
@@ -64,6 +67,39 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Decoding(Config):
+    """How a file becomes pixels: all that a user may choose about it. The rest are the rules of `data.images`.
+
+    Args:
+        window: for grey of more than 8 bits, what becomes black and what white: "MIN,MAX" in stored units, or
+            "percentile" for the image's own 1st and 99th. None is the full range of 16 bits; for floats, the image's
+            own minimum and maximum.
+        allow_truncated: whether the part that is there of a file cut short is an image. What is missing is grey in
+            JPEG and black elsewhere.
+    """
+
+    resize: Resize = "squash"
+    window: str | None = None
+    allow_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice(self.resize, "resize", RESIZES)
+        if self.window not in (None, PERCENTILE):
+            low, high = self.bounds or (0, 0)
+            _check(low < high, "window", f"two rising numbers such as 0,4095, or {PERCENTILE}", self.window)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The window in stored units; None where the image itself decides."""
+        try:
+            low, high = (float(item) for item in names(self.window))
+        except ValueError:
+            return None
+        return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+@dataclass(frozen=True)
 class ReadConfig(Config):
     """How data become samples. None means: recognised from the data themselves."""
 
@@ -78,6 +114,7 @@ class ReadConfig(Config):
     box_min_size: int = 1
     crowd: bool = False
     difficult: bool = False
+    allow_truncated: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +134,9 @@ class TrainConfig(ReadConfig):
     image_size: int | None = None
     image_sizes: str | None = None
     resize: Resize = "squash"
+    window: str | None = None
+    cache: str = "auto"
+    cache_limit_gb: float = 20.0
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
@@ -121,11 +161,13 @@ class TrainConfig(ReadConfig):
         super().__post_init__()
         low, high = SIZE_RANGE
         _choice(self.method, "method", METHODS)
-        _choice(self.resize, "resize", RESIZES)
+        _ = self.decoding  # which checks its own settings
         _choice(self.augment, "augment", AUGMENTS)
         _choice(self.optimizer, "optimizer", OPTIMIZERS)
         _choice(self.precision, "precision", PRECISIONS)
         _choice(self.val_as, "val_as", ("test", "validation"))
+        _check(self.cache.strip() != "", "cache", ", ".join(CACHES) + " or a folder", self.cache)
+        _check(0 < self.cache_limit_gb < math.inf, "cache_limit_gb", "a number above 0", self.cache_limit_gb)
         if self.image_size is not None:
             _check(low <= self.image_size <= high, "image_size", f"{low} to {high} pixels", self.image_size)
         for size in self.size_steps:
@@ -145,6 +187,15 @@ class TrainConfig(ReadConfig):
         _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
         for name in self.export_formats:
             _check(name in EXPORT_FORMATS, "export", ", ".join(EXPORT_FORMATS) + " or none alone", self.export)
+
+    @property
+    def decoding(self) -> Decoding:
+        """What shapes the pixels of a file.
+
+        Raises:
+            UsageError: if a setting is impossible.
+        """
+        return Decoding(self.resize, self.window, self.allow_truncated)
 
     @property
     def export_formats(self) -> tuple[str, ...]:

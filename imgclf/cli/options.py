@@ -29,3 +29,7 @@ Crowd = Annotated[bool, typer.Option("--crowd", help="Take boxes around crowds, 
 Difficult = Annotated[
     bool, typer.Option("--difficult", help="Take objects marked as difficult, too.", rich_help_panel=READING)
 ]
+AllowTruncated = Annotated[
+    bool,
+    typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.", rich_help_panel=READING),
+]

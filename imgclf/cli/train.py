@@ -31,11 +31,12 @@ def train(
     box_min_size: options.BoxMinSize = TrainConfig.box_min_size,
     crowd: options.Crowd = TrainConfig.crowd,
     difficult: options.Difficult = TrainConfig.difficult,
+    allow_truncated: options.AllowTruncated = TrainConfig.allow_truncated,
     backbone: Annotated[
         str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")
     ] = TrainConfig.backbone,
     weights: Annotated[
-        str, typer.Option(help="auto, hub, none, a weights file, or a run folder.")
+        str, typer.Option(help="auto, hub, embedded, none, a weights file, or a run folder.")
     ] = TrainConfig.weights,
     method: Annotated[str, typer.Option(help="auto, probe, finetune or scratch.")] = TrainConfig.method,
     image_size: Annotated[
@@ -45,6 +46,13 @@ def train(
         str | None, typer.Option(help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.")
     ] = TrainConfig.image_sizes,
     resize: Annotated[str, typer.Option(help="squash, crop or pad to a square.")] = TrainConfig.resize,
+    window: Annotated[
+        str | None, typer.Option(help="Of 16-bit and float grey, what is black and white: MIN,MAX or percentile.")
+    ] = TrainConfig.window,
+    cache: Annotated[str, typer.Option(help="Decoded pixels: auto, off, memory, or a folder.")] = TrainConfig.cache,
+    cache_limit_gb: Annotated[
+        float, typer.Option(help="Size up to which decoded pixels stay on disk.")
+    ] = TrainConfig.cache_limit_gb,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = TrainConfig.epochs,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = TrainConfig.batch_size,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = TrainConfig.lr,
