@@ -1,83 +1,102 @@
-"""Folders -> Dataset: find the images, the classes and the given split, and read each file once."""
+"""Whatever holds images -> Dataset: recognise the layout, list what it says, and read each file once."""
 
 import hashlib
-import os
+import logging
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import images
-from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, Skipped, listed
+from imgclf.config import ReadConfig
+from imgclf.data import archives, arrays, folders, images, naming, objects, tables
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed
+from imgclf.data.scanning import Found, Listing, Progress, scan
 from imgclf.errors import DatasetError, ImageError, UsageError
 
-SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-"""Names of folders, in any case, that hold one side of a split rather than one class."""
+log = logging.getLogger(__name__)
 
 _CHUNK = 64
-_ADVICE = "Put each class's images in its own sub-folder."
-
-Progress = Callable[[int, int], None]
+_DEFAULTS = ReadConfig()
 
 
 def read(
     path: Path | str,
+    settings: ReadConfig = _DEFAULTS,
     *,
     classes: Sequence[str] = (),
     limit: int | None = None,
     min_classes: int = 2,
     on_progress: Progress | None = None,
 ) -> Dataset:
-    """Read a folder with one sub-folder per class, or with `train/`, `val/`, `test/` and class folders in those.
+    """Read a data set of any layout, a folder or a zip or tar archive of one.
 
-    A class's images are found at any depth below its folder. Each file is opened once, for its hash and its header;
-    one whose end looks cut off is decoded to be sure. What cannot be used is in `Dataset.skipped` with its reason.
-    Samples are ordered by path. A class name is the folder's name in Unicode form NFC, so that the same name written
-    by two systems is one class.
+    Class folders (also below `train/`, `val/`, `test/`); a table of paths and labels with its images; ImageNet's
+    folders with a file that names the synsets; IDX files and CIFAR's batches; photographs with boxes in Pascal VOC's
+    XML or COCO's JSON, whose objects become the images. `settings.layout` says which, or it is recognised.
+
+    Each file is opened once, for its hash and its header; one whose end looks cut off is decoded to be sure. What
+    cannot be used is in `Dataset.skipped` with its reason. Samples are ordered by path. Archives, arrays and objects
+    are unpacked into the cache, once.
 
     Args:
-        path: the folder.
+        path: the folder, the archive, the table, or the JSON file.
+        settings: how to read it.
         classes: use only these classes; all when empty.
         limit: use at most this many images in all, shared among the classes (and sides of a given split) in
             proportion to their sizes, at least one each. Which ones follows from their content alone, so a copy
             of the folder gives the same ones, and a larger limit only adds to them.
         min_classes: fewer classes than this are an error.
-        on_progress: called with (files read, files to read), in the calling thread.
+        on_progress: called with (files read, files to read), in the calling thread; before that, for what has to be
+            unpacked, with (done, to do).
 
     Raises:
-        DatasetError: if there is no such folder, or it does not hold images in at least `min_classes` classes, or
-            `classes` holds an unknown name.
-        UsageError: if `limit` is smaller than the number of classes.
+        DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
+            `min_classes` classes, or `classes` holds an unknown name.
+        UsageError: if `limit` is smaller than the number of classes, or a column that was named is not there.
+        MissingError: if it is a Parquet table and pyarrow is not installed.
     """
-    root = Path(path)
-    if not root.exists():
-        raise DatasetError(f"{root}: expected a folder of images, found nothing there. Check the spelling.")
-    if not root.is_dir():
-        raise DatasetError(f"{root}: expected a folder with one sub-folder per class, found a file.")
-    found = scan(root)
-    tree = _layout(root, found)
-    wanted = _choose(root, tree, classes, min_classes)
-    samples, unreadable = _examine_all(root, wanted, on_progress)
+    name = Path(path)
+    source = _open(name, settings, on_progress)
+    listing = _named(source, _list(source, settings, on_progress), settings)
+    wanted = _choose(name, listing, classes, min_classes)
+    samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress)
     names = tuple(sorted({s.label for s in samples}))
     if len(names) < min_classes:
         broken = f"{len(unreadable)} images cannot be read, such as {listed([unreadable[0].path])}"
         raise DatasetError(
-            f"{root}: expected readable images of at least {min_classes} classes, found {_count(names)}; "
+            f"{name}: expected readable images of at least {min_classes} classes, found {_count(names)}; "
             f"{broken} ({unreadable[0].reason})."
         )
     if limit is not None:
         samples = _limited(samples, limit)
     lost = {s.label for s in wanted} - set(names)
     empty = [Skipped(name, "empty-class", "none of its images can be read") for name in lost]
-    skipped = sorted([*found.skipped, *tree.skipped, *unreadable, *empty], key=lambda s: s.path)
-    return Dataset(root=root, samples=tuple(samples), class_names=names, skipped=tuple(skipped))
+    skipped = sorted([*listing.skipped, *unreadable, *empty], key=lambda s: s.path)
+    return Dataset(
+        root=listing.root,
+        samples=tuple(samples),
+        class_names=names,
+        skipped=tuple(skipped),
+        source=None if listing.root == name else name,
+    )
+
+
+def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
+    """The folder that the samples' paths are relative to, unpacked anew where the cache was emptied.
+
+    What is gone is named as it was, so that the images can be missed by name.
+
+    Raises:
+        DatasetError: if an archive, arrays or annotations cannot be unpacked.
+    """
+    name = Path(path)
+    if not name.exists():
+        return name
+    source = _open(name, settings, None)
+    return _list(source, settings, None).root if source.layout in _UNPACKED else source.root
 
 
 def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None = None) -> Dataset:
@@ -91,7 +110,7 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
     unknown = sorted(asked - set(dataset.class_names))
     if unknown:
         known = listed(dataset.class_names)
-        raise DatasetError(f"{dataset.root}: no class {unknown[0]!r}; the classes are {known}.")
+        raise DatasetError(f"{dataset.origin}: no class {unknown[0]!r}; the classes are {known}.")
     samples = [s for s in dataset.samples if not asked or s.label in asked]
     if limit is not None:
         samples = _limited(samples, limit)
@@ -99,136 +118,143 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
     return replace(dataset, samples=tuple(samples), class_names=names)
 
 
-@dataclass
-class Found:
-    """What lies below a folder, by names alone: files to open, folders that could be listed, and what is neither."""
-
-    files: list[str]
-    folders: list[str]
-    skipped: list[Skipped]
+_UNPACKED = ("idx", "cifar", "voc", "coco")
 
 
 @dataclass
-class _Tree:
-    """The images with the label and the side that follow from their place, and those that have none."""
+class _Source:
+    """What the user named, and what it turned out to be: `file` is the one table or JSON file, if it is one."""
 
-    samples: list[Sample]
-    skipped: list[Skipped]
-
-
-def scan(root: Path) -> Found:
-    """Look through a folder at any depth, links to folders included; no file is opened. `files` is sorted.
-
-    Raises:
-        DatasetError: if the folder cannot be read.
-    """
-    found = Found([], [], [])
-    ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]  # folder, and those that hold it
-    while ahead:
-        folder, above = ahead.pop()
-        try:
-            status = (root / folder).stat()
-            with os.scandir(root / folder) as listing:
-                entries = list(listing)
-        except OSError as error:
-            if not folder:
-                raise DatasetError(f"{root}: the folder cannot be read ({error.strerror}).") from None
-            found.skipped.append(Skipped(folder, "unreadable", f"the folder cannot be read ({error.strerror})"))
-            continue
-        here = (status.st_dev, status.st_ino)
-        if here in above:  # following it would go round for ever
-            found.skipped.append(Skipped(folder, "unreadable", "a link to a folder that holds it"))
-            continue
-        if folder:
-            found.folders.append(folder)
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
-                found.skipped.append(Skipped(path, "hidden", "its name begins with a dot"))
-            elif entry.is_dir():
-                ahead.append((path, above | {here}))
-            elif Path(entry.name).suffix.lower() not in images.SUFFIXES:
-                found.skipped.append(Skipped(path, "not-an-image", "its name does not end as an image's does"))
-            elif entry.is_file():
-                found.files.append(path)
-            else:  # a broken link, or a pipe, which would block whoever opens it
-                found.skipped.append(Skipped(path, "unreadable", "not a file, or a link to nowhere"))
-    found.files.sort()
-    return found
+    name: Path
+    root: Path
+    layout: str
+    found: Found | None = None
+    file: Path | None = None
+    tables: dict[str, str] | None = None
 
 
-def _layout(root: Path, found: Found) -> _Tree:
-    """Decide between class folders and split folders, and label every image by its place."""
-    if not found.files:
-        raise DatasetError(f"{root}: expected images, found {_what_else(found)}. {_ADVICE}")
-    flat = {top for top, _, rest in (path.partition("/") for path in found.files) if rest and "/" not in rest}
-    deep = {top for top, _, rest in (path.partition("/") for path in found.files) if "/" in rest}
-    if not flat | deep:
-        raise DatasetError(f"{root}: found {len(found.files)} images directly in it and no class folders. {_ADVICE}")
-    sides = {top for top in flat | deep if top.casefold() in SPLIT_FOLDERS}
-    others = (flat | deep) - sides
-    is_split = bool(sides & deep)
-    if is_split and others:
-        raise DatasetError(
-            f"{root}: found folders of a split ({listed(sorted(sides))}) beside other folders with images "
-            f"({listed(sorted(others))}). Move or rename one of the two kinds."
-        )
-    if sides and not others and not is_split:
-        raise DatasetError(
-            f"{root}: expected class folders in {' and '.join(sorted(sides))}, found images directly there. {_ADVICE}"
-        )
-    level = int(is_split)  # of the class folder in a path
-    tree = _Tree([], [])
-    filled = set()
-    for path in found.files:
-        parts = path.split("/")
-        if len(parts) < level + 2:
-            tree.skipped.append(Skipped(path, "unlabelled", "an image outside any class folder"))
-            continue
-        side = SPLIT_FOLDERS[parts[0].casefold()] if is_split else UNASSIGNED
-        tree.samples.append(Sample(path, _label(root, parts[level]), side))
-        filled.add("/".join(parts[: level + 1]))
-    empty = [folder for folder in found.folders if folder.count("/") == level and folder not in filled]
-    tree.skipped += [Skipped(folder, "empty-class", "a folder without images") for folder in empty]
-    return tree
+def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _Source:
+    """Unpack an archive, look through the folder, and decide what layout it has."""
+    if not path.exists():
+        raise DatasetError(f"{path}: expected a folder of images, found nothing there. Check the spelling.")
+    root = path
+    if not path.is_dir():
+        if path.suffix.lower() in tables.SUFFIXES:
+            return _Source(path, path.parent, "table", file=path)
+        if path.suffix.lower() == ".json":
+            home = path.parent.parent if path.parent.name == "annotations" else path.parent
+            return _Source(path, home, "coco", found=scan(home, path), file=path)
+        if not archives.is_archive(path):
+            raise DatasetError(
+                f"{path}: expected a folder with one sub-folder per class, a zip or tar archive of one, or a table of "
+                "paths and labels (.csv, .tsv, .parquet), found another file."
+            )
+        root = archives.unpack(path, on_progress)
+    found = scan(root, path)
+    layout, beside = settings.layout, None
+    if layout == "auto":
+        layout, beside = _recognise(found, settings)
+        if layout != "folders":
+            log.info("%s: read as --layout %s%s.", path, layout, f" ({listed(beside)})" if beside else "")
+    elif layout == "table":
+        beside = tables.beside(found, settings)
+        if not beside:
+            raise DatasetError(
+                f"{path}: expected a table ({', '.join(tables.SUFFIXES)}) in it with a column of paths and one of "
+                "labels, found none whose first path leads to an image. Name the table itself as the data, or its "
+                "columns with --path-column and --label-column."
+            )
+    return _Source(path, root, layout, found, tables=beside)
 
 
-def _label(root: Path, name: str) -> str:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DatasetError(
-            f"{root}: the class folder {os.fsencode(name)!r} has a name that is not UTF-8, and class names go into "
-            "JSON. Rename it."
-        ) from None
-    return unicodedata.normalize("NFC", name)
+def _recognise(found: Found, settings: ReadConfig) -> tuple[str, dict[str, str] | None]:
+    """The layout, and the tables where it is that. What speaks of single images stands above their folders."""
+    if objects.voc_files(found):
+        return "voc", None
+    if objects.coco_files(found):
+        return "coco", None
+    if arrays.has_idx(found):
+        return "idx", None
+    if arrays.has_cifar(found):
+        return "cifar", None
+    beside = tables.beside(found, settings)
+    return ("table", beside) if beside else ("folders", None)
 
 
-def _choose(root: Path, tree: _Tree, classes: Sequence[str], min_classes: int) -> list[Sample]:
+def _list(source: _Source, settings: ReadConfig, on_progress: Progress | None) -> Listing:
+    if source.layout == "table" and source.file:
+        return tables.read_file(source.file, settings)
+    found = source.found
+    assert found is not None
+    match source.layout:
+        case "table":
+            return tables.read(found, source.tables or {}, settings)
+        case "idx":
+            return arrays.read_idx(found, on_progress)
+        case "cifar":
+            return arrays.read_cifar(found, on_progress)
+        case "voc":
+            return objects.read_voc(found, settings, on_progress)
+        case "coco":
+            only = source.file.relative_to(source.root).as_posix() if source.file else None
+            return objects.read_coco(found, settings, on_progress, only)
+    return folders.read(found, settings.depth)
+
+
+def _named(source: _Source, listing: Listing, settings: ReadConfig) -> Listing:
+    """Give the classes the names that a file holds for them: the one asked for, or ImageNet's in the folder itself."""
+    samples = listing.samples
+    if settings.class_names is not None:
+        samples = naming.apply(samples, naming.read(Path(settings.class_names)), settings.class_names)
+    elif source.layout in ("folders", "imagenet") and source.found:
+        automatic = settings.layout in ("auto", "imagenet")
+        names = naming.beside(source.found, {s.label for s in samples}) if automatic else None
+        if names:
+            samples = naming.apply(samples, names, source.name)
+            log.info("%s: classes have the names of their synsets; --layout folders keeps the synsets.", source.name)
+        elif settings.layout == "imagenet":
+            raise DatasetError(
+                f"{source.name}: expected class folders named as synsets, such as n01440764, and a file beside them "
+                "that names all of them, found none. Name the file with --class-names."
+            )
+    return replace(listing, samples=samples)
+
+
+def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int) -> list[Sample]:
     """The samples of the classes asked for, before any file is opened."""
-    known = {s.label for s in tree.samples}
-    asked = {unicodedata.normalize("NFC", name) for name in classes}
+    known = {s.label for s in listing.samples}
+    asked = {unicodedata.normalize("NFC", wanted) for wanted in classes}
     if asked - known:
         raise DatasetError(
-            f"{root}: expected names of its classes ({listed(sorted(known))}), found {listed(sorted(asked - known))}."
+            f"{name}: expected names of its classes ({listed(sorted(known))}), found {listed(sorted(asked - known))}."
         )
     chosen = asked or known
     if len(chosen) < min_classes:
-        advice = _ADVICE if not asked else "Name more of them, or all."
+        advice = folders.ADVICE if not asked else "Name more of them, or all."
         if len(known) == 1 and not asked:
-            advice += f" If {root / min(known)} is the data set, give that folder."
+            advice += f" If {name / min(known)} is the data set, give that folder."
         raise DatasetError(
-            f"{root}: expected at least {min_classes} classes with images, found {_count(sorted(chosen))}. {advice}"
+            f"{name}: expected at least {min_classes} classes with images, found {_count(sorted(chosen))}. {advice}"
         )
-    return [s for s in tree.samples if s.label in chosen]
+    _warn_of_case(name, chosen)
+    return [s for s in listing.samples if s.label in chosen]
+
+
+def _warn_of_case(name: Path, classes: Iterable[str]) -> None:
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
+    for spelling in sorted(classes):
+        spellings[spelling.casefold()].append(spelling)
+    alike = [" and ".join(names) for names in spellings.values() if len(names) > 1]
+    if alike:
+        log.warning("%s: classes whose names differ only in case: %s.", name, listed(alike))
 
 
 def _examine_all(
-    root: Path, samples: Sequence[Sample], on_progress: Progress | None
+    root: Path, samples: Sequence[Sample], allow_truncated: bool, on_progress: Progress | None
 ) -> tuple[list[Sample], list[Skipped]]:
-    """Hash and open every file, in threads; the order stays."""
+    """Hash and open every file, in threads."""
     readable, unreadable, done = [], [], 0
-    for results in _in_threads(root, samples):
+    for results in _in_threads(root, samples, allow_truncated):
         for result in results:
             if isinstance(result, Sample):
                 readable.append(result)
@@ -241,25 +267,26 @@ def _examine_all(
     return readable, unreadable
 
 
-def _in_threads(root: Path, samples: Sequence[Sample]) -> Iterator[list[Sample | Skipped]]:
+def _in_threads(root: Path, samples: Sequence[Sample], allow_truncated: bool) -> Iterator[list[Sample | Skipped]]:
     chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
     pool = ThreadPoolExecutor(environment.cpu_count() + 2)  # two more, since some always wait for the disk
     try:
-        yield from pool.map(lambda chunk: [_examine(root, sample) for sample in chunk], chunks)
+        yield from pool.map(lambda chunk: [_examine(root, s, allow_truncated) for s in chunk], chunks)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _examine(root: Path, sample: Sample) -> Sample | Skipped:
+def _examine(root: Path, sample: Sample, allow_truncated: bool) -> Sample | Skipped:
     try:
         data = images.read_bytes(root / sample.path)
-        header = images.inspect(data)
+        header = images.inspect(data, allow_truncated)
     except ImageError as error:
         return Skipped(sample.path, "unreadable", str(error))
     return Sample(
         path=sample.path,
         label=sample.label,
         split=sample.split,
+        group=sample.group,
         sha256=hashlib.sha256(data).hexdigest(),
         width=header.width,
         height=header.height,
@@ -280,16 +307,6 @@ def _limited(samples: Sequence[Sample], limit: int) -> list[Sample]:
         turns += [((i + 0.5) / len(members) if i else 0.0, s.sha256, s.path) for i, s in enumerate(members)]
     kept = {path for _, _, path in sorted(turns)[:limit]}
     return [s for s in samples if s.path in kept]
-
-
-def _what_else(found: Found) -> str:
-    suffixes = Counter(Path(s.path).suffix or "without a suffix" for s in found.skipped if s.kind == "not-an-image")
-    parts = [f"{n} {suffix}" for suffix, n in suffixes.most_common(5)]
-    kinds = Counter(s.kind for s in found.skipped)
-    parts += [f"{kinds[kind]} {kind}" for kind in ("hidden", "unreadable") if kinds[kind]]
-    if parts:
-        return f"other files ({', '.join(parts)})"
-    return f"{len(found.folders)} folders without files" if found.folders else "an empty folder"
 
 
 def _count(names: Sequence[str]) -> str:

@@ -58,9 +58,9 @@ def _of_path(path: str) -> Iterator[str]:
     if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
         yield path
         return
-    from imgclf.data import readers  # here, since most predictions are of files and should start at once
+    from imgclf.data import scanning  # here, since most predictions are of files and should start at once
 
-    found = readers.scan(Path(path))
+    found = scanning.scan(Path(path))
     for skipped in found.skipped:
         if skipped.kind == "unreadable":
             log.warning("%s: %s", Path(path) / skipped.path, skipped.reason)

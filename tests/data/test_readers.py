@@ -190,7 +190,7 @@ def test_a_file_name_that_is_not_utf8_is_read(image_folder: Factory) -> None:
 def test_a_class_name_that_is_not_utf8_is_an_error(image_folder: Factory) -> None:
     folder = image_folder(count=1)
     (folder / "ant").rename(folder / os.fsdecode(b"caf\xe9"))
-    with pytest.raises(DatasetError, match=r"b'caf\\xe9' has a name that is not UTF-8"):
+    with pytest.raises(DatasetError, match=r"the class name b'caf\\xe9' is not UTF-8"):
         readers.read(folder)
 
 
@@ -313,7 +313,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="expected a folder with one sub-folder per class, found a file"):
+    with pytest.raises(DatasetError, match="expected a folder with one sub-folder per class, a zip or tar archive of one, or a table"):
         readers.read(put(tmp_path / "a.png"))
 
 

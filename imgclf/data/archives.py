@@ -1,0 +1,192 @@
+"""Zip and tar archives -> folders. Nothing that is packed in them can be written outside the folder.
+
+Formats: APPNOTE.TXT of PKWARE for zip; POSIX.1-1988 and 2001 (ustar, pax) and GNU tar.
+"""
+
+import contextlib
+import os
+import posixpath
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from imgclf.data import images, unpacking
+from imgclf.data.scanning import SIDES, Progress
+from imgclf.errors import DatasetError
+
+_SPARE_BYTES = 100_000_000
+"""What is left free on the disk: an archive of a few kilobytes can hold files of many terabytes."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+
+
+@dataclass
+class _Member:
+    """One entry: its name, bytes, what it points to if it is a link, and how to read it; a folder has no reader."""
+
+    name: str
+    size: int
+    link: str | None = None
+    open: Callable[[], IO[bytes] | None] | None = None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's content, whatever its name, is a zip or a tar, compressed or not."""
+    try:
+        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    except OSError:
+        return False
+
+
+def unpack(path: Path, on_progress: Progress | None = None) -> Path:
+    """The folder in the cache that holds what the archive holds; a second call finds it there.
+
+    Where the archive wraps everything in one folder, that folder is returned. Files are as they were packed.
+
+    Raises:
+        DatasetError: if the archive is damaged or encrypted, does not fit on the disk, or holds something that would
+            come to stand outside of it: a path that leads out, or a link to anything but a file in it.
+    """
+    return _core(unpacking.once(path, [path], ["archive"], lambda folder: _fill(path, folder, on_progress)))
+
+
+def _core(folder: Path) -> Path:
+    """The folder inside folders that hold nothing else; class folders and folders of a split stay where they are."""
+    while True:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.casefold() in SIDES:
+            return folder
+        inside = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
+        if all(entry.is_file() and entry.suffix.lower() in images.SUFFIXES for entry in inside):
+            return folder
+        folder = entries[0]
+
+
+def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
+    members = _of_zip if zipfile.is_zipfile(path) else _of_tar
+    room = shutil.disk_usage(folder).free - _SPARE_BYTES
+    files: set[str] = set()
+    links: dict[str, str] = {}
+    try:
+        for member, done, total in members(path):
+            place = _place(path, member.name)
+            if on_progress:
+                on_progress(done, total)
+            if place.split("/")[0] in ("", "__MACOSX"):  # Finder's copies of its own notes
+                continue
+            if member.link is not None:
+                links[place] = member.link
+                continue
+            room -= member.size
+            if room < 0:
+                raise DatasetError(f"{path}: what it holds does not fit on the disk of {folder.parent}.")
+            target = folder / place
+            if member.open is None:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            if place not in files and target.exists():
+                raise DatasetError(f"{path}: {place!a} stands in it twice, which differ only in case. Rename one.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() or _unreadable(member) as packed, target.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+            files.add(place)
+    except _BROKEN as error:
+        raise DatasetError(f"{path}: the archive is damaged, encrypted or of an unknown kind ({error}).") from None
+    _follow(path, folder, files, links)
+
+
+def _unreadable(member: _Member) -> IO[bytes]:
+    raise ValueError(f"{member.name!r} is neither a file nor a folder")
+
+
+def _place(path: Path, name: str) -> str:
+    """A member's path below the folder, "" for the folder itself.
+
+    Raises:
+        DatasetError: if it leads out of the folder.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if (
+        name.startswith("/")
+        or _DRIVE.match(name)
+        or ".." in parts
+        or "\0" in name
+        or (os.sep != "/" and os.sep in name)
+    ):
+        raise DatasetError(f"{path}: refused, since it holds a path that leads out of it: {name!a}.")
+    return "/".join(parts)
+
+
+def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str]) -> None:
+    """Put a file of the archive in the place of every link to it.
+
+    Raises:
+        DatasetError: if a link points to anything else.
+    """
+    waiting = dict(links)
+    while waiting:
+        ready = {place: target for place, target in waiting.items() if target in files}
+        if not ready:
+            place, target = min(waiting.items())
+            raise DatasetError(
+                f"{path}: refused, since it holds a link, {place!a}, to something that is no file in it: "
+                f"{target!a}. Unpack it yourself, look at it, and give the folder."
+            )
+        for place, target in ready.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / target, folder / place)
+            files.add(place)
+            del waiting[place]
+
+
+def _of_zip(path: Path) -> Iterator[tuple[_Member, int, int]]:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        for done, entry in enumerate(entries, start=1):
+            name = _name_of(entry)
+            mode = entry.external_attr >> 16
+            if entry.is_dir():
+                member = _Member(name, 0)
+            elif stat.S_ISLNK(mode):
+                if entry.file_size > 10_000:
+                    raise ValueError(f"{name!r} is a link without end")
+                target = archive.read(entry).decode("utf-8", "surrogateescape")
+                member = _Member(name, 0, posixpath.normpath(posixpath.join(posixpath.dirname(name), target)))
+            else:
+                member = _Member(name, entry.file_size, None, partial(archive.open, entry))
+            yield member, done, len(entries)
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """A zip entry's path. Programs of macOS write UTF-8 without saying so, old ones of Windows write backslashes."""
+    name = entry.filename
+    if not entry.flag_bits & 0x800:  # the bit that says UTF-8; without it, names are in code page 437
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/") if entry.create_system == 0 else name
+
+
+def _of_tar(path: Path) -> Iterator[tuple[_Member, int, int]]:
+    with path.open("rb") as file, tarfile.open(fileobj=file) as archive:
+        size = os.fstat(file.fileno()).st_size
+        while (entry := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # else all entries of a large archive stay in memory
+            if entry.isdir():
+                member = _Member(entry.name, 0)
+            elif entry.issym():
+                target = posixpath.join(posixpath.dirname(entry.name), entry.linkname)
+                member = _Member(entry.name, 0, posixpath.normpath(target))
+            elif entry.islnk():
+                member = _Member(entry.name, 0, posixpath.normpath(entry.linkname))
+            else:
+                member = _Member(entry.name, entry.size, None, partial(archive.extractfile, entry))
+            yield member, file.tell() >> 20, max(size >> 20, 1)

@@ -1,0 +1,195 @@
+"""What lies in a folder, by names alone: images, other files, and what cannot be used. No file is opened here."""
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from imgclf.data import images
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Sample, Skipped, listed
+from imgclf.errors import DatasetError
+
+SIDES = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+"""Names, in any case, of one side of a split: of folders, of tables, and in a table's column."""
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is to do, in the calling thread."""
+
+
+@dataclass
+class Found:
+    """What lies below `root`; paths are relative to it, with forward slashes.
+
+    `name` is what the user calls it: `root` itself, or the archive that was unpacked there. `files` are those to open,
+    sorted; `folders` those that could be listed; `skipped` is neither.
+    """
+
+    root: Path
+    name: Path
+    files: list[str]
+    folders: list[str]
+    skipped: list[Skipped]
+
+    @cached_property
+    def others(self) -> list[str]:
+        """The files that are no images by their names, such as tables and annotations; sorted."""
+        return sorted(s.path for s in self.skipped if s.kind == "not-an-image")
+
+    def without(self, paths: Sequence[str]) -> list[Skipped]:
+        """What is skipped, less the files that a reader has used after all."""
+        used = set(paths)
+        return [s for s in self.skipped if s.path not in used]
+
+
+@dataclass
+class Listing:
+    """What a reader makes of a folder: the samples, their files not yet opened, and what it had to leave out."""
+
+    root: Path
+    samples: list[Sample]
+    skipped: list[Skipped]
+
+
+def scan(root: Path, name: Path | None = None) -> Found:
+    """Look through a folder at any depth, links to folders included.
+
+    Raises:
+        DatasetError: if the folder cannot be read.
+    """
+    found = Found(root, name or root, [], [], [])
+    ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]  # folder, and those that hold it
+    while ahead:
+        folder, above = ahead.pop()
+        try:
+            status = (root / folder).stat()
+            with os.scandir(root / folder) as listing:
+                entries = list(listing)
+        except OSError as error:
+            if not folder:
+                raise DatasetError(f"{found.name}: the folder cannot be read ({error.strerror}).") from None
+            found.skipped.append(Skipped(folder, "unreadable", f"the folder cannot be read ({error.strerror})"))
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # following it would go round for ever
+            found.skipped.append(Skipped(folder, "unreadable", "a link to a folder that holds it"))
+            continue
+        if folder:
+            found.folders.append(folder)
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith("."):
+                found.skipped.append(Skipped(path, "hidden", "its name begins with a dot"))
+            elif entry.is_dir():
+                ahead.append((path, above | {here}))
+            elif Path(entry.name).suffix.lower() not in images.SUFFIXES:
+                found.skipped.append(Skipped(path, "not-an-image", "its name does not end as an image's does"))
+            elif entry.is_file():
+                found.files.append(path)
+            else:  # a broken link, or a pipe, which would block whoever opens it
+                found.skipped.append(Skipped(path, "unreadable", "not a file, or a link to nowhere"))
+    found.files.sort()
+    return found
+
+
+def label(name: str, where: object) -> str:
+    """A class name in Unicode form NFC, so that the same name written by two systems is one class.
+
+    Raises:
+        DatasetError: if its bytes were not UTF-8; `where` says where it stands.
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DatasetError(
+            f"{where}: the class name {os.fsencode(name)!r} is not UTF-8, and class names go into JSON. Rename it, or "
+            "save the file as UTF-8."
+        ) from None
+    return unicodedata.normalize("NFC", name)
+
+
+def contents(found: Found) -> str:
+    """What there is instead of images, for a message."""
+    suffixes = Counter(Path(path).suffix or "without a suffix" for path in found.others)
+    parts = [f"{n} {suffix}" for suffix, n in suffixes.most_common(5)]
+    kinds = Counter(s.kind for s in found.skipped)
+    parts += [f"{kinds[kind]} {kind}" for kind in ("hidden", "unreadable") if kinds[kind]]
+    if parts:
+        return f"other files ({', '.join(parts)})"
+    return f"{len(found.folders)} folders without files" if found.folders else "an empty folder"
+
+
+class Finder:
+    """Which of some files a table or an annotation means."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._files = frozenset(files)
+
+    def find(self, name: str, near: Sequence[str] = ("",)) -> str:
+        """The file of that path below one of the folders `near`, else the only one whose path ends so.
+
+        The suffix may be missing from the name, backslashes count as slashes, and Unicode forms do not matter.
+
+        Raises:
+            LookupError: if there is none, or more than one; the message is a reason for a table.
+        """
+        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+            for folder in near:
+                path = os.path.normpath(f"{folder}/{spelling}" if folder else spelling).replace(os.sep, "/")
+                if path in self._files:
+                    return path
+        parts = [part for part in _plain(name.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
+        for index, ending in ((self._by_name, parts), (self._by_stem, parts)):
+            matches = [path for path in index.get(ending[-1] if ending else "", ()) if _ends(path, ending)]
+            inside = [path for path in matches if any(folder and path.startswith(f"{folder}/") for folder in near)]
+            if len(matches) > 1 and len(inside) != 1:
+                raise LookupError(f"more than one file ends so: {listed(matches, 3)}")
+            if matches:
+                return (inside or matches)[0]
+        raise LookupError("no such file")
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return self._index(lambda path: path.rpartition("/")[2])
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return self._index(lambda path: PurePosixPath(path).stem)
+
+    def _index(self, key: Callable[[str], str]) -> dict[str, list[str]]:
+        index: defaultdict[str, list[str]] = defaultdict(list)
+        for path in sorted(self._files):
+            index[_plain(key(path))].append(path)
+        return index
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _ends(path: str, ending: Sequence[str]) -> bool:
+    """Whether the folders of a path end as a name's do; its last part has been compared already."""
+    folders = _plain(path).split("/")[:-1]
+    wanted = list(ending[:-1])
+    return not wanted or folders[-len(wanted) :] == wanted
+
+
+def side_in(text: str) -> str | None:
+    """The side that a name such as `instances_train2017` speaks of; None if it speaks of none."""
+    return next((SIDES[word] for word in _words(text) if word in SIDES), None)
+
+
+def _words(text: str) -> Iterator[str]:
+    word = ""
+    for letter in f"{text.casefold()} ":
+        if letter.isalpha():
+            word += letter
+        elif word:
+            yield word
+            word = ""

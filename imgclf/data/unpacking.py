@@ -1,0 +1,101 @@
+"""The cache of what was unpacked: one folder for each source, whole or not there at all."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from imgclf import environment
+from imgclf.data.dataset import Sample, Skipped
+from imgclf.data.scanning import Listing
+from imgclf.errors import DatasetError
+
+VERSION = 1
+"""Part of every key: raised when the same source would be unpacked into something else."""
+
+_INDEX = "index.json"
+_LEFT_OVER_S = 24 * 3600.0
+
+
+def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: Callable[[Path], None]) -> Path:
+    """The folder that `fill` has filled for this source; it is called only where there is none yet.
+
+    It is filled under another name and then renamed, so a crash leaves nothing that could be taken for whole, and two
+    processes do each other no harm.
+
+    Args:
+        source: what the user named, for messages.
+        parts: the files that decide what comes out; another size or time of one of them means to unpack again.
+        options: what else decides it.
+
+    Raises:
+        DatasetError: if the cache cannot be written.
+    """
+    store = environment.cache_root() / "unpacked"
+    try:
+        folder = store / _key(parts, options)
+        if folder.is_dir():
+            return folder
+        store.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(store)
+        temporary = Path(tempfile.mkdtemp(dir=store, prefix="."))
+        try:
+            fill(temporary)
+            temporary.chmod(0o755)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster; its folder is as good
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DatasetError(
+            f"{source}: it is unpacked into {store}, which failed ({error.strerror or error}). Make room there, or "
+            "choose another cache with XDG_CACHE_HOME."
+        ) from None
+    return folder
+
+
+def _key(parts: Iterable[Path], options: Sequence[object]) -> str:
+    key = hashlib.sha256(repr((VERSION, *options)).encode())
+    for part in sorted(parts):
+        status = part.stat()
+        facts = f"\0{part.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+        key.update(facts.encode("utf-8", "surrogateescape"))
+    return key.hexdigest()[:32]
+
+
+def _remove_left_over(store: Path) -> None:
+    """Delete what processes that were killed have left here more than a day ago."""
+    for path in store.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFT_OVER_S:
+                shutil.rmtree(path)
+
+
+def write_index(folder: Path, samples: Iterable[Sample], skipped: Iterable[Skipped]) -> None:
+    """Note which samples an unpacked folder holds, and what was left out on the way."""
+    value = {
+        "samples": [[s.path, s.label, s.split, s.group] for s in samples],
+        "skipped": [[s.path, s.kind, s.reason] for s in skipped],
+    }
+    (folder / _INDEX).write_text(json.dumps(value), encoding="ascii")  # bytes that are no UTF-8 become escapes
+
+
+def read_index(folder: Path) -> Listing:
+    """What `write_index` noted.
+
+    Raises:
+        DatasetError: if it is gone or damaged.
+    """
+    try:
+        value = json.loads((folder / _INDEX).read_text(encoding="ascii"))
+        samples = [Sample(*row) for row in value["samples"]]
+        return Listing(folder, samples, [Skipped(*row) for row in value["skipped"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder}: damaged ({error}). Delete it, and it is made anew.") from None
