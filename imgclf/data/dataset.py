@@ -7,8 +7,9 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("path", "label", "split", "group", "sha256", "width", "height", "format")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image: where it is, what it shows, and what its header says.
 
@@ -45,7 +46,8 @@ class Skipped:
     """A file that is not among the samples, and why.
 
     `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot), `unlabelled` (an image
-    outside any class folder) or `empty-class` (a folder in the place of a class, without an image that can be read).
+    outside any class folder), `excluded` (by a table of corrections) or `empty-class` (a folder in the place of a
+    class, without an image that can be read).
     """
 
     path: str
@@ -136,8 +138,15 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write the manifest: CSV with the columns of `COLUMNS`, UTF-8, paths relative to the dataset's root."""
-    rows = [COLUMNS, *([getattr(s, column) for column in COLUMNS] for s in dataset.samples)]
-    write_atomic(path, "".join(map(csv_line, rows)).encode("utf-8", "surrogateescape"))
+    text = io.StringIO(newline="")
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(COLUMNS)
+    for row in map(attrgetter(*COLUMNS), dataset.samples):
+        if "\r" in row[0] + row[1] + row[3]:
+            text.write(csv_line(row))
+        else:
+            write(row)
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = None) -> Dataset:
@@ -147,21 +156,23 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
         DatasetError: if the file is missing, is no CSV, lacks a column, or holds a row that cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")  # bytes: line breaks in names must stay
+        # newline="": line breaks in names must stay
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file)
+            try:
+                header = next(reader, [])
+                missing = [column for column in COLUMNS if column not in header]
+                if missing:
+                    raise DatasetError(
+                        f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} not found."
+                    )
+                samples = tuple(_samples(reader, header))
+            except (csv.Error, ValueError) as error:
+                raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     except OSError as error:
         raise DatasetError(f"{path}: the manifest cannot be read ({error.strerror}).") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    samples = []
-    try:
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DatasetError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(missing)} not found.")
-        for row in reader:
-            samples.append(_sample(row))
-    except (csv.Error, ValueError) as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
-    return Dataset(root=root, samples=tuple(samples), class_names=names)
+    return Dataset(root=root, samples=samples, class_names=names)
 
 
 def read_run(run: Run) -> Dataset:
@@ -188,13 +199,28 @@ def csv_line(values: Sequence[object]) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def _sample(row: dict[str, str | None]) -> Sample:
-    """One row of a manifest; ValueError says what is wrong with it."""
-    values = {column: row[column] for column in COLUMNS}
-    texts = {column: value for column, value in values.items() if value is not None}
-    if len(texts) < len(COLUMNS) or not texts["path"]:
-        raise ValueError(f"expected {len(COLUMNS)} fields, beginning with a path")
-    if texts["split"] not in (*SPLITS, UNASSIGNED):
-        raise ValueError(f"expected one of {', '.join(SPLITS)} or nothing as the split, found {texts['split']!r}")
-    width, height = int(texts.pop("width") or 0), int(texts.pop("height") or 0)
-    return Sample(**texts, width=width, height=height)
+def _samples(rows: Iterable[list[str]], header: Sequence[str]) -> Iterator[Sample]:
+    """The rows of a manifest, quickly; ValueError says what is wrong with the last one read."""
+    fields = itemgetter(*map(header.index, COLUMNS))
+    once: dict[str, str] = {side: side for side in (*SPLITS, UNASSIGNED)}  # repeated texts, held in memory once
+    for row in rows:
+        if not row:
+            continue
+        try:
+            path, label, split, group, sha256, width, height, format = fields(row)
+        except IndexError:
+            path = ""
+        if not path:
+            raise ValueError(f"expected {len(COLUMNS)} fields, beginning with a path")
+        if split not in (*SPLITS, UNASSIGNED):
+            raise ValueError(f"expected one of {', '.join(SPLITS)} or nothing as the split, found {split!r}")
+        yield Sample(
+            path,
+            once.setdefault(label, label),
+            once[split],
+            once.setdefault(group, group),
+            sha256,
+            int(width or 0),
+            int(height or 0),
+            once.setdefault(format, format),
+        )

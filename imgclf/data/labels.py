@@ -1,0 +1,166 @@
+"""Other labels for the same files: corrections by a table, renamed classes, merged classes."""
+
+import csv
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed
+from imgclf.errors import DatasetError
+
+EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}
+"""What may stand in the column `exclude`, in any case."""
+
+
+def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
+    """Give images other labels, or leave them out, as a table says; no file is touched.
+
+    Args:
+        table: CSV (or with tabs) with the columns `path`, as in the manifest, and `label`, and perhaps `exclude`:
+            1, true, yes or x leave the image out, and its label may then be empty.
+
+    Returns:
+        The dataset, what is left out being in its `skipped` as "excluded", and notes for the user.
+
+    Raises:
+        DatasetError: if the table cannot be read, lacks a column, or has a row without a label, with a path that an
+            earlier one has, or with one that is not among the images.
+    """
+    columns, *rows = _read(table) or [(1, [])]
+    found = columns[1]
+    if missing := [name for name in ("path", "label") if name not in found]:
+        raise DatasetError(f"{table}: expected the columns path and label, found no {listed(missing)}.")
+    known = {s.path for s in dataset.samples} | {s.path for s in dataset.skipped}
+    labels: dict[str, str | None] = {}  # path -> label; None is left out
+    for line, fields in rows:
+        where, row = f"{table}, line {line}", dict(zip(found, fields, strict=False))
+        path, label, exclude = row.get("path", ""), _name(row.get("label", "")), row.get("exclude", "").strip()
+        if path not in known:
+            example = listed(s.path for s in dataset.samples[:1])
+            raise DatasetError(
+                f"{where}: expected the path of an image below {dataset.origin}, such as {example}, "
+                f"found {_shown(path)}."
+            )
+        if path in labels:
+            raise DatasetError(f"{where}: {_shown(path)} stands in an earlier line, too. Remove one of them.")
+        if exclude.casefold() not in EXCLUDE:
+            raise DatasetError(f"{where}: expected 1 or 0 for exclude, found {_shown(exclude)}.")
+        labels[path] = None if EXCLUDE[exclude.casefold()] else label
+        if labels[path] == "":
+            raise DatasetError(f"{where}: expected a label for {_shown(path)}, found none.")
+    samples, excluded, changed = [], [], 0
+    for sample in dataset.samples:
+        label_now = labels.get(sample.path, sample.label)
+        if label_now is None:
+            excluded.append(Skipped(sample.path, "excluded", f"left out by {table.name}"))
+        else:
+            changed += label_now != sample.label
+            samples.append(sample if label_now == sample.label else replace(sample, label=label_now))
+    result = _with_samples(dataset, samples, {name: name for name in dataset.class_names})
+    result = replace(result, skipped=tuple(sorted([*dataset.skipped, *excluded], key=lambda s: s.path)))
+    return result, [
+        f"{table}: {changed:,} labels changed, {len(excluded):,} images left out.",
+        *_differences(dataset.class_names, result.class_names),
+    ]
+
+
+def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """Give classes other names, all at once; two stay two.
+
+    Raises:
+        DatasetError: if there is no such class, or two classes would have one name.
+    """
+    names = {_name(old): _name(new) for old, new in names.items()}
+    _check_known(dataset, names, "--rename")
+    final = {name: names.get(name, name) for name in dataset.class_names}
+    for name, count in Counter(final.values()).items():
+        if count > 1:
+            both = listed(old for old, new in final.items() if new == name)
+            raise DatasetError(f"--rename: {both} would all be {_shown(name)}. --class-map merges classes.")
+    return _with_samples(dataset, dataset.samples, final)
+
+
+def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
+    """Give classes the names that a table says; those with one name become one class.
+
+    Args:
+        table: CSV (or with tabs) of an old and a new name in each line, with or without the header `old,new`.
+            Classes that are not in it keep their names; what it says of other classes is without influence.
+
+    Returns:
+        The dataset, and notes for the user.
+
+    Raises:
+        DatasetError: if the table cannot be read, a line is not of two names, a class is in two lines, or none of the
+            classes is in it.
+    """
+    names: dict[str, str] = {}
+    for line, row in _read(table):
+        if line == 1 and [field.strip().casefold() for field in row] == ["old", "new"]:
+            continue
+        if len(row) != 2 or not all(map(_name, row)):
+            raise DatasetError(f"{table}, line {line}: expected an old and a new name, found {_shown(','.join(row))}.")
+        old, new = map(_name, row)
+        if names.setdefault(old, new) != new:
+            raise DatasetError(f"{table}, line {line}: {_shown(old)} has another new name in an earlier line.")
+    if not set(names) & set(dataset.class_names):
+        raise DatasetError(
+            f"{table}: expected names of the classes ({listed(dataset.class_names)}), found {listed(names) or 'none'}."
+        )
+    result = _with_samples(dataset, dataset.samples, {name: names.get(name, name) for name in dataset.class_names})
+    before, after = len(dataset.class_names), len(result.class_names)
+    notes = [f"{table}: {before:,} classes became {after:,}."]
+    if others := [name for name in names if name not in dataset.class_names]:
+        notes.append(f"{table}: no such classes here: {listed(others)}.")
+    return result, notes
+
+
+def _with_samples(dataset: Dataset, samples: Sequence[Sample], final: Mapping[str, str]) -> Dataset:
+    """The samples with the final names of their classes; names in the given order, sorted ones stay sorted."""
+    samples = [replace(s, label=final[s.label]) if final.get(s.label, s.label) != s.label else s for s in samples]
+    used = {s.label for s in samples}
+    names = [name for name in dict.fromkeys([*final.values(), *sorted(used)]) if name in used]
+    if list(dataset.class_names) == sorted(dataset.class_names):
+        names.sort()
+    return replace(dataset, samples=tuple(samples), class_names=tuple(names))
+
+
+def _differences(before: Collection[str], after: Collection[str]) -> list[str]:
+    notes = []
+    if new := [name for name in after if name not in before]:
+        notes.append(f"New classes: {listed(new)}.")
+    if gone := [name for name in before if name not in after]:
+        notes.append(f"Classes without images now: {listed(gone)}.")
+    return notes
+
+
+def _check_known(dataset: Dataset, names: Iterable[str], option: str) -> None:
+    unknown = [name for name in names if name not in dataset.class_names]
+    if unknown:
+        raise DatasetError(f"{option}: no class {_shown(unknown[0])}; the classes are {listed(dataset.class_names)}.")
+
+
+def _read(table: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file, or of one with tabs, that are not empty, with the numbers of their lines."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            tabs = "\t" in file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
+            return [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    except OSError as error:
+        raise DatasetError(f"{table}: the table cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{table}: expected text in UTF-8, found another encoding. Save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise DatasetError(f"{table}, line {reader.line_num}: not a row of CSV ({error}).") from None
+
+
+def _name(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _shown(text: str) -> str:
+    return repr(text) if text.isprintable() else ascii(text)
