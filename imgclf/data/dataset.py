@@ -8,14 +8,15 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgclf.errors import DatasetError, RunError
+from imgclf.config import ReadConfig
+from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.runs import Run, write_atomic
 
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
@@ -76,6 +77,12 @@ class Dataset:
     def origin(self) -> Path:
         """What the user named, for messages and for `config.json`."""
         return self.source or self.root
+
+    @property
+    def name(self) -> str:
+        """What it is called: its folder's name, or its file's without suffixes."""
+        path = self.origin.resolve()
+        return path.name.partition(".")[0] or path.name if path.is_file() else path.name
 
     @property
     def labels(self) -> np.ndarray:
@@ -183,8 +190,16 @@ def read_run(run: Run) -> Dataset:
     """
     names = run.read_labels()
     try:
-        dataset = read_manifest(run.manifest, Path(run.read_config()["data"]), names)
-    except DatasetError as error:
+        facts = run.read_config()
+        path = Path(facts["data"])
+        dataset = read_manifest(run.manifest, path, names)
+        if path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
+            from imgclf.data import readers  # which imports this module
+
+            known = {f.name: facts["config"][f.name] for f in fields(ReadConfig) if f.name in facts["config"]}
+            root = readers.locate(path, ReadConfig(**known))
+            dataset = replace(dataset, root=root, source=None if root == path else path)
+    except (DatasetError, UsageError) as error:
         raise RunError(f"{error} Train again or restore it.") from None
     foreign = sorted({s.label for s in dataset.samples} - set(names))
     if foreign:

@@ -60,6 +60,9 @@ def read(
     """
     name = Path(path)
     source = _open(name, settings, on_progress)
+    if settings.layout == "auto" and source.layout != "folders":
+        tables_used = f" ({listed(source.tables)})" if source.tables else ""
+        log.info("%s: read as --layout %s%s.", name, source.layout, tables_used)
     listing = _named(source, _list(source, settings, on_progress), settings)
     wanted = _choose(name, listing, classes, min_classes)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress)
@@ -154,8 +157,6 @@ def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _So
     layout, beside = settings.layout, None
     if layout == "auto":
         layout, beside = _recognise(found, settings)
-        if layout != "folders":
-            log.info("%s: read as --layout %s%s.", path, layout, f" ({listed(beside)})" if beside else "")
     elif layout == "table":
         beside = tables.beside(found, settings)
         if not beside:

@@ -80,7 +80,7 @@ def evaluate(
     probabilities = np.stack([row for _, row in kept])
     scores = metrics.score(truth, probabilities, labels, top_k=config.top_k)
     if folder is None:
-        folder = runs.create_next(run.path / "evaluations", part.root.resolve().name or "data")
+        folder = runs.create_next(run.path / "evaluations", part.name or "data")
     try:
         paths = [sample.path for sample, _ in kept]
         outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
