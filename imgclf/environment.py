@@ -19,7 +19,10 @@ from imgclf import __version__
 from imgclf.errors import MissingError, UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
-PACKAGES = ("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "grain", "numpy", "pillow", "scikit-learn")
+PACKAGES = (
+    *("tensorflow", "keras", "jax", "torch", "ai-edge-litert", "grain", "numpy", "pillow", "pillow-heif"),
+    "scikit-learn",
+)
 
 
 def cache_root() -> Path:

@@ -4,6 +4,7 @@ Training, prediction and the server call these functions and nothing else, so th
 """
 
 import contextlib
+import functools
 import io
 import threading
 import warnings
@@ -12,10 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from imgclf.config import Resize as Resize
+from imgclf import environment
+from imgclf.config import PERCENTILE, Resize
+from imgclf.config import Decoding as Decoding
 from imgclf.errors import ImageError
+
+VERSION = 1
+"""Raised by a change after which a file may give other pixels than before."""
+
+DEFAULT = Decoding()
+"""The rules where none are chosen."""
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
@@ -23,12 +32,15 @@ number is the one from which Pillow itself refuses."""
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """How the names of image files end, in lower case. The content then decides which format it is."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
-"""Pillow's names of the formats that are opened. Others are not: EPS, for one, would run a PostScript program."""
+"""Pillow's names of the formats that are opened, HEIF beside them where pillow-heif is installed. Others are not: EPS,
+for one, would run a PostScript program."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,33 +55,42 @@ _TURNS = {
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-class _Quiet:
-    """Silence warnings while any thread is inside.
+class _Process:
+    """What decoding changes in the whole process: warnings are silent, and Pillow knows what to do with half a file.
 
-    `warnings.catch_warnings` changes the whole process and, left by threads in another order than entered, would
-    never put the filters back. Here the first one in changes them and the last one out restores them.
+    Both are global. `warnings.catch_warnings`, left by threads in another order than entered, would never put the
+    filters back, so the first one in changes them and the last one out restores them. Threads that want the same of
+    half files run side by side; one that wants the other thing waits until they are out.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._change = threading.Condition()
         self._inside = 0
+        self._allow_truncated = False
 
-    def __enter__(self) -> None:
-        with self._lock:
+    @contextlib.contextmanager
+    def prepared(self, allow_truncated: bool) -> Iterator[None]:
+        with self._change:
+            self._change.wait_for(lambda: self._inside == 0 or self._allow_truncated == allow_truncated)
             self._inside += 1
             if self._inside == 1:
-                self._saved = warnings.catch_warnings()
-                self._saved.__enter__()
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
                 warnings.simplefilter("ignore")
+                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
+                self._allow_truncated = ImageFile.LOAD_TRUNCATED_IMAGES = allow_truncated
+        try:
+            yield
+        finally:
+            with self._change:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._warnings.__exit__(None, None, None)
+                    ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+                    self._change.notify_all()
 
-    def __exit__(self, *exc_info: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._saved.__exit__(None, None, None)
 
-
-_QUIET = _Quiet()
+_PROCESS = _Process()
 
 
 @dataclass(frozen=True)
@@ -93,42 +114,57 @@ def read_bytes(path: Path | str) -> bytes:
         raise ImageError(_reason(error)) from None
 
 
-def inspect(data: bytes) -> Header:
+def fingerprint() -> str:
+    """What else than a file and the rules decides about its pixels: the versions of this decoder and what it calls."""
+    from PIL import __version__, features
+
+    codecs = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "avif", "libtiff")]
+    heif = environment.versions().get("pillow-heif")
+    return ", ".join([f"imgclf {VERSION}", f"Pillow {__version__}", *codecs, f"pillow-heif {heif}"])
+
+
+def inspect(data: bytes, allow_truncated: bool = False) -> Header:
     """Open an encoded image without decoding it, except where its end looks cut off: then it is decoded to be sure.
 
     Raises:
-        ImageError: if it is not an image, is cut short, or has more than MAX_PIXELS pixels.
+        ImageError: if it is not an image, is cut short (unless that is allowed), or has more than MAX_PIXELS pixels.
+        MissingError: if it is HEIC and pillow-heif is not installed.
     """
-    with _opened(data) as image:
+    with _opened(data, allow_truncated) as image:
         header = Header(image.width, image.height, image.format or "")
         if not _ends_whole(data, header.format):
             image.load()
     return header
 
 
-def decode(source: Path | str | bytes) -> Image.Image:
+def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image:
     """Decode a file, or the bytes of one, to an upright RGB image.
 
     EXIF orientation is applied. Of an animation the first frame is taken. Transparent pixels are laid over white.
     16-bit and 32-bit integer grey is scaled from its full range of 16 bits to 8, float grey from its own minimum
-    and maximum; grey becomes R = G = B; CMYK is converted as Pillow does, without a colour profile.
+    and maximum, either from `rules.window` where there is one; colour of 16 bits keeps the upper 8. Grey becomes
+    R = G = B; CMYK is converted as Pillow does, without a colour profile. The whole file is decoded at full size: the
+    JPEG decoder's own scaling would change the pixels.
 
     Raises:
-        ImageError: if it is not an image, is cut short, or has more than MAX_PIXELS pixels.
+        ImageError: if it is not an image, is cut short (unless the rules allow it), or has more than MAX_PIXELS pixels.
+        MissingError: if it is HEIC and pillow-heif is not installed.
     """
-    with _opened(source if isinstance(source, bytes) else read_bytes(source)) as image:
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    with _opened(data, rules.allow_truncated) as image:
         image.load()
-        return to_rgb(_upright(image))
+        return to_rgb(_upright(image), rules)
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
     """The image, not yet decoded; whatever goes wrong inside the block comes out as an ImageError with a reason."""
     if not data:
         raise ImageError("an empty file")
-    with _QUIET:
+    formats = _heif_formats() if _is_heif(data) else FORMATS
+    with _PROCESS.prepared(allow_truncated):
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
                 yield image
@@ -136,6 +172,21 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged input; one bad image is one bad image
             raise ImageError(_reason(error)) from None
+
+
+def _is_heif(data: bytes) -> bool:
+    """Whether the file's brands name HEIF. AVIF, which shares its container, is Pillow's own business."""
+    box = data[: min(int.from_bytes(data[:4], "big"), 256)]
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in box
+
+
+@functools.cache
+def _heif_formats() -> tuple[str, ...]:
+    environment.require("pillow_heif", "'imgclf[heif]'")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _reason(error: Exception) -> str:
@@ -174,25 +225,38 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, rules: Decoding = DEFAULT) -> Image.Image:
     """Convert any Pillow mode to RGB by the rules of `decode`."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in _SIXTEEN_BIT or image.mode == "I":
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((grey // 257).astype(np.uint8), "L").convert("RGB")
-    if image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        finite = grey[np.isfinite(grey)]
-        low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-        grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low)
-        scaled = (grey - low) * (255.0 / (high - low)) if high > low else np.zeros_like(grey)
-        return Image.fromarray(np.rint(scaled).astype(np.uint8), "L").convert("RGB")
+    if image.mode in (*_SIXTEEN_BIT, "I", "F"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image), rules)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_eight_bits(grey: np.ndarray, rules: Decoding) -> np.ndarray:
+    """Grey of 16 or 32 bits (h, w) as uint8; values outside the window, infinite ones too, take its ends, NaN black."""
+    if rules.window is None and grey.dtype.kind != "f":
+        return (grey.clip(0, 65535) // 257).astype(np.uint8)
+    low, high = rules.bounds or _ends(grey[np.isfinite(grey)], 100 if rules.window == PERCENTILE else 0)
+    if low == high:
+        return np.zeros(grey.shape, np.uint8)
+    inside = np.nan_to_num(grey.astype(np.float64), nan=low, posinf=high, neginf=low).clip(low, high)
+    return np.rint((inside - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def _ends(values: np.ndarray, share: int) -> tuple[float, float]:
+    """The smallest and the largest value after one in `share` is left out on either side; none where share is 0."""
+    if not values.size:
+        return 0.0, 0.0
+    first = (values.size - 1) // share if share else 0
+    last = values.size - 1 - first
+    ordered = np.partition(values, (first, last))
+    return float(ordered[first]), float(ordered[last])
 
 
 def resize(image: Image.Image, size_px: int, mode: Resize = "squash") -> Image.Image:
@@ -219,7 +283,7 @@ def resize(image: Image.Image, size_px: int, mode: Resize = "squash") -> Image.I
     return square
 
 
-def load(source: Path | str | bytes | np.ndarray, size_px: int, mode: Resize = "squash") -> np.ndarray:
+def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding = DEFAULT) -> np.ndarray:
     """A file, bytes, or an array as the model's pixels.
 
     Args:
@@ -230,6 +294,7 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, mode: Resize = "
 
     Raises:
         ImageError: if it cannot be decoded, or an array has another shape or dtype.
+        MissingError: if it is HEIC and pillow-heif is not installed.
     """
     if isinstance(source, np.ndarray):
         channels = source.shape[2] if source.ndim == 3 else 1
@@ -239,5 +304,5 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, mode: Resize = "
             )
         image = to_rgb(Image.fromarray(source.reshape(source.shape[:2]) if channels == 1 else source))
     else:
-        image = decode(source)
-    return np.asarray(resize(image, size_px, mode))
+        image = decode(source, rules)
+    return np.asarray(resize(image, size_px, rules.resize))

@@ -1,98 +1,367 @@
-"""Pixels in memory, and Grain pipelines that make batches of them.
+"""A dataset's pixels, and Grain pipelines that make batches of them.
 
-Files are decoded once, by threads, into one uint8 array in memory; every epoch reads that array.
+Files are decoded once, by threads, into one array, on disk or in memory; every epoch reads that array by row numbers.
+Threads, not processes: Pillow leaves Python's lock while it decodes and resizes, and gathering rows is one copy, so
+processes gain nothing and cost their start and the way of every batch between them (tests/benchmarks/loading.py).
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+import functools
+import hashlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from imgclf import environment
+from imgclf.config import Decoding, TrainConfig
+from imgclf.data import cache as caches
 from imgclf.data import images
 from imgclf.data.dataset import Dataset, Skipped
 from imgclf.errors import DatasetError, ImageError
 
+log = logging.getLogger("imgclf")
+
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """uint8 (b, S, S, 3) and a source of randomness -> uint8 or float32 (b, s, s, 3), pixels 0-255."""
 
+WORTH_CACHING = 50_000_000
+"""From so many stored pixels on, which take about a second to decode, `auto` keeps what comes out on disk."""
+
+_FILE_COST = 10_000
+"""What opening a file costs, in pixels."""
+
+_CHUNK = 16
+_STEPS = 1 << 40
+
+
+class _Rows(Protocol):
+    """Images by row numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+class Pixels:
+    """Images of one size, uint8 (n, s, s, 3), that are fetched when they are asked for.
+
+    They are in memory, in a mapped file, or still in the image files; `len`, `shape`, slices and arrays of row numbers
+    work as on an array, and always give an array.
+    """
+
+    def __init__(self, source: _Rows, rows: np.ndarray | None = None) -> None:
+        self._source = source
+        self._rows = np.arange(source.shape[0]) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self._rows), *self._source.shape[1:])
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        return np.asarray(self._source[self._rows[index]])
+
+    def take(self, rows: np.ndarray) -> "Pixels":
+        """Some of the images under new numbers, without copying them."""
+        return Pixels(self._source, self._rows[rows])
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """The different contents of a dataset's files, sorted by SHA-256, each with one of its samples, and the rules."""
+
+    dataset: Dataset
+    hashes: np.ndarray  # S64 (u,)
+    samples: np.ndarray  # int (u,)
+    size_px: int
+    rules: Decoding
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.samples), self.size_px, self.size_px, 3)
+
+    def path(self, row: int) -> Path:
+        return self.dataset.root / self.dataset.samples[int(self.samples[row])].path
+
+    def load(self, row: int) -> np.ndarray:
+        """uint8 (s, s, 3).
+
+        Raises:
+            ImageError: if it cannot be decoded.
+            OSError: if the file is not the one that was read: gone, unreadable or changed.
+        """
+        try:
+            data = images.read_bytes(self.path(row))
+        except ImageError as error:
+            raise OSError(str(error)) from None
+        if hashlib.sha256(data).hexdigest().encode() != self.hashes[row]:
+            raise OSError("changed since the data set was read")
+        return images.load(data, self.size_px, self.rules)
+
+
+class _Files:
+    """Images that are decoded whenever they are asked for."""
+
+    def __init__(self, contents: _Contents) -> None:
+        self.shape = contents.shape
+        self._contents = contents
+        self._pool = ThreadPoolExecutor(environment.cpu_count(), thread_name_prefix="decode")
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack(list(self._pool.map(self._load, rows)))
+
+    def _load(self, row: int) -> np.ndarray:
+        try:
+            return self._contents.load(row)
+        except (ImageError, OSError) as error:
+            raise DatasetError(f"{self._contents.path(row)}: {error}. It could be read before this training.") from None
+
 
 def decode(
-    dataset: Dataset, size_px: int, mode: images.Resize, on_progress: Callable[[int], None] | None = None
-) -> tuple[Dataset, np.ndarray]:
-    """Decode and resize every sample.
+    dataset: Dataset,
+    size_px: int,
+    rules: Decoding = images.DEFAULT,
+    *,
+    cache: str = TrainConfig.cache,
+    cache_limit_gb: float = TrainConfig.cache_limit_gb,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Dataset, Pixels]:
+    """Decode and resize every sample, files of equal content once.
+
+    Args:
+        cache: where the pixels are then: `memory`; a folder, in which they are found again; `auto`, which is such a
+            folder in the cache root, or memory for little work; `off` keeps none and decodes for every use anew.
+            A folder that cannot take them is no error: memory takes them, or else they are not kept.
+        cache_limit_gb: the size up to which such a folder may grow; what was not used for longest goes first.
+        on_progress: called with the number of samples done since the last call.
 
     Returns:
-        The dataset without the samples that could not be decoded (they are in its `skipped`), and their pixels:
-        uint8 (n, size_px, size_px, 3), in the order of its samples.
+        The dataset without the samples that could not be decoded (they are in its `skipped`), and the pixels of the
+        others in their order.
 
     Raises:
-        DatasetError: if not one image could be decoded.
+        DatasetError: if not one image could be decoded, or they do not fit into the memory that was asked for.
+        MissingError: if one is HEIC and pillow-heif is not installed.
     """
-    pixels = np.empty((len(dataset), size_px, size_px, 3), np.uint8)
-    paths = dataset.paths
+    hashes, samples, row_of = np.unique(_hashes(dataset), return_index=True, return_inverse=True)
+    contents = _Contents(dataset, hashes, samples, size_px, rules)
+    done = 0
+
+    def report(rows: int) -> None:  # a second attempt, after the disk was full, counts from the start
+        nonlocal done
+        if on_progress and rows > done:
+            on_progress(rows - done)
+        done = max(done, rows)
+
+    source, failed = _decode(contents, cache, round(cache_limit_gb * 1e9), report)
+    report(len(dataset))
+    if not failed:
+        return dataset, Pixels(source, row_of)
+    if len(failed) == len(hashes):
+        reason = next(iter(failed.values()))
+        raise DatasetError(f"{dataset.root}: expected images, but none of {len(dataset)} could be decoded ({reason}).")
+    lost = np.isin(row_of, list(failed))
+    skipped = (Skipped(dataset.samples[i].path, "unreadable", failed[row_of[i]]) for i in np.flatnonzero(lost))
+    kept = tuple(sample for sample, gone in zip(dataset.samples, lost, strict=True) if not gone)
+    return replace(dataset, samples=kept, skipped=(*dataset.skipped, *skipped)), Pixels(source, row_of[~lost])
+
+
+def _hashes(dataset: Dataset) -> np.ndarray:
+    """S64 (n,): each sample's SHA-256; where the dataset has none, that of the file, or of its name if it is gone."""
+
+    def of_file(path: str) -> str:
+        try:
+            return hashlib.sha256(images.read_bytes(dataset.root / path)).hexdigest()
+        except ImageError:
+            return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+    return np.array([sample.sha256 or of_file(sample.path) for sample in dataset.samples], "S64")
+
+
+def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int], None]) -> tuple[_Rows, dict[int, str]]:
+    """The pixels' source, and the rows that have none with the reason."""
+    needed = int(np.prod(contents.shape))
+    if cache not in ("off", "memory") and (cache != "auto" or _is_worth_caching(contents)):
+        folder = caches.default_folder() if cache == "auto" else Path(cache)
+        try:
+            found = _from_folder(contents, folder, needed, limit, report)
+        except OSError as error:
+            found = error.strerror or str(error)
+        if isinstance(found, caches.Entry):
+            return found.pixels, found.failed
+        cache = "memory" if needed <= _available_memory() // 2 else "off"
+        instead = "memory holds them" if cache == "memory" else "every epoch decodes them anew"
+        log.warning("%s: decoded pixels cannot be kept there (%s); %s instead.", folder, found, instead)
+    elif cache == "memory" and needed > _available_memory():
+        raise DatasetError(
+            f"{contents.dataset.root}: {contents.shape[0]:,} images at {contents.size_px} px take {needed / 1e9:.1f} "
+            "GB, more than the memory has free. Use --cache auto or a folder."
+        )
     failed: dict[int, str] = {}
+    pixels = np.empty(contents.shape, np.uint8) if cache != "off" else None
+    for first, rows, problems, _ in _decoded(contents):
+        if pixels is not None:
+            pixels[first : first + len(rows)] = rows
+        failed |= problems
+        report(first + len(rows))
+    return _Files(contents) if pixels is None else pixels, failed
 
-    def fill(chunk: range) -> int:
-        for i in chunk:
+
+def _is_worth_caching(contents: _Contents) -> bool:
+    samples = contents.dataset.samples
+    stored = sum(max(samples[i].width * samples[i].height, _FILE_COST) for i in contents.samples.tolist())
+    return bool(stored >= WORTH_CACHING)
+
+
+def _from_folder(
+    contents: _Contents, folder: Path, needed: int, limit: int, report: Callable[[int], None]
+) -> caches.Entry | str:
+    """The cache's entry, found or made; or why there cannot be one.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    name = caches.key(contents.hashes, contents.size_px, contents.rules)
+    found = caches.read(folder, name, contents.shape)
+    if found:
+        return found
+    no_room = caches.make_room(folder, needed, limit)
+    if no_room:
+        return no_room
+    failed: dict[int, str] = {}
+    as_named = True
+    with caches.Writer(folder, name, contents.shape) as writer:
+        for first, rows, problems, unchanged in _decoded(contents):
+            writer.append(rows)
+            failed |= problems
+            as_named &= unchanged
+            report(first + len(rows))
+        return writer.finish(failed, keep=as_named)
+
+
+def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, str], bool]]:
+    """All rows in order, by threads, a few ahead of the reader.
+
+    Yields:
+        The first row's number; pixels uint8 (k, s, s, 3), black where there are none; why there are none, by row; and
+        whether all files were as they had been read.
+    """
+
+    def load(first: int) -> tuple[int, np.ndarray, dict[int, str], bool]:
+        last = min(first + _CHUNK, len(contents.samples))
+        rows = np.zeros((last - first, *contents.shape[1:]), np.uint8)
+        problems: dict[int, str] = {}
+        unchanged = True
+        for row in range(first, last):
             try:
-                pixels[i] = images.load(paths[i], size_px, mode)
+                rows[row - first] = contents.load(row)
             except ImageError as error:
-                failed[i] = str(error)
-        return len(chunk)
+                problems[row] = str(error)
+            except OSError as error:
+                problems[row] = str(error)
+                unchanged = False
+        return first, rows, problems, unchanged
 
-    chunks = [range(i, min(i + 16, len(paths))) for i in range(0, len(paths), 16)]
-    pool = ThreadPoolExecutor(environment.cpu_count())
+    threads = environment.cpu_count()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    ahead: deque[Future[tuple[int, np.ndarray, dict[int, str], bool]]] = deque()
     try:
-        for done in pool.map(fill, chunks):
-            if on_progress:
-                on_progress(done)
+        for first in range(0, len(contents.samples), _CHUNK):
+            ahead.append(pool.submit(load, first))
+            if len(ahead) > 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-    if not failed:
-        return dataset, pixels
-    if len(failed) == len(paths):
-        raise DatasetError(f"{dataset.root}: expected images, but none of {len(paths)} could be decoded.")
-    kept = [i for i in range(len(paths)) if i not in failed]
-    skipped = tuple(Skipped(dataset.samples[i].path, "unreadable", failed[i]) for i in sorted(failed))
-    readable = replace(dataset, samples=tuple(dataset.samples[i] for i in kept), skipped=(*dataset.skipped, *skipped))
-    return readable, pixels[kept]
+
+
+def _available_memory() -> int:
+    """Bytes that can be taken without swapping; where the system does not say, half of all there are, or no limit."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        except (AttributeError, ValueError):
+            return 1 << 62
+    try:  # a container may allow less than the machine has
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        return min(free, max(0, limit - int((group / "memory.current").read_text())))
+    except (OSError, ValueError):
+        return free
 
 
 def training_batches(
-    pixels: np.ndarray,
-    targets: np.ndarray,
+    pixels: np.ndarray | Pixels,
+    labels: np.ndarray,
     *,
+    classes: int,
     batch_size: int,
     seed: int,
     transform: Transform | None = None,
     first_step: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> Any:
-    """An endless Grain dataset of shuffled, full batches (pixels, targets), for `fit` with `steps_per_epoch`.
+    """An endless Grain dataset of shuffled, full batches for `fit` with `steps_per_epoch`.
 
-    The order of an epoch and the randomness of a batch follow from `seed` and the batch's number alone, so reading can
-    start at any step and gives what an uninterrupted reading would have given.
+    A batch is pixels (b, s, s, 3) and targets, float32 (b, classes), 1 at the label. The order of an epoch and the
+    randomness of a batch follow from `seed` and the batch's number alone, on every backend, so reading can start at any
+    step and gives what an uninterrupted reading would have given. (An iterator's `get_state` and `set_state` do the
+    same.)
 
     Args:
         pixels: uint8 (n, S, S, 3).
-        targets: (n,) or (n, classes).
+        labels: int (n,).
+        batch_size: images in a batch of this process.
         first_step: how many batches to pass over, counted from the first epoch.
+        shard_index: which of the processes this is, from 0. All together read the batches that one process would
+            read with `batch_size * shard_count`.
+        shard_count: how many processes share the images.
+
+    Raises:
+        DatasetError: if there are fewer images than processes.
     """
     environment.quiet_logging()
     import grain
 
-    batch_size = min(batch_size, len(pixels))
+    count = len(pixels)
+    if count < shard_count:
+        raise DatasetError(f"expected an image for each of {shard_count} processes, found {count} in all.")
+    batch_size = min(batch_size, count // shard_count)
+    steps = steps_per_epoch(count, batch_size * shard_count)
 
-    def gather(indices: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        batch = pixels[indices]
-        return (transform(batch, rng) if transform else batch), targets[indices]
+    @functools.lru_cache(maxsize=2)  # threads read ahead into the next epoch
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((seed, epoch)).permutation(count)
 
-    ordered = grain.MapDataset.range(len(pixels)).shuffle(seed=seed).batch(batch_size, drop_remainder=True)
-    batches = ordered.repeat().seed(seed).random_map(gather)
-    return batches[first_step:].to_iter_dataset(
-        grain.ReadOptions(num_threads=environment.cpu_count(), prefetch_buffer_size=8)
+    def gather(step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, place = divmod(step, steps)
+        first = (place * shard_count + shard_index) * batch_size
+        rows = order(epoch)[first : first + batch_size]
+        batch = pixels[rows]
+        targets = np.zeros((batch_size, classes), np.float32)
+        targets[np.arange(batch_size), labels[rows]] = 1
+        if transform:
+            batch = transform(batch, np.random.default_rng((seed, step, shard_index)))
+        return batch, targets
+
+    return (
+        grain.MapDataset.range(first_step, _STEPS)
+        .map(gather)
+        .to_iter_dataset(grain.ReadOptions(num_threads=environment.cpu_count(), prefetch_buffer_size=8))
     )
 
 

@@ -80,7 +80,7 @@ def collect(run: Run, facts: Artifact) -> Samples:
                     break
                 try:
                     data = images.read_bytes(part[place])
-                    pixels.append(images.load(data, facts.image_size, facts.resize))
+                    pixels.append(images.load(data, facts.image_size, facts.decoding))
                 except ImageError:
                     continue
                 encoded.append(data)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import __version__, runs
-from imgclf.config import RESIZES
-from imgclf.data.images import Resize
-from imgclf.errors import ArtifactError, RunError
+from imgclf.config import RESIZES, Decoding, Resize
+from imgclf.errors import ArtifactError, RunError, UsageError
 
 SCHEMA = 1
 NAME = "artifact.json"
@@ -29,9 +28,9 @@ class File:
 class Artifact:
     """What holds for every file in `files`, which maps a name in the artefact's folder to its description.
 
-    The models take float32 (n, image_size, image_size, 3), RGB 0-255, brought to that size by `resize`. `labels` are
-    in the order of their outputs. `temperature` is already inside their graphs. `data_sha256` is the digest of the
-    dataset they were trained on, "" where imgclf did not train them.
+    The models take float32 (n, image_size, image_size, 3), RGB 0-255, made of files by the rules of `decoding`.
+    `labels` are in the order of their outputs. `temperature` is already inside their graphs. `data_sha256` is the
+    digest of the dataset they were trained on, "" where imgclf did not train them.
     """
 
     labels: tuple[str, ...]
@@ -42,8 +41,15 @@ class Artifact:
     data_sha256: str
     files: Mapping[str, File]
     temperature: float = 1.0
+    window: str | None = None
+    allow_truncated: bool = False
     imgclf: str = __version__
     schema: int = SCHEMA
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the files became pixels that the models learned from, and how all others shall."""
+        return Decoding(self.resize, self.window, self.allow_truncated)
 
 
 def hash_tree(path: Path) -> tuple[str, int]:
@@ -75,7 +81,8 @@ def write(folder: Path, facts: Artifact) -> None:
     """Write `artifact.json` into a folder, atomically."""
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
     values = asdict(facts)
-    runs.write_json(folder / NAME, {key: values[key] for key in (*order, "files")})
+    chosen = [key for key in ("window", "allow_truncated") if values[key]]  # what older versions need not know
+    runs.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
 
 
 def read(folder: Path) -> Artifact:
@@ -98,7 +105,7 @@ def read(folder: Path) -> Artifact:
                 f"{values.get('imgclf')}. This is imgclf {__version__}: pip install --upgrade imgclf."
             )
         return _parse(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise ArtifactError(
             f"{path}: expected the description of a model, found a damaged one ({type(error).__name__}: {error}). "
             "Export again or restore it."
@@ -117,10 +124,13 @@ def _parse(values: dict[str, Any]) -> Artifact:
         raise ValueError(f"resize is {values['resize']!r}")
     if int(values["image_size"]) < 1:
         raise ValueError(f"image_size is {values['image_size']!r}")
+    decoding = Decoding(values["resize"], values.get("window"), values.get("allow_truncated", False))
     return Artifact(
         labels=tuple(labels),
         image_size=int(values["image_size"]),
-        resize=values["resize"],
+        resize=decoding.resize,
+        window=decoding.window,
+        allow_truncated=decoding.allow_truncated,
         backbone=str(values["backbone"]),
         outputs=tuple(str(name) for name in values["outputs"]),
         data_sha256=str(values["data_sha256"]),

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import PredictConfig
+from imgclf.config import Decoding, PredictConfig, Resize
 from imgclf.data import images
-from imgclf.data.images import Resize
-from imgclf.errors import ArtifactError, ImageError, UsageError
+from imgclf.errors import ArtifactError, ImageError, MissingError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.runtimes import RUNTIMES, Runtime
@@ -60,6 +59,7 @@ class Classifier:
         self.labels: tuple[str, ...] = facts.labels
         self.image_size: int = facts.image_size
         self.resize: Resize = facts.resize
+        self.decoding: Decoding = facts.decoding
         self._runtime = runtime
 
     def predict(self, sources: Iterable[Source]) -> list[Prediction]:
@@ -108,8 +108,8 @@ class Classifier:
     def _decode(self, source: Source) -> np.ndarray | str:
         """The model's pixels, uint8 (s, s, 3), or why there are none."""
         try:
-            return images.load(source, self.image_size, self.resize)
-        except ImageError as error:
+            return images.load(source, self.image_size, self.decoding)
+        except (ImageError, MissingError) as error:  # one HEIC without its decoder costs no other image its answer
             return str(error)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

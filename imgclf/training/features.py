@@ -3,12 +3,17 @@
 import keras
 import numpy as np
 
+from imgclf.data import loading
 from imgclf.training import devices, fitting
 from imgclf.training.fitting import OnProgress
 
 
 def compute(
-    model: keras.Model, pixels: np.ndarray, *, batch_size: int = 32, on_progress: OnProgress | None = None
+    model: keras.Model,
+    pixels: np.ndarray | loading.Pixels,
+    *,
+    batch_size: int = 32,
+    on_progress: OnProgress | None = None,
 ) -> np.ndarray:
     """The embeddings of images. Give it all of them at once: each call traces the network anew, which takes seconds.
 

@@ -66,9 +66,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split in memory: uint8 pixels (n, s, s, 3) and int labels (n,)."""
+    """One side of the split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and int labels (n,)."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray | loading.Pixels
     labels: np.ndarray
 
 
@@ -109,7 +109,6 @@ def fit(
     if checkpoint and checkpoint.exists():
         loop.restore()
         log.info("%s: going on after epoch %d of %d", phase, len(loop.rows), plan.epochs)
-    targets = np.eye(model.output_shape[-1], dtype=np.float32)[train.labels]
     while len(loop.rows) < plan.epochs:
         first = len(loop.rows)
         size = plan.size(first)
@@ -118,7 +117,8 @@ def fit(
         resizing = size != train.pixels.shape[1]
         batches = loading.training_batches(
             train.pixels,
-            targets,
+            train.labels,
+            classes=model.output_shape[-1],
             batch_size=plan.batch_size,
             seed=plan.seed,
             transform=Augment(plan.policy, size) if resizing or plan.policy != Policy() else None,
@@ -291,7 +291,10 @@ class _Loop(keras.callbacks.Callback):
 
 
 def predict(
-    model: keras.Model, pixels: np.ndarray, batch_size: int, on_batch: Callable[[int], None] | None = None
+    model: keras.Model,
+    pixels: np.ndarray | loading.Pixels,
+    batch_size: int,
+    on_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """The model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...).
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from imgclf.config import Decoding, Resize
 from imgclf.data import images
 from imgclf.errors import ImageError
 
@@ -240,29 +241,29 @@ STRIPES[:, :20, 0] = STRIPES[:, 20:40, 1] = STRIPES[:, 40:, 2] = 255  # red, gre
 
 
 def test_squash_keeps_every_stripe() -> None:
-    small = images.load(STRIPES, 30, "squash")
+    small = images.load(STRIPES, 30, Decoding("squash"))
     assert small.shape == (30, 30, 3)
     np.testing.assert_array_equal(small[15, [3, 15, 26]], [[255, 0, 0], [0, 255, 0], [0, 0, 255]])
 
 
 def test_crop_takes_the_central_square() -> None:
-    np.testing.assert_array_equal(images.load(STRIPES, 20, "crop"), STRIPES[:, 20:40])
+    np.testing.assert_array_equal(images.load(STRIPES, 20, Decoding("crop")), STRIPES[:, 20:40])
 
 
 def test_pad_adds_black_bars_above_and_below() -> None:
-    padded = images.load(STRIPES, 60, "pad")
+    padded = images.load(STRIPES, 60, Decoding("pad"))
     np.testing.assert_array_equal(padded[20:40], STRIPES)
     assert padded[:20].max() == padded[40:].max() == 0
 
 
 def test_pad_keeps_one_pixel_of_an_extreme_shape() -> None:
-    assert images.load(np.full((1, 500, 3), 255, np.uint8), 16, "pad").sum() == 16 * 3 * 255
+    assert images.load(np.full((1, 500, 3), 255, np.uint8), 16, Decoding("pad")).sum() == 16 * 3 * 255
 
 
 @pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
-def test_an_image_of_the_right_size_is_left_alone(mode: images.Resize) -> None:
+def test_an_image_of_the_right_size_is_left_alone(mode: Resize) -> None:
     square = PHOTO[:50, :50]
-    np.testing.assert_array_equal(images.load(square, 50, mode), square)
+    np.testing.assert_array_equal(images.load(square, 50, Decoding(mode)), square)
 
 
 def test_shrinking_is_antialiased() -> None:
@@ -291,7 +292,9 @@ def test_a_path_bytes_and_an_array_give_the_same_pixels(tmp_path: Path) -> None:
     data = encode(PHOTO, "PNG")
     (tmp_path / "a b[1].png").write_bytes(data)
     for source in (tmp_path / "a b[1].png", str(tmp_path / "a b[1].png"), data):
-        np.testing.assert_array_equal(images.load(source, 24, "crop"), images.load(PHOTO, 24, "crop"))
+        np.testing.assert_array_equal(
+            images.load(source, 24, Decoding("crop")), images.load(PHOTO, 24, Decoding("crop"))
+        )
 
 
 def test_threads_leave_the_warning_filters_as_they_were() -> None:

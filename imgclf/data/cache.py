@@ -1,0 +1,211 @@
+"""Decoded pixels on disk: decoded once, then mapped into memory by every epoch and by every later training.
+
+An entry is a folder named after what it holds and by which rules it was decoded. In it are `pixels.npy`, uint8
+(n, s, s, 3), a row for each different content in the order of their SHA-256, and `failed.json`, which says why a row
+has no pixels. An entry is written under another name and renamed when it is whole. So what is there is whole, two
+processes that write the same entry do not meet, and what a crash leaves behind is never read and later removed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from imgclf import environment
+from imgclf.config import Decoding
+from imgclf.data import images
+
+_ENTRY = re.compile(r"[0-9a-f]{64}")
+_STAGE = re.compile(r"\.[0-9a-f]{64}-.*")
+_STAGE_MIN_AGE_S = 60.0
+_MIN_FREE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Pixels, uint8 (n, s, s, 3), mapped from a file, and the rows that have none with the reason."""
+
+    pixels: np.ndarray
+    failed: dict[int, str]
+
+
+def default_folder() -> Path:
+    """Where the entries are, unless the user names a folder."""
+    return environment.cache_root() / "pixels"
+
+
+def key(hashes: Sequence[str] | np.ndarray, size_px: int, rules: Decoding) -> str:
+    """The name of an entry: SHA-256 of all that decides about its bytes.
+
+    Args:
+        hashes: the contents' SHA-256, sorted, each once; texts, or an array of the dtype S64.
+    """
+    digest = hashlib.sha256(json.dumps([size_px, rules.to_dict(), images.fingerprint()]).encode())
+    digest.update(np.asarray(hashes, "S64").tobytes())
+    return digest.hexdigest()
+
+
+def read(folder: Path, name: str, shape: tuple[int, ...]) -> Entry | None:
+    """The entry, and note that it was used; None where there is none. A damaged one is removed."""
+    path = folder / name
+    if not path.is_dir():
+        return None
+    try:
+        pixels = np.load(path / "pixels.npy", mmap_mode="r")
+        failed = {int(row): str(reason) for row, reason in json.loads((path / "failed.json").read_bytes()).items()}
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise ValueError(f"expected uint8 {shape}, found {pixels.dtype} {pixels.shape}")
+    except (OSError, EOFError, ValueError, AttributeError):
+        _remove(path)
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return Entry(pixels, failed)
+
+
+def make_room(folder: Path, needed: int, limit: int) -> str | None:
+    """Remove what crashes left behind, and the entries longest unused until `needed` bytes more are within the limit.
+
+    Disk space counts as well, of which a little is always left.
+
+    Returns:
+        Why there is no room; None where there is.
+
+    Raises:
+        OSError: if the folder cannot be made or read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in _matching(folder, _STAGE):
+        if _is_abandoned(stage):
+            shutil.rmtree(stage, ignore_errors=True)
+    if needed > limit:
+        return f"{needed / 1e9:.1f} GB are more than --cache-limit-gb {limit / 1e9:g}"
+    entries = sorted((_last_use(path), _size(path), path) for path in _matching(folder, _ENTRY))
+    held = sum(size for _, size, _ in entries)
+    for _, size, path in entries:
+        if held + needed <= limit and _free(folder) >= needed:
+            break
+        _remove(path)
+        held -= size
+    free = _free(folder)
+    return None if free >= needed else f"{needed / 1e9:.1f} GB are more than the {max(free, 0) / 1e9:.1f} GB to spare"
+
+
+class Writer:
+    """Writes one entry, row after row. Left without `finish`, it leaves nothing behind.
+
+    Raises:
+        OSError: from any method, if the folder cannot be written or the disk is full.
+    """
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
+        self._path = folder / name
+        self._shape = shape
+        self._stage = folder / f".{name}-{secrets.token_hex(8)}"
+
+    def __enter__(self) -> Self:
+        self._stage.mkdir()
+        try:
+            self._file = (self._stage / "pixels.npy").open("wb")
+        except OSError:
+            self._stage.rmdir()
+            raise
+        _lock(self._file.fileno())
+        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        shutil.rmtree(self._stage, ignore_errors=True)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write rows, uint8 (k, s, s, 3), after those before."""
+        self._file.write(np.ascontiguousarray(rows).data)
+
+    def finish(self, failed: dict[int, str], *, keep: bool = True) -> Entry:
+        """Put the whole entry in its place and map it.
+
+        Args:
+            keep: False where the rows are not what the entry's name says; then they serve this process alone.
+        """
+        with (self._stage / "failed.json").open("w", encoding="utf-8") as file:
+            json.dump(failed, file)
+            file.flush()
+            os.fsync(file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        pixels = np.load(self._stage / "pixels.npy", mmap_mode="r")
+        if keep:
+            with contextlib.suppress(OSError):  # another process was first: its entry is the same
+                self._stage.rename(self._path)
+        return Entry(pixels, failed)
+
+
+def _matching(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if name.fullmatch(path.name))
+
+
+def _free(folder: Path) -> int:
+    """Bytes that may be written."""
+    return shutil.disk_usage(folder).free - _MIN_FREE_BYTES
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process removes it
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in path.iterdir())
+    except FileNotFoundError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    """Take an entry out of use in one step, then delete it. One that is mapped stays readable to whoever maps it."""
+    gone = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):  # another process was first, or, on Windows, still maps it
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _is_abandoned(stage: Path) -> bool:
+    """Whether nobody writes here any more: the writer's lock is gone with its process."""
+    if time.time() - _last_use(stage) < _STAGE_MIN_AGE_S:
+        return False
+    try:
+        with (stage / "pixels.npy").open("rb+") as file:
+            return _lock(file.fileno())
+    except OSError:
+        return True
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed; False where another process holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows has no flock, and lets nobody delete an open file
+        return True
+    except OSError:
+        return False
+    return True
