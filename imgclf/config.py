@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -33,6 +34,14 @@ def _choice(value: str, option: str, choices: tuple[str, ...]) -> None:
 def names(value: str | None) -> tuple[str, ...]:
     """The items of a comma-separated option, without spaces around them; empty for None."""
     return tuple(item.strip() for item in (value or "").split(",") if item.strip())
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,53 @@ class ReadConfig(Config):
 
 
 @dataclass(frozen=True)
-class TrainConfig(ReadConfig):
+class DataConfig(ReadConfig):
+    """How data are read, labelled and split: all that decides which images there are, as what, and on which side."""
+
+    labels: str | None = None
+    rename: str | None = None
+    class_map: str | None = None
+    classes: str | None = None
+    limit: int | None = None
+    val_as: str = "test"
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.15
+    group_by: str | None = None
+    test_group: str | None = None
+    split_from: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.limit is None or self.limit >= 1, "limit", "a whole number of at least 1", self.limit)
+        _choice(self.val_as, "val_as", ("test", "validation"))
+        for option in ("validation_fraction", "test_fraction"):
+            _check(0 <= getattr(self, option) < 1, option, "a number from 0 to below 1", getattr(self, option))
+        total = self.validation_fraction + self.test_fraction
+        _check(total < 1, "test_fraction", "validation and test together under 1", total)
+        _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
+        _check(_is_pattern(self.group_by or "."), "group_by", "a regular expression, parent or column", self.group_by)
+        old = [item.partition("=")[0].strip() for item in names(self.rename)]
+        _check(len(self.renames) == len(set(old)), "rename", "old=new, each class once", self.rename)
+
+    @property
+    def class_filter(self) -> tuple[str, ...]:
+        return names(self.classes)
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """Old names of classes and the new ones."""
+        pairs = (item.split("=") for item in names(self.rename))
+        return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2 and all(map(str.strip, pair))}
+
+    @property
+    def relabels(self) -> bool:
+        """Whether the names of classes, by which images are chosen, are known only after reading."""
+        return bool(self.labels or self.rename or self.class_map)
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
     """How to train. None means: what suits the backbone and the method; the run's `config.json` holds the answer."""
 
     backbone: str = "auto"
@@ -148,13 +203,7 @@ class TrainConfig(ReadConfig):
     ema: float | None = None
     augment: str = "auto"
     precision: str = "float32"
-    seed: int = 0
     offline: bool = False
-    val_as: str = "test"
-    validation_fraction: float = 0.15
-    test_fraction: float = 0.15
-    classes: str | None = None
-    limit: int | None = None
     export: str = "litert,savedmodel"
 
     def __post_init__(self) -> None:
@@ -165,14 +214,13 @@ class TrainConfig(ReadConfig):
         _choice(self.augment, "augment", AUGMENTS)
         _choice(self.optimizer, "optimizer", OPTIMIZERS)
         _choice(self.precision, "precision", PRECISIONS)
-        _choice(self.val_as, "val_as", ("test", "validation"))
         _check(self.cache.strip() != "", "cache", ", ".join(CACHES) + " or a folder", self.cache)
         _check(0 < self.cache_limit_gb < math.inf, "cache_limit_gb", "a number above 0", self.cache_limit_gb)
         if self.image_size is not None:
             _check(low <= self.image_size <= high, "image_size", f"{low} to {high} pixels", self.image_size)
         for size in self.size_steps:
             _check(low <= size <= high, "image_sizes", f"{low} to {high} pixels", size)
-        for option in ("epochs", "batch_size", "limit"):
+        for option in ("epochs", "batch_size"):
             value = getattr(self, option)
             _check(value is None or value >= 1, option, "a whole number of at least 1", value)
         _check(self.lr is None or 0 <= self.lr < 100, "lr", "a number from 0 to 100", self.lr)
@@ -180,11 +228,6 @@ class TrainConfig(ReadConfig):
         for option in ("weight_decay", "label_smoothing", "dropout", "ema"):
             value = getattr(self, option)
             _check(value is None or 0 <= value < 1, option, "a number from 0 to below 1", value)
-        for option in ("validation_fraction", "test_fraction"):
-            _check(0 <= getattr(self, option) < 1, option, "a number from 0 to below 1", getattr(self, option))
-        total = self.validation_fraction + self.test_fraction
-        _check(total < 1, "test_fraction", "validation and test together under 1", total)
-        _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
         for name in self.export_formats:
             _check(name in EXPORT_FORMATS, "export", ", ".join(EXPORT_FORMATS) + " or none alone", self.export)
 
@@ -203,10 +246,6 @@ class TrainConfig(ReadConfig):
         return () if self.export.strip() == "none" else names(self.export)
 
     @property
-    def class_filter(self) -> tuple[str, ...]:
-        return names(self.classes)
-
-    @property
     def size_steps(self) -> tuple[int, ...]:
         """Progressive image sizes, one after the other through the epochs; empty when one size serves throughout."""
         try:
@@ -216,8 +255,8 @@ class TrainConfig(ReadConfig):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(Config):
-    """How to score."""
+class EvaluateConfig(ReadConfig):
+    """How to read the images to score, and how to score."""
 
     top_k: int = 5
     batch_size: int = 32

@@ -34,6 +34,22 @@ COMMANDS = {
 INTERRUPTED = 130
 
 
+class _Command(TyperCommand):
+    """A command whose help lists its options under the names of their panels; without Rich, Typer lists them in one."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record:
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for name, records in panels.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
 class _Commands(Mapping[str, TyperCommand]):
     """The commands by name; a command's module is imported when it is asked for."""
 
@@ -41,7 +57,9 @@ class _Commands(Mapping[str, TyperCommand]):
         if name not in COMMANDS:
             raise KeyError(name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name, short_help=COMMANDS[name])(getattr(import_module(f"imgclf.cli.{name}"), name))
+        single.command(name, cls=_Command, short_help=COMMANDS[name])(
+            getattr(import_module(f"imgclf.cli.{name}"), name)
+        )
         return get_command(single)
 
     def __iter__(self) -> Iterator[str]:

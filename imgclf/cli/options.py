@@ -1,10 +1,12 @@
-"""Options that several commands share: how data are read."""
+"""Options that several commands share: how data are read, labelled and split."""
 
 from typing import Annotated
 
 import typer
 
 READING = "Reading"
+LABELLING = "Labels and classes"
+SPLITTING = "Splitting"
 
 Layout = Annotated[
     str,
@@ -32,4 +34,34 @@ Difficult = Annotated[
 AllowTruncated = Annotated[
     bool,
     typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.", rich_help_panel=READING),
+]
+
+Labels = Annotated[
+    str | None,
+    typer.Option(help="A CSV file (path, label, perhaps exclude) that corrects labels.", rich_help_panel=LABELLING),
+]
+Rename = Annotated[str | None, typer.Option(help="Rename classes: old=new,old2=new2.", rich_help_panel=LABELLING)]
+ClassMap = Annotated[
+    str | None,
+    typer.Option(help="A CSV file (old, new) that renames and merges classes.", rich_help_panel=LABELLING),
+]
+Classes = Annotated[str | None, typer.Option(help="Only these classes, such as a,b.", rich_help_panel=LABELLING)]
+Limit = Annotated[int | None, typer.Option(help="At most so many images in all.", rich_help_panel=LABELLING)]
+ValAs = Annotated[
+    str,
+    typer.Option(help="What val/ is when there is no test/ folder: test or validation.", rich_help_panel=SPLITTING),
+]
+ValidationFraction = Annotated[float, typer.Option(help="Share of the images.", rich_help_panel=SPLITTING)]
+TestFraction = Annotated[float, typer.Option(help="Share of the images.", rich_help_panel=SPLITTING)]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        help="Keep together what has this in common: a regular expression for the path, parent (folder), or column.",
+        rich_help_panel=SPLITTING,
+    ),
+]
+TestGroup = Annotated[str | None, typer.Option(help="Test on this group alone.", rich_help_panel=SPLITTING)]
+SplitFrom = Annotated[
+    str | None,
+    typer.Option(help="A manifest or a run: keep its sides, place only new images.", rich_help_panel=SPLITTING),
 ]

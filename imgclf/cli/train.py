@@ -11,6 +11,8 @@ from imgclf.cli import options
 from imgclf.config import TrainConfig
 from imgclf.errors import RunError, UsageError
 
+DECODING, MODEL, TRAINING = "Decoding", "Model", "Training"
+
 
 def train(
     context: typer.Context,
@@ -32,53 +34,86 @@ def train(
     crowd: options.Crowd = TrainConfig.crowd,
     difficult: options.Difficult = TrainConfig.difficult,
     allow_truncated: options.AllowTruncated = TrainConfig.allow_truncated,
+    labels: options.Labels = TrainConfig.labels,
+    rename: options.Rename = TrainConfig.rename,
+    class_map: options.ClassMap = TrainConfig.class_map,
+    classes: options.Classes = TrainConfig.classes,
+    limit: options.Limit = TrainConfig.limit,
+    val_as: options.ValAs = TrainConfig.val_as,
+    validation_fraction: options.ValidationFraction = TrainConfig.validation_fraction,
+    test_fraction: options.TestFraction = TrainConfig.test_fraction,
+    group_by: options.GroupBy = TrainConfig.group_by,
+    test_group: options.TestGroup = TrainConfig.test_group,
+    split_from: options.SplitFrom = TrainConfig.split_from,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of the split, the initial weights and the shuffling.", rich_help_panel=options.SPLITTING),
+    ] = TrainConfig.seed,
     backbone: Annotated[
-        str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.")
+        str, typer.Option(help="auto, embedded, small-cnn, or a name from imgclf models.", rich_help_panel=MODEL)
     ] = TrainConfig.backbone,
     weights: Annotated[
-        str, typer.Option(help="auto, hub, embedded, none, a weights file, or a run folder.")
+        str, typer.Option(help="auto, hub, embedded, none, a weights file, or a run folder.", rich_help_panel=MODEL)
     ] = TrainConfig.weights,
-    method: Annotated[str, typer.Option(help="auto, probe, finetune or scratch.")] = TrainConfig.method,
+    method: Annotated[
+        str, typer.Option(help="auto, probe, finetune or scratch.", rich_help_panel=TRAINING)
+    ] = TrainConfig.method,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the model's square input in px.")
+        int | None, typer.Option(help="Side of the model's square input in px.", rich_help_panel=MODEL)
     ] = TrainConfig.image_size,
     image_sizes: Annotated[
-        str | None, typer.Option(help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.")
+        str | None,
+        typer.Option(
+            help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.", rich_help_panel=MODEL
+        ),
     ] = TrainConfig.image_sizes,
-    resize: Annotated[str, typer.Option(help="squash, crop or pad to a square.")] = TrainConfig.resize,
+    resize: Annotated[
+        str, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=DECODING)
+    ] = TrainConfig.resize,
     window: Annotated[
-        str | None, typer.Option(help="Of 16-bit and float grey, what is black and white: MIN,MAX or percentile.")
+        str | None,
+        typer.Option(
+            help="Of 16-bit and float grey, what is black and white: MIN,MAX or percentile.", rich_help_panel=DECODING
+        ),
     ] = TrainConfig.window,
-    cache: Annotated[str, typer.Option(help="Decoded pixels: auto, off, memory, or a folder.")] = TrainConfig.cache,
+    cache: Annotated[
+        str, typer.Option(help="Decoded pixels: auto, off, memory, or a folder.", rich_help_panel=DECODING)
+    ] = TrainConfig.cache,
     cache_limit_gb: Annotated[
-        float, typer.Option(help="Size up to which decoded pixels stay on disk.")
+        float, typer.Option(help="Size up to which decoded pixels stay on disk.", rich_help_panel=DECODING)
     ] = TrainConfig.cache_limit_gb,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = TrainConfig.epochs,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = TrainConfig.batch_size,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = TrainConfig.lr,
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd (Nesterov momentum 0.9).")] = TrainConfig.optimizer,
-    warmup_epochs: Annotated[float, typer.Option(help="Epochs of rising learning rate.")] = TrainConfig.warmup_epochs,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = TrainConfig.weight_decay,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training images.", rich_help_panel=TRAINING)
+    ] = TrainConfig.epochs,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step.", rich_help_panel=TRAINING)
+    ] = TrainConfig.batch_size,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = TrainConfig.lr,
+    optimizer: Annotated[
+        str, typer.Option(help="adamw or sgd (Nesterov momentum 0.9).", rich_help_panel=TRAINING)
+    ] = TrainConfig.optimizer,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs of rising learning rate.", rich_help_panel=TRAINING)
+    ] = TrainConfig.warmup_epochs,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Decoupled weight decay.", rich_help_panel=TRAINING)
+    ] = TrainConfig.weight_decay,
     label_smoothing: Annotated[
-        float | None, typer.Option(help="Share of the target spread over all classes.")
+        float | None, typer.Option(help="Share of the target spread over all classes.", rich_help_panel=TRAINING)
     ] = TrainConfig.label_smoothing,
-    dropout: Annotated[float, typer.Option(help="Share of the embedding dropped in training.")] = TrainConfig.dropout,
+    dropout: Annotated[
+        float, typer.Option(help="Share of the embedding dropped in training.", rich_help_panel=TRAINING)
+    ] = TrainConfig.dropout,
     ema: Annotated[
-        float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.")
+        float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.", rich_help_panel=TRAINING)
     ] = TrainConfig.ema,
-    augment: Annotated[str, typer.Option(help="auto, none, light, standard or heavy.")] = TrainConfig.augment,
+    augment: Annotated[
+        str, typer.Option(help="auto, none, light, standard or heavy.", rich_help_panel=TRAINING)
+    ] = TrainConfig.augment,
     precision: Annotated[
-        str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.")
+        str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.", rich_help_panel=TRAINING)
     ] = TrainConfig.precision,
-    seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the shuffling.")] = TrainConfig.seed,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = TrainConfig.offline,
-    val_as: Annotated[
-        str, typer.Option(help="What val/ is when there is no test/ folder: test or validation.")
-    ] = TrainConfig.val_as,
-    validation_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.validation_fraction,
-    test_fraction: Annotated[float, typer.Option(help="Share of the images.")] = TrainConfig.test_fraction,
-    classes: Annotated[str | None, typer.Option(help="Only these classes, such as a,b.")] = TrainConfig.classes,
-    limit: Annotated[int | None, typer.Option(help="At most so many images in all.")] = TrainConfig.limit,
     export: Annotated[str, typer.Option(help="litert, savedmodel, both with a comma, or none.")] = TrainConfig.export,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
@@ -99,8 +134,9 @@ def train(
             settings, source = _settings(context, data, config)
             dataset = readers.read(
                 source,
-                classes=settings.class_filter,
-                limit=settings.limit,
+                settings,
+                classes=() if settings.relabels else settings.class_filter,
+                limit=None if settings.relabels else settings.limit,
                 on_progress=lambda done, total: on_progress("reading", done, total),
             )
             from imgclf.training import train as training  # after reading: a wrong folder fails before Keras loads

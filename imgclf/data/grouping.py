@@ -31,7 +31,7 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
     if by == COLUMN:
         if not any(s.group for s in dataset.samples):
             raise UsageError(
-                f"--group-by column: {dataset.root} brings no groups along. --group-column names a table's column."
+                f"--group-by column: {dataset.origin} brings no groups along. --group-column names a table's column."
             )
         return dataset, []
     matched = [_name(by, sample.path) for sample in dataset.samples]

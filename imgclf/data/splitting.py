@@ -4,15 +4,58 @@ import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from imgclf.data import grouping
+from imgclf import runs
+from imgclf.config import DataConfig
+from imgclf.data import dataset as datasets
+from imgclf.data import grouping, labels, readers
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError, UsageError
 
 K = TypeVar("K", bound=Hashable)
+
+
+def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]:
+    """Label, choose, group and split what was read, as the settings say: all that training does before the pixels.
+
+    Returns:
+        The dataset, and notes for the user.
+
+    Raises:
+        ImgclfError: of any kind, if a setting or a file that it names does not suit the dataset.
+    """
+    notes = []
+    if settings.labels:
+        dataset, found = labels.correct(dataset, Path(settings.labels))
+        notes += found
+    if settings.renames:
+        dataset = labels.rename(dataset, settings.renames)
+    if settings.class_map:
+        dataset, found = labels.merge(dataset, Path(settings.class_map))
+        notes += found
+    dataset = readers.narrow(dataset, classes=settings.class_filter, limit=settings.limit)
+    if settings.group_by:
+        dataset, found = grouping.group(dataset, settings.group_by)
+        notes += found
+    old = None
+    if settings.split_from:
+        path = Path(settings.split_from)
+        old = datasets.read_manifest(runs.find(path).manifest if path.is_dir() else path, dataset.root)
+        notes.append(f"Sides are kept from {path} (sha256 {old.digest()}).")
+    dataset, found = split(
+        dataset,
+        validation_fraction=settings.validation_fraction,
+        test_fraction=settings.test_fraction,
+        val_as=settings.val_as,
+        seed=settings.seed,
+        test_group=settings.test_group,
+        old=old,
+    )
+    return dataset, notes + found
 
 
 def split(
@@ -158,7 +201,7 @@ def folds(
     stuck = [name for name, counts in of_class.items() if sizes[name] and max(counts) == sizes[name]]
     if stuck:
         raise DatasetError(
-            f"{dataset.root}: expected images of every class outside each of {k} folds, found all those of "
+            f"{dataset.origin}: expected images of every class outside each of {k} folds, found all those of "
             f"{listed(stuck)} in one: they are copies or one group. Add some, or leave the class out with --classes."
         )
     folds = np.array([fold_of[unit] for unit in units], dtype=np.int64)
@@ -171,10 +214,10 @@ def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:
     if not names:
         raise UsageError(f"--test-group {name}: the images have no groups. --group-by names them.")
     if name not in names:
-        raise DatasetError(f"{dataset.root}: no group {name!r}; the groups are {listed(names)}.")
+        raise DatasetError(f"{dataset.origin}: no group {name!r}; the groups are {listed(names)}.")
     held = {unit for unit, s in zip(units, dataset.samples, strict=True) if s.group == name}
     if any(s.split == TEST and unit not in held for unit, s in zip(units, dataset.samples, strict=True)):
-        raise UsageError(f"--test-group {name}: {dataset.root} brings a test part along. Give its other parts alone.")
+        raise UsageError(f"--test-group {name}: {dataset.origin} brings a test part along. Give its other parts alone.")
     pairs = zip(units, dataset.samples, strict=True)
     return dataset.with_splits([TEST if unit in held else s.split for unit, s in pairs])
 
@@ -192,7 +235,7 @@ def _sides_in(dataset: Dataset, old: Dataset) -> list[str]:
             found.append(of_content.get(content, UNASSIGNED))
     if not any(found):
         raise DatasetError(
-            f"{dataset.root}: expected images of the split to keep ({len(old):,} images, {len(of_path):,} with a "
+            f"{dataset.origin}: expected images of the split to keep ({len(old):,} images, {len(of_path):,} with a "
             "side), found none of them. Choose another --split-from."
         )
     return found
@@ -276,12 +319,12 @@ def _places(samples: Sequence[Sample], units: Sequence[int], seed: int) -> dict[
 
 def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
     """The units without a group that show the same bytes in several classes."""
-    labels: dict[str, str] = {}
+    label_of: dict[str, str] = {}
     torn, grouped = set(), set()
     for sample, unit in zip(samples, units, strict=True):
         if sample.group:
             grouped.add(unit)
-        if labels.setdefault(grouping.content(sample), sample.label) != sample.label:
+        if label_of.setdefault(grouping.content(sample), sample.label) != sample.label:
             torn.add(unit)
     return torn - grouped
 
@@ -297,11 +340,11 @@ def _classes(samples: Sequence[Sample], units: Sequence[int]) -> dict[int, tuple
 
 def _check_training(dataset: Dataset) -> None:
     if not dataset.samples:
-        raise DatasetError(f"{dataset.root}: expected images to split, found none.")
+        raise DatasetError(f"{dataset.origin}: expected images to split, found none.")
     lacking = [name for name, n in dataset.counts(TRAIN).items() if n == 0]
     if lacking:
         raise DatasetError(
-            f"{dataset.root}: expected training images of every class, found none of {listed(lacking)}. "
+            f"{dataset.origin}: expected training images of every class, found none of {listed(lacking)}. "
             "Add some, or leave the class out with --classes."
         )
 

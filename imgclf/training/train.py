@@ -18,7 +18,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import loading, readers, splitting
+from imgclf.data import loading, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
 from imgclf.evaluation import metrics, outputs, plots
@@ -51,22 +51,15 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     config, notes = resolving.resolve(config or TrainConfig())
-    dataset = readers.narrow(dataset, classes=config.class_filter, limit=config.limit)
-    dataset, split_notes = splitting.split(
-        dataset,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        val_as=config.val_as,
-        seed=config.seed,
-    )
+    dataset, data_notes = splitting.prepare(dataset, config)
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
-    stem = f"{dataset.root.resolve().name}-{config.backbone}"
+    stem = f"{dataset.name}-{config.backbone}"
     run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
     with _explained(run), run.lock(), _log_to(run.log):
-        for note in (*notes, *split_notes):
+        for note in (*notes, *data_notes):
             log.info("%s", note)
         for skipped in dataset.skipped:
-            if skipped.kind in ("unreadable", "unlabelled", "empty-class"):
+            if skipped.kind in ("unreadable", "unlabelled", "empty-class", "excluded"):
                 log.warning("left out %s: %s", skipped.path, skipped.reason)
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
@@ -108,7 +101,7 @@ def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
     return {
         "imgclf": imgclf.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": str(dataset.root.resolve()),
+        "data": str(dataset.origin.resolve()),
         "data_sha256": dataset.digest(),
         "config": config.to_dict(),
         "versions": environment.versions(),
@@ -121,7 +114,7 @@ class _Pixels:
     """The decoded images and where each side of the split stands among them."""
 
     dataset: Dataset
-    pixels: np.ndarray  # uint8 (n, s, s, 3)
+    pixels: loading.Pixels  # uint8 (n, s, s, 3)
 
     def rows(self, split: str) -> np.ndarray:
         """int (m,): where the samples of one side stand."""
@@ -129,7 +122,7 @@ class _Pixels:
 
     def part(self, split: str) -> Part:
         rows = self.rows(split)
-        return Part(self.pixels[rows], self.dataset.labels[rows])
+        return Part(self.pixels.take(rows), self.dataset.labels[rows])
 
 
 def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
@@ -151,7 +144,7 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
 
 
-def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, np.ndarray]:
+def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, loading.Pixels]:
     done = 0
 
     def advance(count: int) -> None:
@@ -162,7 +155,14 @@ def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | Non
 
     before = len(dataset.skipped)
     assert config.image_size is not None
-    readable, pixels = loading.decode(dataset, config.image_size, config.resize, advance)
+    readable, pixels = loading.decode(
+        dataset,
+        config.image_size,
+        config.decoding,
+        cache=config.cache,
+        cache_limit_gb=config.cache_limit_gb,
+        on_progress=advance,
+    )
     for skipped in readable.skipped[before:]:
         log.warning("left out %s: %s", skipped.path, skipped.reason)
     return readable, pixels
@@ -286,6 +286,8 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
         labels=tuple(dataset.class_names),
         image_size=config.image_size,
         resize=config.resize,
+        window=config.window,
+        allow_truncated=config.allow_truncated,
         backbone=config.backbone,
         outputs=("probabilities", "embedding", "feature_map"),
         data_sha256=dataset.digest(),
