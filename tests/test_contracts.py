@@ -14,7 +14,7 @@ import pytest
 
 import imgclf
 from imgclf.cli.app import COMMANDS
-from imgclf.config import Config, EvaluateConfig, PredictConfig, TrainConfig
+from imgclf.config import Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
 
 PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
@@ -35,7 +35,12 @@ ON_TOP = {
 
 LIGHT_COMMAND_IMPORTS = ("imgclf.cli", "imgclf.config", "imgclf.environment", "imgclf.errors", "imgclf.runs")
 
-SETTINGS: dict[str, type[Config]] = {"train": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+SETTINGS: dict[str, type[Config]] = {
+    "ingest": DataConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}
 
 IO_PARAMETERS = (
     "config",
@@ -49,6 +54,8 @@ IO_PARAMETERS = (
     "quiet",
     "resume",
     "run",
+    "to",
+    "with_split",
 )
 """What a command reads and writes: no settings, so not in a dataclass."""
 

@@ -1,5 +1,6 @@
 """imgclf evaluate"""
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imgclf import runs
+from imgclf.cli import options
 from imgclf.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -14,13 +16,26 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder that imgclf train made.")],
     data: Annotated[
-        Path | None, typer.Argument(help="A folder with one sub-folder of images per class; else the run's test part.")
+        Path | None, typer.Argument(help="Labelled images, as imgclf train takes them; else the run's test part.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write, a new or empty folder.")
     ] = None,
+    layout: options.Layout = EvaluateConfig.layout,
+    depth: options.Depth = EvaluateConfig.depth,
+    path_column: options.PathColumn = EvaluateConfig.path_column,
+    label_column: options.LabelColumn = EvaluateConfig.label_column,
+    split_column: options.SplitColumn = EvaluateConfig.split_column,
+    group_column: options.GroupColumn = EvaluateConfig.group_column,
+    class_names: options.ClassNames = EvaluateConfig.class_names,
+    box_margin: options.BoxMargin = EvaluateConfig.box_margin,
+    box_min_size: options.BoxMinSize = EvaluateConfig.box_min_size,
+    crowd: options.Crowd = EvaluateConfig.crowd,
+    difficult: options.Difficult = EvaluateConfig.difficult,
+    allow_truncated: options.AllowTruncated = EvaluateConfig.allow_truncated,
     top_k: Annotated[int, typer.Option(help="Also how often the true class is among so many.")] = EvaluateConfig.top_k,
     batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = EvaluateConfig.batch_size,
     missing_classes: Annotated[
@@ -43,9 +58,10 @@ def evaluate(
 
     console.err.quiet = quiet
     least, found = gates.parse(fail_under), runs.find(run)
-    config = EvaluateConfig(top_k, batch_size, missing_classes, unknown_classes)
+    config = EvaluateConfig(**{field.name: context.params[field.name] for field in fields(EvaluateConfig)})
     with console.phases() as report:
-        dataset = readers.read(data, min_classes=1, on_progress=partial(report, "reading")) if data else None
+        reading = partial(report, "reading")
+        dataset = readers.read(data, config, min_classes=1, on_progress=reading) if data else None
         result = evaluation.evaluate(found, dataset, config, output=output, on_progress=report)
     if json:
         console.print_json(result.metrics)

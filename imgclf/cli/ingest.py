@@ -1,49 +1,90 @@
 """imgclf ingest"""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from imgclf.config import TrainConfig
+from imgclf.cli import options
+from imgclf.config import DataConfig
 from imgclf.errors import UsageError
 
 MOST_NAMED = 20
 
 
 def ingest(
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder of images per class.")],
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Argument(help="A folder of images, a zip or tar archive of one, or a table of paths and labels.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the manifest here, a new CSV file.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, as in imgclf train.")] = TrainConfig.seed,
-    val_as: Annotated[
-        str, typer.Option(help="What a given val/ without a test/ is for: test or validation.")
-    ] = TrainConfig.val_as,
+    to: Annotated[
+        Path | None, typer.Option(help="Make a folder of class folders here, of hard links where possible.")
+    ] = None,
+    with_split: Annotated[
+        bool, typer.Option("--with-split", help="With --to: in train/, validation/ and test/ as train would split.")
+    ] = False,
+    layout: options.Layout = DataConfig.layout,
+    depth: options.Depth = DataConfig.depth,
+    path_column: options.PathColumn = DataConfig.path_column,
+    label_column: options.LabelColumn = DataConfig.label_column,
+    split_column: options.SplitColumn = DataConfig.split_column,
+    group_column: options.GroupColumn = DataConfig.group_column,
+    class_names: options.ClassNames = DataConfig.class_names,
+    box_margin: options.BoxMargin = DataConfig.box_margin,
+    box_min_size: options.BoxMinSize = DataConfig.box_min_size,
+    crowd: options.Crowd = DataConfig.crowd,
+    difficult: options.Difficult = DataConfig.difficult,
+    allow_truncated: options.AllowTruncated = DataConfig.allow_truncated,
+    labels: options.Labels = DataConfig.labels,
+    rename: options.Rename = DataConfig.rename,
+    class_map: options.ClassMap = DataConfig.class_map,
+    classes: options.Classes = DataConfig.classes,
+    limit: options.Limit = DataConfig.limit,
+    val_as: options.ValAs = DataConfig.val_as,
+    validation_fraction: options.ValidationFraction = DataConfig.validation_fraction,
+    test_fraction: options.TestFraction = DataConfig.test_fraction,
+    group_by: options.GroupBy = DataConfig.group_by,
+    test_group: options.TestGroup = DataConfig.test_group,
+    split_from: options.SplitFrom = DataConfig.split_from,
+    seed: Annotated[
+        int, typer.Option(help="Of the split, as in imgclf train.", rich_help_panel=options.SPLITTING)
+    ] = DataConfig.seed,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
-    """Look at a folder of images: classes, counts, sizes, formats, unreadable files, and how train would split it."""
+    """Look at a data set: classes, counts, sizes, formats, unreadable files, and how train would split it."""
     from imgclf.cli import console
-    from imgclf.data import readers, splitting
+    from imgclf.data import copying, readers, splitting
     from imgclf.data.dataset import write_manifest
 
     console.err.quiet = quiet
     if output and os.path.lexists(output):
         raise UsageError(f"-o {output}: expected a new file, found one that exists. Choose another -o, or remove it.")
-    settings = TrainConfig(seed=seed, val_as=val_as)
+    if with_split and not to:
+        raise UsageError("--with-split says how --to makes its folders; give --to, too.")
+    settings = DataConfig(**{field.name: context.params[field.name] for field in fields(DataConfig)})
     with console.phases() as report:
-        found = readers.read(data, on_progress=lambda done, total: report("reading", done, total))
-    dataset, notes = splitting.split(
-        found,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-        val_as=settings.val_as,
-        seed=settings.seed,
-    )
-    for note in notes:
-        console.note(note)
+        found = readers.read(
+            data,
+            settings,
+            classes=() if settings.relabels else settings.class_filter,
+            on_progress=lambda done, total: report("reading", done, total),
+        )
+        dataset, notes = splitting.prepare(found, settings)
+        for note in notes:
+            console.note(note)
+        if to:
+            given = {s.path: s.split for s in found.samples}
+            sides = [s.split if with_split else given[s.path] for s in dataset.samples]
+            linked, copied = copying.copy(
+                dataset.with_splits(sides), to, lambda done, total: report("copying", done, total)
+            )
+            console.note(f"{to}: {linked:,} files linked, {copied:,} copied.")
     if json:
         console.print_json(dataset.summary())
     else:

@@ -1,0 +1,129 @@
+"""Dataset -> a folder of class folders that anything can read."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from imgclf.data import images
+from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
+from imgclf.data.scanning import Progress
+from imgclf.errors import DatasetError, UsageError
+
+
+def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) -> tuple[int, int]:
+    """Put every image into `<class>/`, or `<side>/<class>/` where the samples have sides, unchanged.
+
+    Files are hard links where the disk can do that: a file that is then edited in place changes in both folders. A
+    class name with slashes becomes folders in each other, which `--depth` reads back. Groups are lost. The folder is
+    made whole or not at all, and nothing in it is ever overwritten.
+
+    Args:
+        folder: a new or an empty one, outside of the dataset.
+
+    Returns:
+        How many files were linked, and how many copied.
+
+    Raises:
+        UsageError: if the folder is not new or empty, lies in the dataset, or cannot be written.
+        DatasetError: if a class name cannot be a folder's name, or a file is gone.
+    """
+    _check_names(dataset)
+    target = folder.resolve()
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"--to {folder}: expected a new or empty folder, found something there. Choose another.")
+    if target.is_relative_to(dataset.root.resolve()):
+        raise UsageError(f"--to {folder}: expected a folder outside of the data, found one in {dataset.root}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            made = _fill(temporary, dataset, on_progress)
+            temporary.chmod(0o755)
+            with contextlib.suppress(FileNotFoundError):
+                target.rmdir()  # an empty one; Windows renames onto none
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"--to {folder}: the copy cannot be written ({error.strerror or error}).") from None
+    return made
+
+
+def _check_names(dataset: Dataset) -> None:
+    """Refuse what would lead out of the folder, or not be the same class when it is read again."""
+    bad = [name for name in dataset.class_names if not all(map(_is_safe, name.split("/")))]
+    if bad:
+        raise DatasetError(
+            f"{dataset.origin}: expected class names that can be folders, found {listed(map(repr, bad))}. Give other "
+            "names with --rename or --class-map."
+        )
+    depths = {name.count("/") for name in dataset.class_names}
+    if len(depths) > 1:
+        nested = [name for name in dataset.class_names if "/" in name]
+        raise DatasetError(
+            f"{dataset.origin}: expected slashes in all class names or in none, found {listed(nested)} beside others: "
+            "nested folders could not be read back. Give other names with --rename or --class-map."
+        )
+
+
+def _is_safe(name: str) -> bool:
+    return bool(name) and name == name.strip() and not name.startswith(".") and not set(name) & set("\\\0")
+
+
+def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[int, int]:
+    sided = any(s.split != UNASSIGNED for s in dataset.samples)
+    folders: dict[str, Path] = {}
+    names: dict[str, set[str]] = {}
+    linked = 0
+    for done, sample in enumerate(dataset.samples, start=1):
+        key = f"{sample.split or TRAIN}/{sample.label}" if sided else sample.label
+        if key not in folders:
+            folders[key], names[key] = _new_folder(root, key, dataset), set()
+        source = (dataset.root / sample.path).resolve()  # of a link, the file: a copied link could point to nowhere
+        target = folders[key] / _free_name(sample, names[key])
+        try:
+            os.link(source, target)
+            linked += 1
+        except FileNotFoundError:
+            raise DatasetError(f"{dataset.root / sample.path}: the image is gone since it was read.") from None
+        except OSError:  # another disk, one without hard links, or too many of one file
+            with target.open("xb") as file:
+                file.write(images.read_bytes(source))
+        if on_progress and done % 100 == 0:
+            on_progress(done, len(dataset))
+    return linked, len(dataset) - linked
+
+
+def _new_folder(root: Path, key: str, dataset: Dataset) -> Path:
+    path = root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        raise DatasetError(
+            f"{dataset.origin}: the disk takes {key!r} and another class for the same folder: it does not tell upper "
+            "from lower case, or one Unicode form from another. Give other names with --rename or --class-map."
+        ) from None
+    return path
+
+
+def _free_name(sample: Sample, taken: set[str]) -> str:
+    """The file's own name; where the class has it already, with its folders before it, then with a number.
+
+    A name that does not end as an image's does gets its format's ending, so that it is found again.
+    """
+    place = PurePosixPath(sample.path)
+    parts: Sequence[str] = [part for part in place.parent.parts if part not in ("", ".", "..", "/")]
+    suffix = place.suffix if place.suffix.lower() in images.SUFFIXES else f"{place.suffix}.{sample.format.lower()}"
+    stem = place.stem.lstrip(".") or "image"
+    candidates = [stem, "_".join((*parts, stem))]
+    name = next((f"{c}{suffix}" for c in candidates if f"{c}{suffix}".casefold() not in taken), "")
+    number = 1
+    while not name or name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name.casefold())
+    return name
