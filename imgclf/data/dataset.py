@@ -107,7 +107,7 @@ class Dataset:
     def with_splits(self, splits: Sequence[str]) -> "Dataset":
         """The same samples with new sides."""
         pairs = zip(self.samples, splits, strict=True)
-        return replace(self, samples=tuple(replace(s, split=side) for s, side in pairs))
+        return replace(self, samples=tuple(s if s.split == side else replace(s, split=side) for s, side in pairs))
 
     def summary(self) -> dict[str, Any]:
         """What there is, in numbers and names, ready for JSON.

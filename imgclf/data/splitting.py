@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -156,7 +156,8 @@ def split(
     _check_training(result)
     if old:
         notes += _moves(result, before)
-    return result, [*notes, *_achieved(result), *_warnings(result)]
+    asked = [side for side, fraction in ((TEST, test_fraction), (VALIDATION, validation_fraction)) if fraction > 0]
+    return result, [*notes, *_achieved(result), *_warnings(result, asked)]
 
 
 def folds(
@@ -370,14 +371,15 @@ def _achieved(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _warnings(dataset: Dataset) -> list[str]:
+def _warnings(dataset: Dataset, asked: Collection[str]) -> list[str]:
+    """What the user should know about the sides; `asked` are those that were to be carved."""
     notes = []
     distinct = "distinct images or groups" if any(s.group for s in dataset.samples) else "distinct images"
     for side in (TEST, VALIDATION):
         counts = dataset.counts(side)
         lacking = [name for name, n in counts.items() if n == 0]
         if len(lacking) == len(counts):
-            notes.append(f"There is no {side} part.")
+            notes.append(f"There is no {side} part{f': too few {distinct}' if side in asked else ''}.")
         elif lacking:
             notes.append(f"No {side} image of {listed(lacking)}: too few {distinct}, or none in the given part.")
     if leaks := _unlike(dataset, grouping.content, lambda s: s.split):
