@@ -1,0 +1,274 @@
+"""Zip and tar archives: what comes out, and what is refused."""
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgclf.config import ReadConfig
+from imgclf.data import archives, readers, unpacking
+from imgclf.errors import DatasetError
+
+Factory = Callable[..., Path]
+
+
+def packed(folder: Path, archive: Path, inside: str = "") -> Path:
+    """The content of a folder as a zip or a tar, by the suffix, below the folder `inside`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in files:
+                file.write(path, f"{inside}{path.relative_to(folder)}")
+    else:
+        mode = archive.suffix[1:].replace("tar", "")
+        with tarfile.open(archive, f"w:{mode}") as file:
+            for path in files:
+                file.add(path, f"{inside}{path.relative_to(folder)}")
+    return archive
+
+
+@pytest.fixture
+def zipped(image_folder: Factory, tmp_path: Path) -> Path:
+    """A good zip, to which bad entries can be added."""
+    return packed(image_folder(count=1), tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
+@pytest.mark.parametrize("inside", ["", "photos/", "./photos/2024/"])
+def test_an_archive_is_read_as_its_folder_is(image_folder: Factory, tmp_path: Path, name: str, inside: str) -> None:
+    folder = image_folder(name="data/train", count=3).parent
+    image_folder(name="data/val", count=2, seed=1)
+    (folder / ".DS_Store").touch()
+    expected, found = readers.read(folder), readers.read(packed(folder, tmp_path / name, inside))
+    assert found.samples == expected.samples
+    assert found.digest() == expected.digest()
+    assert found.source == tmp_path / name
+    assert all(path.is_file() for path in found.paths)
+
+
+def test_an_archive_is_known_by_its_content(zipped: Path, tmp_path: Path) -> None:
+    zipped.rename(tmp_path / "data.bin")
+    assert len(readers.read(tmp_path / "data.bin")) == 2
+
+
+def test_a_single_class_folder_is_no_wrapping(image_folder: Factory, tmp_path: Path) -> None:
+    archive = packed(image_folder(classes=("ant",), count=2), tmp_path / "a.zip")
+    assert readers.read(archive, min_classes=1).class_names == ("ant",)
+
+
+def test_a_second_reading_unpacks_nothing(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = readers.read(zipped)
+    monkeypatch.setattr(archives, "_fill", lambda *_: pytest.fail("unpacked again"))
+    assert readers.read(zipped) == first
+
+
+def test_a_changed_archive_is_unpacked_again(image_folder: Factory, zipped: Path) -> None:
+    before = readers.read(zipped)
+    packed(image_folder(name="other", classes=("cat", "dog"), count=2), zipped)
+    assert readers.read(zipped).class_names == ("cat", "dog")
+    assert before.class_names == ("ant", "bee")
+
+
+def test_the_images_are_found_again_in_an_emptied_cache(zipped: Path) -> None:
+    dataset = readers.read(zipped)
+    for path in dataset.paths:
+        path.unlink()
+    os.rename(dataset.root, dataset.root.with_name("gone"))  # noqa: PTH104
+    assert readers.locate(zipped) == dataset.root
+    assert all(path.is_file() for path in dataset.paths)
+
+
+def test_a_crash_while_unpacking_leaves_nothing(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(done: int, total: int) -> None:
+        if done > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(unpacking, "VERSION", "crash")
+    with pytest.raises(KeyboardInterrupt):
+        archives.unpack(zipped, crash)
+    store = readers.read(zipped).root.parent
+    assert not list(store.glob(".*"))
+
+
+def test_a_full_disk_is_an_error_that_names_the_cache(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archives, "_fill", full)
+    with pytest.raises(DatasetError, match=r"unpacked.*No space left on device.*XDG_CACHE_HOME"):
+        readers.read(zipped)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_written(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 60)
+    with pytest.raises(DatasetError, match="does not fit on the disk"):
+        readers.read(zipped)
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "ant/../../evil.png", "/tmp/evil.png", "C:/evil.png", "..\\evil.png"])
+def test_a_zip_whose_paths_lead_out_is_refused(zipped: Path, tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(zipped, "a") as file:
+        entry = zipfile.ZipInfo("x")
+        entry.filename, entry.create_system = name, 0 if "\\" in name else 3
+        file.writestr(entry, b"evil")
+    with pytest.raises(DatasetError, match="refused, since it holds a path that leads out of it"):
+        readers.read(zipped)
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def tar_of(archive: Path, *entries: tuple[tarfile.TarInfo, bytes], folder: Path) -> Path:
+    with tarfile.open(archive, "w") as file:
+        for path in sorted(folder.rglob("*.png")):
+            file.add(path, str(path.relative_to(folder)))
+        for entry, data in entries:
+            entry.size = len(data)
+            file.addfile(entry, io.BytesIO(data))
+    return archive
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/tmp/imgclf-evil.png", "ant/../../evil.png"])
+def test_a_tar_whose_paths_lead_out_is_refused(image_folder: Factory, tmp_path: Path, name: str) -> None:
+    archive = tar_of(tmp_path / "a.tar", (entry(name), b"evil"), folder=image_folder(count=1))
+    with pytest.raises(DatasetError, match="leads out of it"):
+        readers.read(archive)
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../etc/passwd", "nowhere.png", "ant"])
+def test_a_tar_with_a_link_to_anything_but_a_file_in_it_is_refused(
+    image_folder: Factory, tmp_path: Path, kind: bytes, target: str
+) -> None:
+    archive = tar_of(tmp_path / "a.tar", (entry("link.png", kind, target), b""), folder=image_folder(count=1))
+    with pytest.raises(DatasetError, match=r"refused, since it holds a link, 'link\.png', to something"):
+        readers.read(archive)
+
+
+def test_a_file_written_through_a_linked_folder_stays_inside(image_folder: Factory, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    link, file = entry("ant/out", tarfile.SYMTYPE, str(tmp_path / "outside")), (entry("ant/out/evil.png"), b"evil")
+    archive = tar_of(tmp_path / "a.tar", (link, b""), file, folder=image_folder(count=1))
+    with pytest.raises(DatasetError, match="refused"):
+        readers.read(archive)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_links_to_files_in_the_archive_become_these_files(image_folder: Factory, tmp_path: Path) -> None:
+    links = [
+        (entry("bee/hard.png", tarfile.LNKTYPE, "ant/000.png"), b""),
+        (entry("bee/soft.png", tarfile.SYMTYPE, "../ant/000.png"), b""),
+        (entry("bee/again.png", tarfile.SYMTYPE, "soft.png"), b""),
+    ]
+    folder = image_folder(count=1)
+    dataset = readers.read(tar_of(tmp_path / "a.tar", *links, folder=folder))
+    content = (folder / "ant/000.png").read_bytes()
+    assert [(dataset.root / f"bee/{n}.png").read_bytes() == content for n in ("hard", "soft", "again")] == [True] * 3
+    assert not any(path.is_symlink() for path in dataset.paths)
+
+
+def test_links_in_a_circle_are_refused(image_folder: Factory, tmp_path: Path) -> None:
+    circle = [(entry(f"ant/{a}.png", tarfile.SYMTYPE, f"{b}.png"), b"") for a, b in ("xy", "yx")]
+    with pytest.raises(DatasetError, match="holds a link"):
+        readers.read(tar_of(tmp_path / "a.tar", *circle, folder=image_folder(count=1)))
+
+
+def test_a_link_in_a_zip_is_judged_as_one_in_a_tar(zipped: Path) -> None:
+    link = zipfile.ZipInfo("bee/link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(zipped, "a") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(DatasetError, match="holds a link"):
+        readers.read(zipped)
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_a_device_in_a_tar_is_refused(image_folder: Factory, tmp_path: Path, kind: bytes) -> None:
+    archive = tar_of(tmp_path / "a.tar", (entry("ant/null.png", kind), b""), folder=image_folder(count=1))
+    with pytest.raises(DatasetError, match="neither a file nor a folder"):
+        readers.read(archive)
+
+
+def test_a_damaged_archive_is_an_error(zipped: Path, image_folder: Factory, tmp_path: Path) -> None:
+    data = bytearray(zipped.read_bytes())
+    data[60:200] = b"\xff" * 140
+    zipped.write_bytes(data)
+    with pytest.raises(DatasetError, match="the archive is damaged"):
+        readers.read(zipped)
+    archive = packed(image_folder(name="more", count=5, size_px=64), tmp_path / "a.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(DatasetError, match="the archive is damaged"):
+        readers.read(archive)
+
+
+def test_an_encrypted_zip_is_an_error(zipped: Path) -> None:
+    data = bytearray(zipped.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(mark)
+        while at >= 0:
+            data[at + place] |= 1
+            at = data.find(mark, at + 1)
+    zipped.write_bytes(data)
+    with pytest.raises(DatasetError, match="encrypted"):
+        readers.read(zipped)
+
+
+def test_finders_own_notes_are_left_out(zipped: Path) -> None:
+    with zipfile.ZipFile(zipped, "a") as file:
+        file.writestr("__MACOSX/ant/._000.png", b"note")
+    dataset = readers.read(zipped)
+    assert dataset.skipped == ()
+
+
+def test_names_in_utf8_without_a_flag_and_with_backslashes_are_read(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(classes=("größe", "猫"), count=1)
+    names = {}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for path, letter in zip(sorted(folder.rglob("*.png")), "xy", strict=True):
+            name = f"data\\{path.parent.name}\\{path.name}".encode()
+            item = zipfile.ZipInfo(letter * len(name))
+            item.create_system = 0
+            file.writestr(item, path.read_bytes())
+            names[item.filename.encode()] = name
+    data = (tmp_path / "a.zip").read_bytes()
+    for placeholder, name in names.items():
+        data = data.replace(placeholder, name)
+    (tmp_path / "a.zip").write_bytes(data)
+    assert readers.read(tmp_path / "a.zip").class_names == ("größe", "猫")
+
+
+def test_an_archive_of_a_table_is_read(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(classes=("all",), count=2)
+    (folder / "labels.csv").write_text("path,label\nall/000.png,ant\nall/001.png,bee\n")
+    dataset = readers.read(packed(folder, tmp_path / "a.zip", "deep/"), ReadConfig())
+    assert [(s.path, s.label) for s in dataset.samples] == [("all/000.png", "ant"), ("all/001.png", "bee")]
+
+
+def test_a_table_in_an_archive_reaches_nothing_outside(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(classes=("all",), count=2)
+    secret = image_folder(name="secret", count=1) / "ant/000.png"
+    (folder / "labels.csv").write_text(f"path,label\nall/000.png,ant\nall/001.png,bee\n{secret},cat\n../x.png,cat\n")
+    dataset = readers.read(packed(folder, tmp_path / "a.zip"))
+    assert dataset.class_names == ("ant", "bee")
+    reasons = [s.reason for s in dataset.skipped if s.kind == "unreadable"]
+    assert sorted(reasons) == ["no such file (line 4)", "no such file (line 5)"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["ants-bees", "sign-digits"])
+def test_a_real_zip_and_its_folder_are_the_same_dataset(real_data: Path, name: str) -> None:
+    archive = Path(os.environ["IMGCLF_TEST_DATA"]) / f"{name}.zip"
+    packed_up, folder = readers.read(archive), readers.read(real_data / name)
+    assert packed_up.counts() == folder.counts()
+    assert packed_up.digest() == folder.digest()
+    assert packed_up.skipped == folder.skipped
