@@ -140,7 +140,7 @@ def _write(run: Run, format: str, stage: Path, model: "keras.Model", graph: Any,
         new.write_bytes(litert.convert(graph))
     else:
         new = stage / run.saved_model.name
-        savedmodel.write(graph, model, new, facts.labels, facts.resize)
+        savedmodel.write(graph, model, new, facts.labels, facts.decoding)
     return new, File(format, *artifact.hash_tree(new))
 
 

@@ -4,7 +4,8 @@
 (grey, CMYK, progressive), PNG (palette, alpha, 16 bits), WebP, BMP and opaque GIF, EXIF orientation included. Where
 TensorFlow offers no way it differs: transparent pixels of a GIF are black instead of white; orientation that stands
 only in XMP or in a PNG's text is not seen; BMP of 1, 4 or 16 bits, animated WebP without transparency, and formats
-such as TIFF and AVIF are refused. One image that cannot be decoded fails its whole batch.
+such as TIFF, AVIF and HEIC are refused. Of truncated files only JPEG is read where the rules allow it, and the blocks
+around the cut may differ. One image that cannot be decoded fails its whole batch.
 """
 
 import contextlib
@@ -17,7 +18,9 @@ from typing import Any
 from PIL import Image
 
 from imgclf import environment
-from imgclf.config import Resize
+from imgclf.config import PERCENTILE, Decoding, Resize
+from imgclf.data import images as decoder
+from imgclf.errors import ImageError, MissingError
 from imgclf.prediction.runtimes import plainly_named
 
 environment.prepare_keras()
@@ -62,7 +65,7 @@ def full_precision() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], resize: Resize) -> None:
+def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], rules: Decoding) -> None:
     """Write a SavedModel with two signatures.
 
     `serving_default` takes `pixels` float32 (n, s, s, 3), 0-255; `serve_bytes` takes `images`, strings (n,): encoded
@@ -73,7 +76,7 @@ def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], r
         model: the model itself, for its weights.
         folder: where to write; it must not exist.
         labels: the class names, in the order of the probabilities.
-        resize: how an image becomes square.
+        rules: how an encoded image becomes pixels.
     """
     size_px = model.input_shape[1]
     names = [label.encode("utf-8", "surrogateescape") for label in labels]
@@ -84,7 +87,7 @@ def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], r
 
     def serve_bytes(images: Any) -> dict[str, Any]:
         shape = tf.TensorSpec((size_px, size_px, 3), tf.float32)
-        return serve(tf.map_fn(lambda one: load(one, size_px, resize), images, fn_output_signature=shape))
+        return serve(tf.map_fn(lambda one: load(one, size_px, rules), images, fn_output_signature=shape))
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]  # what is not tracked is not written
@@ -113,6 +116,7 @@ def reads(image: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            decoder.inspect(image)  # one cut short is decoded nearly, but not exactly, as Pillow does it
             with Image.open(io.BytesIO(image)) as opened:
                 if opened.format == "BMP":
                     return int.from_bytes(image[28:30], "little") in (8, 24, 32)
@@ -121,16 +125,16 @@ def reads(image: bytes) -> bool:
                 if opened.format == "WEBP":
                     return opened.mode == "RGBA" or not getattr(opened, "is_animated", False)
                 return opened.format in ("JPEG", "MPO", "PNG")
-        except (OSError, ValueError):
+        except (ImageError, MissingError, OSError, ValueError):
             return False
 
 
-def load(contents: Any, size_px: int, mode: Resize) -> Any:
+def load(contents: Any, size_px: int, rules: Decoding) -> Any:
     """In the graph: one encoded image, a scalar string, as the model's pixels, float32 (size_px, size_px, 3), 0-255."""
-    return resize(decode(contents), size_px, mode)
+    return resize(decode(contents, rules), size_px, rules.resize)
 
 
-def decode(contents: Any) -> Any:
+def decode(contents: Any, rules: Decoding = decoder.DEFAULT) -> Any:
     """In the graph: one encoded image, a scalar string, as upright RGB, uint8 (h, w, 3)."""
 
     def begins(magic: bytes, at: int = 0) -> Any:
@@ -139,8 +143,8 @@ def decode(contents: Any) -> Any:
 
     image = tf.case(
         [
-            (begins(b"\xff\xd8\xff"), lambda: _decode_jpeg(contents)),
-            (begins(b"\x89PNG"), lambda: _decode_png(contents)),
+            (begins(b"\xff\xd8\xff"), lambda: _decode_jpeg(contents, rules)),
+            (begins(b"\x89PNG"), lambda: _decode_png(contents, rules)),
             (begins(b"BM"), lambda: _decode_bmp(contents)),
             (begins(b"RIFF") & begins(b"WEBP", 8), lambda: _decode_webp(contents)),
         ],
@@ -151,14 +155,20 @@ def decode(contents: Any) -> Any:
     return image
 
 
-def _decode_jpeg(contents: Any) -> Any:
-    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+def _decode_jpeg(contents: Any, rules: Decoding) -> Any:
+    image = tf.io.decode_jpeg(
+        contents,
+        channels=3,
+        dct_method="INTEGER_ACCURATE",
+        try_recover_truncated=rules.allow_truncated,
+        acceptable_fraction=0.0 if rules.allow_truncated else 1.0,
+    )
     before, tiff = _split(tf.strings.substr(contents, 0, 2 * TIFF_BYTES), b"Exif\0\0")
     is_segment = tf.equal(_tail(before, 4, 2), b"\xff\xe1")  # APP1, then two bytes of length
     return _turn_upright(image, tf.where(is_segment, _orientation(tiff), 1))
 
 
-def _decode_png(contents: Any) -> Any:
+def _decode_png(contents: Any, rules: Decoding) -> Any:
     head = _head(contents, 26)
     depth, colour = head[24], head[25]
     _, transparency = _split(contents, b"tRNS")
@@ -166,7 +176,7 @@ def _decode_png(contents: Any) -> Any:
         [
             (
                 tf.equal(colour, 0) & tf.equal(depth, 16),
-                lambda: _from_sixteen_bits(tf.io.decode_png(contents, channels=1, dtype=tf.uint16)),
+                lambda: _from_sixteen_bits(tf.io.decode_png(contents, channels=1, dtype=tf.uint16), rules),
             ),
             (
                 (colour >= 4) | tf.not_equal(transparency, b""),  # asked without need, alpha is wrong below 8 bits
@@ -179,9 +189,24 @@ def _decode_png(contents: Any) -> Any:
     return _turn_upright(image, _orientation(tiff))
 
 
-def _from_sixteen_bits(grey: Any) -> Any:
-    eight = tf.cast(tf.cast(grey, tf.int32) // 257, tf.uint8)
-    return tf.repeat(eight, 3, axis=2)  # (h, w, 1) -> (h, w, 3)
+def _from_sixteen_bits(grey: Any, rules: Decoding) -> Any:
+    if rules.window is None:
+        eight = tf.cast(grey, tf.int32) // 257
+    else:
+        low, high = _window(grey, rules)
+        inside = tf.clip_by_value(tf.cast(grey, tf.float64), low, high)
+        eight = tf.round((inside - low) * tf.math.divide_no_nan(tf.constant(255, tf.float64), high - low))
+    return tf.repeat(tf.cast(eight, tf.uint8), 3, axis=2)  # (h, w, 1) -> (h, w, 3)
+
+
+def _window(grey: Any, rules: Decoding) -> tuple[Any, Any]:
+    """What becomes black and what white, float64, in stored units."""
+    if rules.window != PERCENTILE:
+        assert rules.bounds
+        return tf.constant(rules.bounds[0], tf.float64), tf.constant(rules.bounds[1], tf.float64)
+    ordered = tf.sort(tf.reshape(tf.cast(grey, tf.float64), [-1]))
+    first = (tf.size(ordered) - 1) // 100
+    return ordered[first], ordered[tf.size(ordered) - 1 - first]
 
 
 def _decode_webp(contents: Any) -> Any:

@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageFile, ImageOps, features
 
+from imgclf import environment
 from imgclf.config import Decoding, Resize
 from imgclf.data import images
-from imgclf.errors import ImageError
+from imgclf.errors import ImageError, MissingError, UsageError
 
 RNG = np.random.default_rng(7)
 PHOTO = np.asarray(
@@ -53,10 +55,22 @@ def test_photographs_decode_as_pillows_documented_calls_do(real_data: Path) -> N
     assert len(files) == 100
     for file in files:
         with Image.open(file) as image:
-            exif = image.getexif().get(274, 1)
-            expected = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR))
-        assert exif == 1
-        np.testing.assert_array_equal(images.load(file, 96), expected)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(images.decode(file)), np.asarray(upright))
+        expected = upright.resize((96, 96), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(images.load(file, 96), np.asarray(expected))
+
+
+@pytest.mark.real
+def test_eight_orientations_of_a_real_photograph_give_equal_arrays(real_data: Path) -> None:
+    photograph = images.decode(min(real_data.glob("ants-bees/**/*.jpg")))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        stored = np.ascontiguousarray(STORED[orientation](np.asarray(photograph)))
+        for data in (encode(stored, "PNG", exif=exif), encode(stored, "WEBP", exif=exif, lossless=True)):
+            np.testing.assert_array_equal(pixels(data), np.asarray(photograph))
+            np.testing.assert_array_equal(images.load(data, 64), images.load(np.asarray(photograph), 64))
 
 
 UPRIGHT = {
@@ -220,6 +234,134 @@ def test_a_forbidden_file_has_a_reason(tmp_path: Path) -> None:
     file.touch(mode=0)
     with pytest.raises(ImageError, match=r"^no permission to read it$"):
         images.decode(file)
+
+
+@pytest.mark.parametrize("window", ["0,4095", " 0 , 4095.0"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
+def test_a_window_in_stored_units_becomes_black_to_white(mode: str, window: str) -> None:
+    dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}[mode]
+    grey = np.array([[0, 1, 2048, 4095, 4096, 65535]], dtype)
+    data = encode(Image.frombytes(mode, (6, 1), grey.tobytes()), "TIFF")
+    decoded = np.asarray(images.decode(data, Decoding(window=window)))
+    np.testing.assert_array_equal(decoded[0, :, 0], [0, 0, 128, 255, 255, 255])
+
+
+def test_a_percentile_window_leaves_out_one_in_a_hundred_on_either_side() -> None:
+    grey = np.arange(1000, 1000 + 301, dtype="<u2").reshape(7, 43)  # 301 values: 3 below, 3 above
+    grey[0, 0], grey[-1, -1] = 0, 65535
+    data = encode(Image.frombytes("I;16", (43, 7), grey.tobytes()), "PNG")
+    decoded = np.asarray(images.decode(data, Decoding(window="percentile")))[:, :, 0].ravel()
+    np.testing.assert_array_equal(decoded[[0, 1, 3, 150, 297, 299, 300]], [0, 0, 0, 128, 255, 255, 255])
+    flat = encode(Image.fromarray(np.full((4, 4), 700, np.uint16)), "PNG")
+    assert np.asarray(images.decode(flat, Decoding(window="percentile"))).max() == 0
+
+
+def test_a_window_leaves_eight_bits_alone() -> None:
+    data = encode(PHOTO, "PNG")
+    np.testing.assert_array_equal(np.asarray(images.decode(data, Decoding(window="0,9"))), PHOTO)
+
+
+@pytest.mark.parametrize("window", ["", "9", "9,0", "5,5", "a,b", "1,2,3", "0,inf", "nan,1", "percentiles"])
+def test_an_impossible_window_is_a_usage_error(window: str) -> None:
+    with pytest.raises(UsageError, match="--window: expected two rising numbers such as 0,4095, or percentile"):
+        Decoding(window=window)
+
+
+WHOLE = Decoding(allow_truncated=True)
+
+
+@pytest.mark.parametrize(("format", "missing"), [("JPEG", 128), ("PNG", 0), ("TIFF", 0)])
+def test_what_is_there_of_a_truncated_file_is_taken_where_that_is_allowed(format: str, missing: int) -> None:
+    noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encode(noise, format)
+    cut = data[: len(data) // 2]
+    found = np.asarray(images.decode(cut, WHOLE))
+    np.testing.assert_array_equal(found[:8], pixels(data)[:8])
+    assert (found[-1] == missing).all()
+    assert images.inspect(cut, allow_truncated=True) == images.Header(64, 64, format)
+    with pytest.raises(ImageError):
+        images.decode(cut)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_whole_file_is_the_same_where_truncated_ones_are_allowed(format: str) -> None:
+    data = encode(PHOTO, format)
+    np.testing.assert_array_equal(np.asarray(images.decode(data, WHOLE)), pixels(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\xff\xd8\xff", b"<html>not found</html>"])
+def test_nothing_at_all_is_no_image_wherever(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        images.decode(data, WHOLE)
+
+
+def test_threads_with_and_without_truncated_files_do_not_disturb_each_other() -> None:
+    data = encode(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), "JPEG")
+    cut = data[: len(data) // 2]
+
+    def opens(rules: Decoding) -> bool:
+        try:
+            images.decode(cut, rules)
+        except ImageError:
+            return False
+        return True
+
+    asked = [WHOLE, Decoding()] * 100
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(opens, asked)) == [rules.allow_truncated for rules in asked]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+@pytest.mark.parametrize("size", [(65_000, 3), (3, 65_000)])
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+def test_an_image_65000_pixels_wide_is_an_image(size: tuple[int, int], mode: Resize) -> None:
+    data = encode(Image.new("RGB", size, (9, 90, 200)), "JPEG", quality=95)
+    assert images.inspect(data) == images.Header(*size, "JPEG")
+    small = images.load(data, 32, Decoding(mode))
+    assert small.shape == (32, 32, 3)
+    assert np.abs(small[15, 15].astype(int) - [9, 90, 200]).max() <= 3
+
+
+def test_an_image_of_65000_pixels_each_way_is_refused() -> None:
+    huge = bytearray(encode(Image.new("L", (8, 8)), "JPEG"))
+    start = huge.index(b"\xff\xc0")
+    huge[start + 5 : start + 9] = (65_000).to_bytes(2, "big") * 2
+    for look in (images.decode, images.inspect):
+        with pytest.raises(ImageError, match="more than 178,956,970"):
+            look(bytes(huge))
+
+
+def heic(image: Image.Image, **options: object) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    return encode(image, "HEIF", quality=-1, chroma=444, matrix_coefficients=0, **options)
+
+
+def test_heic_decodes_to_nearly_the_same_pixels() -> None:
+    data = heic(Image.fromarray(PHOTO))
+    assert images.inspect(data) == images.Header(70, 50, "HEIF")
+    assert np.abs(pixels(data).astype(int) - PHOTO).max() <= 3
+    with pytest.raises(ImageError):
+        images.decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_once_though_two_marks_in_it_ask_for_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = heic(Image.fromarray(np.ascontiguousarray(STORED[orientation](PHOTO))), exif=exif.tobytes())
+    assert np.abs(pixels(data).astype(int) - PHOTO).max() <= 3
+
+
+def test_heic_without_its_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_package", lambda name: False)
+    images._heif_formats.cache_clear()
+    with pytest.raises(MissingError, match=r"pip install 'imgclf\[heif\]'"):
+        images.decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
+def test_the_fingerprint_names_what_shapes_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"imgclf {images.VERSION}, Pillow {PIL.__version__}, " in images.fingerprint()
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:

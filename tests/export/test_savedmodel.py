@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgclf.config import Decoding
 from imgclf.data import images
 from imgclf.export import savedmodel
 
@@ -196,3 +197,28 @@ def test_full_precision_puts_back_what_was_set():
     with savedmodel.full_precision():
         assert not enabled()
     assert enabled() == before
+
+
+@pytest.mark.parametrize("window", ["0,4095", "1000,60000.5", "-7,9", "percentile"])
+def test_a_window_for_sixteen_bits_is_the_decoders(window):
+    import tensorflow as tf
+
+    rules = Decoding(window=window)
+    function = tf.function(
+        lambda data: savedmodel.decode(data, rules), autograph=False, input_signature=[tf.TensorSpec((), tf.string)]
+    )
+    grey = sixteen_bit_png(0, 1)
+    flat = encode(Image.fromarray(np.full((5, 6), 900, np.uint16)), "PNG")
+    for data in (grey, flat, encode(waves(), "PNG")):
+        assert np.array_equal(function(tf.constant(data)).numpy(), images.decode(data, rules))
+
+
+def test_a_truncated_jpeg_is_read_where_the_rules_allow_it():
+    import tensorflow as tf
+
+    data = encode(waves().resize((610, 400)), "JPEG")
+    cut = data[: len(data) * 2 // 3]
+    rules = Decoding(allow_truncated=True)
+    found = savedmodel.decode(tf.constant(cut), rules).numpy()
+    assert np.isclose(found, images.decode(cut, rules), atol=1).mean() > 0.9
+    assert savedmodel.reads(data) and not savedmodel.reads(cut)
