@@ -160,8 +160,7 @@ class DataConfig(ReadConfig):
         _check(total < 1, "test_fraction", "validation and test together under 1", total)
         _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
         _check(_is_pattern(self.group_by or "."), "group_by", "a regular expression, parent or column", self.group_by)
-        old = [item.partition("=")[0].strip() for item in names(self.rename)]
-        _check(len(self.renames) == len(set(old)), "rename", "old=new, each class once", self.rename)
+        _check(len(self.renames) == len(names(self.rename)), "rename", "old=new, each class once", self.rename)
 
     @property
     def class_filter(self) -> tuple[str, ...]:
@@ -278,6 +277,7 @@ class PredictConfig(Config):
     top: int = 1
     format: str = "table"
     batch_size: int = 32
+    allow_truncated: bool = False
     strict: bool = False
     offline: bool = False
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgclf.config import EvaluateConfig, PredictConfig, TrainConfig, names
+from imgclf.config import DataConfig, EvaluateConfig, PredictConfig, TrainConfig, names
 from imgclf.errors import UsageError
 
 
@@ -27,6 +27,14 @@ from imgclf.errors import UsageError
         ({"epochs": "2"}, "--epochs: expected int or nothing, found '2'"),
         ({"offline": 1}, "--offline: expected bool"),
         ({"epochs": True}, "--epochs"),
+        ({"group_by": "("}, "--group-by: expected a regular expression, parent or column, found '\\('"),
+        ({"rename": "ant"}, "--rename: expected old=new, each class once, found 'ant'"),
+        ({"rename": "ant="}, "--rename"),
+        ({"rename": "ant=bee=cat"}, "--rename"),
+        ({"rename": "ant=bee,ant=cat"}, "--rename"),
+        ({"layout": "piles"}, "--layout: expected one of auto, folders"),
+        ({"depth": 0}, "--depth"),
+        ({"box_margin": -0.1}, "--box-margin"),
     ],
 )
 def test_an_impossible_setting_names_its_option(settings: dict[str, object], message: str) -> None:
@@ -42,6 +50,16 @@ def test_settings_come_back_from_their_json(config: TrainConfig | EvaluateConfig
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(UsageError, match="'epoch'"):
         TrainConfig.from_dict({"epoch": 3})
+
+
+def test_new_names_of_classes_are_pairs() -> None:
+    assert TrainConfig(rename=" ant = wood ant , bee=wasp").renames == {"ant": "wood ant", "bee": "wasp"}
+    assert TrainConfig().renames == {}
+
+
+def test_classes_are_chosen_after_reading_when_labels_change() -> None:
+    assert [DataConfig(**{name: "x=y"}).relabels for name in ("labels", "rename", "class_map")] == [True] * 3
+    assert not DataConfig(classes="x").relabels
 
 
 @given(
