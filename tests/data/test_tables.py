@@ -1,0 +1,316 @@
+"""Tables of paths and labels: CSV, TSV, Parquet; what is recognised, and every fault that a table can have."""
+
+import csv
+import logging
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imgclf.config import ReadConfig
+from imgclf.data import dataset as datasets
+from imgclf.data import readers, tables
+from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
+from imgclf.errors import DatasetError, MissingError, UsageError
+
+Factory = Callable[..., Path]
+
+
+@pytest.fixture
+def flat(image_folder: Factory) -> Path:
+    """A folder with the images 000.png to 007.png directly in it."""
+    folder = image_folder(classes=("x",), count=8, size_px=8, name="flat")
+    for path in (folder / "x").iterdir():
+        path.rename(folder / path.name)
+    (folder / "x").rmdir()
+    return folder
+
+
+def labels(dataset: datasets.Dataset) -> dict[str, str]:
+    return {s.path: s.label for s in dataset.samples}
+
+
+def reasons(dataset: datasets.Dataset, kind: str) -> dict[str, str]:
+    return {s.path: s.reason for s in dataset.skipped if s.kind == kind}
+
+
+TWO = "path,label\n000.png,ant\n001.png,bee\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", TWO),
+        ("labels.tsv", TWO.replace(",", "\t")),
+        ("german.csv", TWO.replace(",", ";")),
+        ("windows.csv", "\ufeff" + TWO.replace("\n", "\r\n")),
+        ("old-mac.csv", TWO.replace("\n", "\r")),
+        ("quoted.csv", '"Image" , "Class Name"\n"000.png", "ant"\n\n"001.png", "bee"\n'),
+        ("metadata.csv", "file_name,extra,label\n000.png,1,ant\n001.png,2,bee\n"),
+        ("stems.csv", "id,breed\n000,ant\n001,bee\n"),
+        ("folders.csv", "filepath,category\n./000.png,ant\nx/../001.png,bee\n"),
+    ],
+)
+def test_a_flat_folder_with_a_table(flat: Path, name: str, text: str) -> None:
+    (flat / name).write_bytes(text.encode())
+    dataset = readers.read(flat)
+    assert labels(dataset) == {"000.png": "ant", "001.png": "bee"}
+    assert reasons(dataset, "unlisted") == {f"00{i}.png": "not in the table" for i in range(2, 8)}
+    assert name not in {s.path for s in dataset.skipped}
+    assert labels(readers.read(flat / name)) == labels(dataset)
+
+
+def test_utf16_as_spreadsheets_write_it(flat: Path) -> None:
+    (flat / "labels.tsv").write_bytes("path\tlabel\n000.png\tgröße\n001.png\t猫\n".encode("utf-16"))
+    assert readers.read(flat).class_names == ("größe", "猫")
+
+
+def test_split_and_group_columns(flat: Path) -> None:
+    rows = "000.png,ant,Train,p1\n001.png,bee,val,p1\n002.png,ant,TEST,p2\n003.png,bee,,\n"
+    (flat / "labels.csv").write_text("path,label,split,patient_id\n" + rows)
+    samples = readers.read(flat).samples
+    assert [s.split for s in samples] == [TRAIN, VALIDATION, TEST, UNASSIGNED]
+    assert [s.group for s in samples] == ["p1", "p1", "p2", ""]
+    assert samples[0].width == 8
+
+
+def test_columns_can_be_named(flat: Path) -> None:
+    (flat / "labels.csv").write_text("bild,art,teil,ort,label\n000,ant,train,a,0\n001,bee,test,b,1\n")
+    named = ReadConfig(path_column="bild", label_column="art", split_column="teil", group_column="ort")
+    dataset = readers.read(flat, named)
+    assert [(s.label, s.split, s.group) for s in dataset.samples] == [("ant", TRAIN, "a"), ("bee", TEST, "b")]
+
+
+def test_a_metadata_table_in_every_folder_of_a_split(image_folder: Factory) -> None:
+    folder = image_folder(classes=("train", "test"), count=2)
+    for side, text in (("train", "000.png,ant\n001.png,bee\n"), ("test", "000.png,bee\n001.png,ant\n")):
+        (folder / side / "metadata.csv").write_text("file_name,label\n" + text)
+    samples = readers.read(folder).samples
+    assert [(s.path, s.label, s.split) for s in samples] == [
+        ("test/000.png", "bee", TEST),
+        ("test/001.png", "ant", TEST),
+        ("train/000.png", "ant", TRAIN),
+        ("train/001.png", "bee", TRAIN),
+    ]
+
+
+def test_one_table_for_each_side(flat: Path) -> None:
+    (flat / "train.csv").write_text(TWO)
+    (flat / "test_labels.csv").write_text("path,label\n002.png,ant\n")
+    assert [(s.path, s.split) for s in readers.read(flat).samples] == [
+        ("000.png", TRAIN),
+        ("001.png", TRAIN),
+        ("002.png", TEST),
+    ]
+
+
+def test_several_tables_are_an_error_that_names_them(flat: Path) -> None:
+    (flat / "a.csv").write_text(TWO)
+    (flat / "b.csv").write_text(TWO)
+    with pytest.raises(DatasetError, match=r"several tables with paths and labels \(a\.csv, b\.csv\)\. Name the one"):
+        readers.read(flat)
+    assert len(readers.read(flat / "b.csv")) == 2
+
+
+def test_a_table_stands_above_class_folders_and_says_so(
+    image_folder: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = image_folder(classes=("part 1", "part 2"), count=1)
+    (folder / "labels.csv").write_text("image,label\n000,?\n")
+    assert readers.read(folder).class_names == ("part 1", "part 2")  # which of the two 000.png?
+    (folder / "labels.csv").write_text("image,label\npart 1/000,ant\npart 2/000,bee\n")
+    with caplog.at_level(logging.INFO, "imgclf"):
+        assert readers.read(folder).class_names == ("ant", "bee")
+    assert "read as --layout table (labels.csv)" in caplog.text
+    assert readers.read(folder, ReadConfig(layout="folders")).class_names == ("part 1", "part 2")
+
+
+def test_our_own_manifest_in_the_folder_changes_nothing(image_folder: Factory) -> None:
+    folder = image_folder(count=2)
+    before = readers.read(folder)
+    datasets.write_manifest(before.with_splits([TRAIN] * 4), folder / "manifest.csv")
+    assert readers.read(folder).samples == before.samples
+    assert {s.split for s in readers.read(folder, ReadConfig(layout="table")).samples} == {TRAIN}
+    assert {s.split for s in readers.read(folder / "manifest.csv").samples} == {TRAIN}
+
+
+def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> None:
+    folder = image_folder(count=1)
+    (folder / "prices.csv").write_text("name,price\nx,1\n")
+    (folder / "classes.tsv").write_text("n1\tant\n")
+    (folder / "elsewhere.csv").write_text("path,label\nnot/here.png,x\n")
+    (folder / "empty.csv").touch()
+    assert readers.read(folder).class_names == ("ant", "bee")
+
+
+def test_a_table_given_itself_may_point_anywhere(flat: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "labels.csv"
+    table.write_text(f"path,label\n../flat/000.png,ant\n{flat / '001.png'},bee\n")
+    dataset = readers.read(table)
+    assert labels(dataset) == {"../flat/000.png": "ant", "../flat/001.png": "bee"}
+    assert all(path.is_file() for path in dataset.paths)
+    assert (dataset.root, dataset.source, dataset.name) == (table.parent, table, "labels")
+    assert readers.locate(table) == table.parent
+
+
+def test_a_table_in_a_folder_reaches_nothing_outside(flat: Path, image_folder: Factory) -> None:
+    secret = image_folder(name="secret", classes=("secret",), count=1) / "secret" / "s.png"
+    (secret.parent / "000.png").rename(secret)
+    (flat / "labels.csv").write_text(TWO + f"../secret/secret/s.png,cat\n{secret},cat\n")
+    dataset = readers.read(flat)
+    assert dataset.class_names == ("ant", "bee")
+    assert len(reasons(dataset, "unreadable")) == 2
+
+
+def test_a_missing_file_is_named_with_its_line(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "gone.png,ant\n")
+    assert reasons(readers.read(flat), "unreadable") == {"gone.png": "no such file (line 4)"}
+
+
+def test_no_file_at_all_is_an_error(flat: Path) -> None:
+    (flat / "labels.csv").write_text("path,label\nx.png,ant\ny.png,bee\n")
+    with pytest.raises(DatasetError, match=r"not one of its paths leads to an image, such as x\.png \(no such file\)"):
+        readers.read(flat / "labels.csv")
+
+
+@pytest.mark.parametrize("option", ["path_column", "label_column", "split_column", "group_column"])
+def test_an_unknown_column_is_an_error_that_names_the_columns(flat: Path, option: str) -> None:
+    (flat / "labels.csv").write_text(TWO)
+    name = option.replace("_", "-")
+    with pytest.raises(UsageError, match=rf"--{name} x: expected one column .* found 0; the columns are path, label"):
+        readers.read(flat / "labels.csv", ReadConfig(**{option: "x"}))
+
+
+def test_no_column_of_labels_is_an_error_that_names_the_option(flat: Path) -> None:
+    (flat / "labels.csv").write_text("path,price\n000.png,3\n")
+    with pytest.raises(
+        DatasetError, match=r"expected a column of labels, found the columns path, price\..*--label-col"
+    ):
+        readers.read(flat / "labels.csv")
+    with pytest.raises(DatasetError, match="expected a table"):
+        readers.read(flat, ReadConfig(layout="table"))
+
+
+def test_a_path_twice_with_one_label_counts_once(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "./000.png,ant\n")
+    dataset = readers.read(flat)
+    assert len(dataset) == 2
+    assert reasons(dataset, "duplicate") == {"000.png": "line 4 names it again, after line 2"}
+
+
+def test_a_path_with_two_labels_is_an_error_with_both_lines(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "000.png,bee\n")
+    with pytest.raises(DatasetError, match=r"line 4: 000\.png is 'bee' here and 'ant' in line 2"):
+        readers.read(flat)
+
+
+def test_rows_without_a_label_or_a_path_are_left_out_and_named(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "002.png,\n003.png\n,ant\n004.png,  \n")
+    assert reasons(readers.read(flat), "unlabelled") == {
+        "002.png": "no label in line 4",
+        "003.png": "no label in line 5",
+        "line 6": "no path in line 6",
+        "004.png": "no label in line 7",
+    }
+
+
+def test_a_label_in_another_encoding_is_an_error_with_its_line(flat: Path) -> None:
+    (flat / "labels.csv").write_bytes((TWO + "002.png,größe\n").encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"line 4: the class name b'gr\\xf6\\xdfe' is not UTF-8.*save the file as"):
+        readers.read(flat)
+
+
+def test_a_path_in_another_encoding_is_found(flat: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (flat / "002.png").rename(flat / name)
+    (flat / "labels.csv").write_bytes(os.fsencode(TWO + f"{name},ant\n"))
+    assert name in labels(readers.read(flat))
+
+
+def test_a_path_in_the_other_unicode_form_is_found(flat: Path) -> None:
+    (flat / "002.png").rename(flat / "cafe\u0301.png")
+    (flat / "labels.csv").write_text(TWO + "caf\u00e9.png,ant\n", encoding="utf-8")
+    assert "cafe\u0301.png" in labels(readers.read(flat))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TWO + "002.png,ant,extra\n", "line 4: expected 2 fields as in the first line, found 3"),
+        ("path,label,split\n000.png,ant,fold 3\n", "line 2: expected train, validation, test or nothing"),
+        ("path,label\n", "found no path with a label"),
+        ("", "expected a column of paths"),
+        (TWO + "x" * 200_000 + ",ant\n", "line 4: not a row of a table"),
+    ],
+)
+def test_a_damaged_table_is_an_error(flat: Path, text: str, message: str) -> None:
+    (flat / "labels.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        readers.read(flat / "labels.csv")
+
+
+def test_a_quote_that_is_never_closed_takes_the_rest_for_one_label(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + '"open,ant\n')
+    assert len(readers.read(flat)) == 2
+
+
+def test_a_table_that_cannot_be_read_is_an_error(flat: Path) -> None:
+    (flat / "labels.csv").mkdir()
+    with pytest.raises(DatasetError, match="the table cannot be read"):
+        tables.open_table(flat / "labels.csv")
+
+
+def test_an_unreadable_image_of_a_table_is_named(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "002.png,ant\n")
+    (flat / "002.png").write_bytes(b"")
+    assert reasons(readers.read(flat), "unreadable") == {"002.png": "an empty file"}
+
+
+def test_parquet_without_pyarrow_says_what_to_install(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgclf.environment.has_package", lambda name: False)
+    (flat / "labels.parquet").touch()
+    with pytest.raises(MissingError, match=r"pip install imgclf\[parquet\]"):
+        readers.read(flat / "labels.parquet")
+
+
+def test_parquet_is_read_as_csv_is(flat: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"path": ["000.png", "001.png", "002.png"], "label": [3, 4, None], "split": ["train", None, "test"]}
+    parquet.write_table(pyarrow.table(columns), flat / "labels.parquet")
+    dataset = readers.read(flat)
+    assert [(s.path, s.label, s.split) for s in dataset.samples] == [("000.png", "3", TRAIN), ("001.png", "4", "")]
+    assert reasons(dataset, "unlabelled") == {"002.png": "no label in line 4"}
+    (flat / "labels.parquet").write_bytes(b"PAR1 and more")
+    with pytest.raises(DatasetError, match="not a Parquet file, or a damaged one"):
+        readers.read(flat / "labels.parquet")
+
+
+LETTERS = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\")
+NAMES = st.text(LETTERS, min_size=1, max_size=12).filter(lambda text: text == text.strip() and text[0] != ".")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=8, unique_by=lambda row: row[0].casefold()))
+def test_a_table_reads_back_what_was_written_in_any_order(flat: Path, rows: list[tuple[str, str]]) -> None:
+    folder = flat.parent / "any"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, _ in rows:
+        shutil.copyfile(flat / "000.png", folder / f"{name}.png")
+    found = []
+    for order in (rows, rows[::-1]):
+        with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *((f"{name}.png", text) for name, text in order)])
+        found.append(readers.read(folder / "labels.csv", min_classes=1))
+    assert found[0].samples == found[1].samples
+    assert {(s.path, s.label) for s in found[0].samples} == {
+        (f"{name}.png", unicodedata.normalize("NFC", text)) for name, text in rows
+    }
