@@ -94,7 +94,7 @@ def ingest(
             write_manifest(dataset, output)
         except OSError as error:
             raise UsageError(f"-o {output}: the manifest cannot be written ({error.strerror}).") from None
-        console.note(f"The manifest is in {output}.")
+        console.note(f"The manifest is in {output}. Its data have the sha256 {dataset.digest()}.")
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -130,6 +130,7 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
     started = time.monotonic()
     dataset, pixels = _decode(dataset, config, on_progress)
     datasets.write_manifest(dataset, run.manifest)
+    runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     images = _Pixels(dataset, pixels)
     _check_classes(dataset)
     probabilities = _fit(run, model, config, images, on_progress)

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgclf.config import DataConfig
+from imgclf.data import dataset as datasets
 from imgclf.data import grouping, readers, splitting
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, Sample
-from imgclf.errors import DatasetError, UsageError
+from imgclf.errors import DatasetError, RunError, UsageError
 
 
 def sha(content: object) -> str:
@@ -515,6 +518,47 @@ def test_nothing_to_split_is_an_error() -> None:
 def test_a_class_missing_from_the_given_test_part_is_reported() -> None:
     _, notes = split(given_parts(TRAIN) + make({"ant": 5}, TEST))
     assert "No test image of bee: too few distinct images, or none in the given part." in notes
+
+
+def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_folder(classes=("ant", "bee", "cat", "dog"), count=12, size_px=8)
+    data = readers.read(folder)
+    (tmp_path / "labels.csv").write_text("path,label,exclude\nant/000.png,bee,\nant/001.png,,yes\n")
+    (tmp_path / "map.csv").write_text("old,new\nwasp,insect\nant,insect\n")
+    config = DataConfig(
+        labels=str(tmp_path / "labels.csv"),
+        rename="bee=wasp",
+        class_map=str(tmp_path / "map.csv"),
+        classes="insect,cat",
+        group_by=r"(\d)\.png",
+    )
+    result, notes = splitting.prepare(data, config)
+    assert result.counts() == {"cat": 12, "insect": 23}
+    assert {s.group for s in result.samples} == set("0123456789")
+    assert all(len({s.split for s in result.samples if s.group == g}) == 1 for g in "0123456789")
+    assert notes[:2] == [
+        f"{tmp_path / 'labels.csv'}: 1 labels changed, 1 images left out.",
+        f"{tmp_path / 'map.csv'}: 4 classes became 3.",
+    ]
+    assert splitting.prepare(data, replace(config, limit=7))[0].counts() == {"cat": 2, "insect": 5}
+
+
+def test_prepare_keeps_the_sides_of_a_manifest_and_names_its_hash(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = readers.read(image_folder(count=20, size_px=8))
+    old, _ = splitting.prepare(replace(data, samples=data.samples[::2]), DataConfig(seed=1))
+    datasets.write_manifest(old, tmp_path / "m.csv")
+    result, notes = splitting.prepare(data, DataConfig(split_from=str(tmp_path / "m.csv")))
+    assert result.samples[::2] == old.samples
+    assert notes[:2] == [
+        f"Sides are kept from {tmp_path / 'm.csv'} (sha256 {old.digest()}).",
+        "Sides kept from the old split: 20 images; new ones: 20.",
+    ]
+    with pytest.raises(RunError, match="expected a run folder"):
+        splitting.prepare(data, DataConfig(split_from=str(tmp_path)))
+    with pytest.raises(DatasetError, match="the manifest cannot be read"):
+        splitting.prepare(data, DataConfig(split_from=str(tmp_path / "none.csv")))
 
 
 @pytest.mark.real

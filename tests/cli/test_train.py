@@ -1,0 +1,99 @@
+"""imgclf train, as far as it goes without a network: its help, and what it hands to reading and training."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from imgclf.cli import app
+from imgclf.config import TrainConfig
+from imgclf.data.dataset import Dataset
+from imgclf.runs import Run
+
+Train = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def handed() -> list[tuple[Dataset, TrainConfig]]:
+    """The datasets and settings that training was called with."""
+    return []
+
+
+@pytest.fixture
+def train(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    handed: list[tuple[Dataset, TrainConfig]],
+) -> Train:
+    """Runs `imgclf train ARGUMENTS` with a stand-in for the training; returns exit code, stdout and stderr."""
+
+    def stand_in(dataset: Dataset, config: TrainConfig, **options: object) -> Run:
+        handed.append((dataset, config))
+        return Run(tmp_path / "run")
+
+    module = ModuleType("imgclf.training.train")
+    module.train = stand_in  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "imgclf.training", ModuleType("imgclf.training"))
+    monkeypatch.setattr(sys.modules["imgclf.training"], "train", module, raising=False)
+    monkeypatch.setitem(sys.modules, "imgclf.training.train", module)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["imgclf", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            app.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = train("--help")
+    assert code == 0
+    panels = re.findall(r"^(\w[\w ]*):$", out, re.MULTILINE)
+    assert panels[:2] == ["Arguments", "Options"]
+    assert set(panels[2:]) == {"Reading", "Labels and classes", "Splitting", "Decoding", "Model", "Training"}
+    assert len(panels) == len(set(panels))
+    assert max(map(len, out.splitlines())) <= 80
+    options = out[out.index("\nOptions:") : out.index("\nReading:")]
+    assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", options, re.MULTILINE) == [
+        "--output",
+        "--config",
+        "--resume",
+        "--offline",
+        "--export",
+        "--json",
+        "--quiet",
+        "--help",
+    ]
+
+
+def test_options_become_settings_and_read_only_what_is_asked_for(
+    train: Train, handed: list[tuple[Dataset, TrainConfig]], image_folder: Callable[..., Path]
+) -> None:
+    folder = image_folder(classes=("ant", "bee", "cat"), count=8, size_px=8)
+    code, _, _ = train(folder, "--classes", "ant,bee", "--limit", 10, "--group-by", r"\d", "--test-group", 3)
+    assert code == 0
+    ((dataset, config),) = handed
+    assert dataset.counts() == {"ant": 5, "bee": 5}
+    assert (config.group_by, config.test_group, config.limit) == (r"\d", "3", 10)
+
+
+def test_new_names_of_classes_may_be_chosen(
+    train: Train, handed: list[tuple[Dataset, TrainConfig]], image_folder: Callable[..., Path]
+) -> None:
+    folder = image_folder(classes=("ant", "bee", "cat"), count=4, size_px=8)
+    assert train(folder, "--rename", "ant=wood ant", "--classes", "wood ant,bee", "--limit", 4)[0] == 0
+    assert len(handed[0][0]) == 12  # the names are known only after reading
+
+
+@pytest.mark.parametrize("option", [("--group-by", "("), ("--rename", "ant"), ("--limit", 0)])
+def test_impossible_options_are_usage_errors(train: Train, option: tuple[str, object], tmp_path: Path) -> None:
+    code, out, err = train(tmp_path, *option)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {option[0]}: expected")
