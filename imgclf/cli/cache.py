@@ -1,5 +1,8 @@
 """imgclf cache"""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,10 +42,21 @@ def sizes() -> dict[str, int]:
     """Bytes held by each entry of the cache root, by its name; empty where there is no cache yet."""
     root = environment.cache_root()
     entries = sorted(root.iterdir()) if root.is_dir() else []
-    return {
-        entry.name: sum(path.lstat().st_size for path in (entry, *entry.rglob("*")) if path.is_file())
-        for entry in entries
-    }
+    return {entry.name: sum(map(_size, (entry, *_below(entry)))) for entry in entries}
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All that lies in a folder; nothing where it is none, or another process has just removed it."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, of a link to one the link's own; 0 for all else."""
+    try:
+        return path.lstat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def delete() -> None:

@@ -30,6 +30,9 @@ def predict(
     top: Annotated[int, typer.Option(help="How many of the most probable classes.")] = PredictConfig.top,
     format: Annotated[str, typer.Option(help="table, jsonl or csv.")] = PredictConfig.format,
     batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = PredictConfig.batch_size,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.")
+    ] = PredictConfig.allow_truncated,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an image is broken.")] = PredictConfig.strict,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = PredictConfig.offline,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
@@ -42,10 +45,10 @@ def predict(
         from imgclf.cli import console
 
         console.err.quiet = True
-    config = PredictConfig(top, _format(format, output), batch_size, strict, offline)
+    config = PredictConfig(top, _format(format, output), batch_size, allow_truncated, strict, offline)
     tally = _Tally()
     with outputs.create(output) if output else nullcontext(sys.stdout) as file:
-        classifier = prediction.load(_artefact(model, config.offline))
+        classifier = prediction.load(_artefact(model, config.offline), allow_truncated=config.allow_truncated)
         found = sources.find(images, sys.stdin.buffer if sources.STDIN in images else ())
         predictions = tally.count(classifier.stream(found, config.batch_size))
         if config.format == "table":

@@ -71,7 +71,7 @@ def evaluate(
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
 
     answers = []
-    for answer in _classifier(run, labels).stream(part.paths, config.batch_size):
+    for answer in _classifier(run, labels, config.allow_truncated).stream(part.paths, config.batch_size):
         answers.append(answer)
         if on_progress:
             on_progress("evaluating", len(answers), len(part))
@@ -187,16 +187,17 @@ def _warn_of_training_images(run: Run, part: Dataset) -> None:
         log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))
 
 
-def _classifier(run: Run, labels: list[str]) -> Classifier:
+def _classifier(run: Run, labels: list[str], allow_truncated: bool) -> Classifier:
     """The exported model, or Keras's where nothing is exported."""
     exported = next((path for path in (run.litert, run.saved_model) if path.exists()), None)
     if exported:
-        classifier = prediction.load(exported)
+        classifier = prediction.load(exported, allow_truncated=allow_truncated)
     elif run.model.is_file():
         from imgclf.models.runtime import KerasRuntime
 
         facts = artifact.read(run.path)
         artifact.verify(run.path, facts, run.model.name)
+        facts = replace(facts, allow_truncated=allow_truncated or facts.allow_truncated)
         classifier = Classifier(facts, KerasRuntime(run.model))
     else:
         raise RunError(f"{run.path}: expected a model in the run, found none. Is the training finished?")

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -148,12 +148,14 @@ class Classifier:
         return answer
 
 
-def load(path: Path | str) -> Classifier:
+def load(path: Path | str, *, allow_truncated: bool = False) -> Classifier:
     """Open an exported model.
 
     Args:
         path: a run folder, any folder with an `artifact.json` and the models that it describes, or one of those
             models itself: `model.tflite` or `saved_model`. Of a folder, LiteRT is taken where it is there.
+        allow_truncated: whether to classify what there is of a file that is cut short, as a model does anyway that
+            was trained so.
 
     Raises:
         ArtifactError: if there is no exported model, or it is damaged, foreign or too new.
@@ -162,6 +164,7 @@ def load(path: Path | str) -> Classifier:
     path = Path(path)
     folder, name = _locate(path)
     facts = artifact.read(folder)
+    facts = replace(facts, allow_truncated=allow_truncated or facts.allow_truncated)
     if name is None:
         name = _choose(folder, facts)
     artifact.verify(folder, facts, name)

@@ -105,6 +105,15 @@ def test_the_default_is_a_table_with_names_as_they_are(imgclf, trained_run, phot
     assert len(rows) == 8
 
 
+def test_what_there_is_of_a_truncated_file_is_classified_where_that_is_allowed(imgclf, trained_run, tmp_path, capsys):
+    file = tmp_path / "cut.jpg"
+    Image.new("RGB", (200, 200)).save(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    assert imgclf("predict", trained_run.path, file, "--format", "csv", "--strict") == 3
+    assert imgclf("predict", trained_run.path, file, "--format", "csv", "--strict", "--allow-truncated") == 0
+    assert "truncated" not in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_a_table_without_broken_images_has_no_column_for_errors(imgclf, trained_run, photos, capsys):
     assert imgclf("predict", trained_run.path, photos / "0.png", "--top", 2) == 0
     rows = capsys.readouterr().out.splitlines()

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgclf import __version__
+from imgclf.config import Decoding
 from imgclf.errors import ArtifactError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
@@ -55,6 +56,16 @@ def test_what_is_written_is_read_back(tmp_path, labels):
     facts = replace(FACTS, labels=tuple(labels), temperature=1.25)
     artifact.write(tmp_path, facts)
     assert artifact.read(tmp_path) == facts
+
+
+def test_decoding_rules_are_written_only_where_they_were_chosen(tmp_path):
+    chosen = replace(FACTS, window="0,4095", allow_truncated=True)
+    for facts in (FACTS, chosen):
+        artifact.write(tmp_path, facts)
+        assert artifact.read(tmp_path) == facts
+        written = json.loads((tmp_path / "artifact.json").read_text())
+        assert ("window" in written, "allow_truncated" in written) == (facts is chosen, facts is chosen)
+    assert artifact.read(tmp_path).decoding == Decoding("squash", "0,4095", True)
 
 
 def test_keys_of_later_versions_are_ignored_within_a_schema(tmp_path):

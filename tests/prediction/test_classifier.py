@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 import imgclf
+from imgclf import environment
+from imgclf.config import Decoding
+from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, UsageError
 from imgclf.prediction import Classifier, Prediction, artifact, load
 from imgclf.prediction.artifact import File
@@ -147,6 +150,36 @@ def test_an_image_that_cannot_be_read_is_answered_with_its_error_in_its_place(li
     assert "null byte" in reasons[5]
     assert "not an image" in reasons[6]
     assert "float64" in reasons[7]
+
+
+def test_files_become_pixels_by_the_rules_of_the_artefact(spoiled, tmp_path):
+    file = tmp_path / "dark.png"
+    Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(file)
+    bright = load(spoiled(window="0,4095"))
+    assert bright.decoding == Decoding(window="0,4095")
+    seen: list[np.ndarray] = []
+    answer = bright.probabilities
+    bright.probabilities = lambda pixels: seen.append(pixels) or answer(pixels)
+    bright.predict([file])
+    assert (seen[0] == 255).all()
+
+
+def test_truncated_files_are_classified_where_the_artefact_or_the_caller_allows_it(colours, spoiled, tmp_path):
+    file = tmp_path / "cut.jpg"
+    Image.new("RGB", (400, 400), "red").save(file)
+    file.write_bytes(file.read_bytes()[:-200])
+    assert load(colours).predict([file])[0].label is None
+    assert load(colours, allow_truncated=True).predict([file])[0].label == "red"
+    assert load(spoiled(allow_truncated=True)).predict([file])[0].label == "red"
+
+
+def test_heic_without_its_decoder_costs_no_other_image_its_answer(lite, tmp_path, monkeypatch):
+    images._heif_formats.cache_clear()
+    monkeypatch.setattr(environment, "has_package", lambda name: False)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    found = lite.predict([heic, saved(tmp_path / "red.png", "red")])
+    assert [p.label for p in found] == [None, "red"]
+    assert "imgclf[heif]" in (found[0].error or "")
 
 
 def test_only_broken_images_are_no_failure(lite):
