@@ -218,7 +218,7 @@ def _coco(found: Found, files: Sequence[str], settings: ReadConfig) -> Annotatio
             known = (size[0], size[1]) if isinstance(size[0], int) and isinstance(size[1], int) else None
             photographs[row["id"]] = Photograph(place, side, known)
         for number, row in enumerate(content["annotations"]):
-            at = f"{path}#{row.get('id', number) if isinstance(row, dict) else number}"
+            at = f"{path}#{row['id']}" if _has(row, "id", int, str) else f"{path}, annotation {number}"
             _add_coco(result, row, at, photographs, kinds, settings)
         result.photographs += [p for p in photographs.values() if p.path]
     return result
