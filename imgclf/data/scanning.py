@@ -1,5 +1,6 @@
 """What lies in a folder, by names alone: images, other files, and what cannot be used. No file is opened here."""
 
+import heapq
 import os
 import unicodedata
 from collections import Counter, defaultdict
@@ -58,15 +59,16 @@ class Listing:
 
 
 def scan(root: Path, name: Path | None = None) -> Found:
-    """Look through a folder at any depth, links to folders included.
+    """Look through a folder at any depth, links to folders included. Each folder is read once, by its own path first.
 
     Raises:
         DatasetError: if the folder cannot be read.
     """
     found = Found(root, name or root, [], [], [])
-    ahead: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]  # folder, and those that hold it
-    while ahead:
-        folder, above = ahead.pop()
+    ahead, links = [""], list[str]()
+    seen: set[tuple[int, int]] = set()
+    while ahead or links:
+        folder = ahead.pop() if ahead else heapq.heappop(links)
         try:
             status = (root / folder).stat()
             with os.scandir(root / folder) as listing:
@@ -77,25 +79,46 @@ def scan(root: Path, name: Path | None = None) -> Found:
             found.skipped.append(Skipped(folder, "unreadable", f"the folder cannot be read ({error.strerror})"))
             continue
         here = (status.st_dev, status.st_ino)
-        if here in above:  # following it would go round for ever
-            found.skipped.append(Skipped(folder, "unreadable", "a link to a folder that holds it"))
+        if here in seen:  # following it would go round for ever, or give one image two labels
+            found.skipped.append(Skipped(folder, "unreadable", "a folder that is read already, by another path"))
             continue
+        seen.add(here)
         if folder:
             found.folders.append(folder)
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
-                found.skipped.append(Skipped(path, "hidden", "its name begins with a dot"))
-            elif entry.is_dir():
-                ahead.append((path, above | {here}))
-            elif Path(entry.name).suffix.lower() not in images.SUFFIXES:
-                found.skipped.append(Skipped(path, "not-an-image", "its name does not end as an image's does"))
-            elif entry.is_file():
+            kind = _kind(entry)
+            if kind == "folder" and not entry.is_symlink():
+                ahead.append(path)
+            elif kind == "folder":
+                heapq.heappush(links, path)
+            elif kind == "image":
                 found.files.append(path)
-            else:  # a broken link, or a pipe, which would block whoever opens it
-                found.skipped.append(Skipped(path, "unreadable", "not a file, or a link to nowhere"))
+            else:
+                found.skipped.append(Skipped(path, kind, _WHY_NOT[kind]))
     found.files.sort()
     return found
+
+
+_WHY_NOT = {
+    "hidden": "its name begins with a dot",
+    "not-an-image": "its name does not end as an image's does",
+    "unreadable": "not a file, or a link to nowhere",  # or a pipe, which would block whoever opens it
+}
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """`folder`, `image`, or why it is neither."""
+    if entry.name.startswith("."):
+        return "hidden"
+    try:
+        if entry.is_dir():
+            return "folder"
+        if Path(entry.name).suffix.lower() not in images.SUFFIXES:
+            return "not-an-image"
+        return "image" if entry.is_file() else "unreadable"
+    except OSError:  # a link to itself
+        return "unreadable"
 
 
 def label(name: str, where: object) -> str:

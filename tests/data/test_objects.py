@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -328,6 +328,7 @@ def test_a_photograph_that_two_files_describe_stays_on_one_side(tmp_path: Path) 
     assert len(readers.read(tmp_path)) == 4
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.tuples(*[st.floats(-60, 100)] * 4), st.floats(0, 2), st.integers(1, 50))
 def test_edges_always_lie_in_the_image(box: tuple[float, ...], margin: float, least: int) -> None:
     left, top, right, bottom = box

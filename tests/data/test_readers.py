@@ -2,17 +2,22 @@
 
 import hashlib
 import os
+import random
 import shutil
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.data import readers
+from imgclf.config import ReadConfig
+from imgclf.data import readers, scanning
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.errors import DatasetError, UsageError
 
@@ -205,6 +210,11 @@ def test_names_that_differ_in_case_are_two_classes(image_folder: Factory) -> Non
     assert readers.read(image_folder(classes=("Ant", "ant"), count=1)).class_names == ("Ant", "ant")
 
 
+def test_names_that_differ_in_case_are_said_to(image_folder: Factory, caplog: pytest.LogCaptureFixture) -> None:
+    readers.read(image_folder(classes=("Ant", "ant", "bee"), count=1))
+    assert "classes whose names differ only in case: Ant and ant." in caplog.text
+
+
 def test_a_link_in_a_circle_ends(image_folder: Factory) -> None:
     folder = image_folder(count=1)
     (folder / "ant/again").symlink_to(folder)
@@ -230,6 +240,143 @@ def test_forbidden_files_and_folders_are_named(image_folder: Factory) -> None:
     finally:
         (folder / "cat").chmod(0o700)
     assert kinds(dataset) == {"ant/000.png": "unreadable", "cat": "unreadable"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(image_folder: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, scandir = image_folder(classes=("ant", "bee", "cat"), count=2), os.scandir
+
+    def forbid(path: Path) -> object:
+        if Path(path).name == "cat":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    dataset = readers.read(folder)
+    assert {s.path: s.reason for s in dataset.skipped} == {"cat": "the folder cannot be read (Permission denied)"}
+
+
+def test_links_in_many_circles_end(image_folder: Factory) -> None:
+    folder = image_folder(count=1)
+    for name in ("a", "b", "c"):
+        (folder / "ant" / name).symlink_to(folder)
+        (folder / "bee" / name).symlink_to(folder / "ant")
+    (folder / "ant" / "self").symlink_to("self")
+    dataset = readers.read(folder)
+    assert [s.path for s in dataset.samples] == ["ant/000.png", "bee/000.png"]
+    circles = {f"{folder}/{name}" for folder in ("ant", "bee") for name in ("a", "b", "c")}
+    assert kinds(dataset) == dict.fromkeys(circles | {"ant/self"}, "unreadable")
+
+
+@pytest.mark.slow
+def test_ten_thousand_classes_are_read(image_folder: Factory, tmp_path: Path) -> None:
+    one = image_folder(classes=("x",), count=1, size_px=4) / "x/000.png"
+    for number in range(10_000):
+        (tmp_path / "many" / f"{number:05}").mkdir(parents=True)
+        os.link(one, tmp_path / "many" / f"{number:05}" / "a.png")
+    dataset = readers.read(tmp_path / "many")
+    assert len(dataset.class_names) == 10_000
+    assert dataset.labels.tolist() == list(range(10_000))
+
+
+def test_nested_folders_make_class_names(tmp_path: Path) -> None:
+    for path in ("rose/red/a.png", "rose/white/deep/b.png", "tulip/red/c.png", "loose.png", "rose/half.png"):
+        put(tmp_path / path)
+    (tmp_path / "tulip" / "black").mkdir()
+    dataset = readers.read(tmp_path, ReadConfig(depth=2))
+    assert [(s.path, s.label) for s in dataset.samples] == [
+        ("rose/red/a.png", "rose/red"),
+        ("rose/white/deep/b.png", "rose/white"),
+        ("tulip/red/c.png", "tulip/red"),
+    ]
+    assert kinds(dataset) == {"loose.png": "unlabelled", "rose/half.png": "unlabelled", "tulip/black": "empty-class"}
+    assert readers.read(tmp_path).class_names == ("rose", "tulip")
+    with pytest.raises(DatasetError, match="expected images in folders nested 4 deep, found none"):
+        readers.read(tmp_path, ReadConfig(depth=4))
+
+
+def test_nested_folders_of_a_split(tmp_path: Path) -> None:
+    for path in ("train/rose/red/a.png", "train/tulip/red/b.png", "val/rose/red/c.png"):
+        put(tmp_path / path)
+    dataset = readers.read(tmp_path, ReadConfig(depth=2))
+    assert [(s.label, s.split) for s in dataset.samples] == [
+        ("rose/red", TRAIN),
+        ("tulip/red", TRAIN),
+        ("rose/red", VALIDATION),
+    ]
+
+
+SYNSETS = ("n01440764", "n02012849", "n03126707")
+LINES = "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn99999999 else\n"
+NAMES_OF_SYNSETS = ("crane (n02012849)", "crane (n03126707)", "tench")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("LOC_synset_mapping.txt", LINES),
+        ("words.txt", LINES.replace(" ", "\t", 1).replace("9 crane", "9\tcrane").replace("7 crane", "7\tcrane")),
+        ("classes.tsv", "\n".join(line.replace(" ", "\t", 1) for line in LINES.splitlines())),
+        ("index.json", '{"0": ["n01440764", "tench"], "1": ["n02012849", "crane"], "2": ["n03126707", "crane"]}'),
+        ("names.json", '{"n01440764": "tench, Tinca tinca", "n02012849": "crane", "n03126707": "crane"}'),
+    ],
+)
+def test_imagenet_folders_get_the_names_of_their_synsets(image_folder: Factory, name: str, text: str) -> None:
+    folder = image_folder(classes=SYNSETS, count=1)
+    assert readers.read(folder).class_names == SYNSETS
+    (folder / name).write_text(text)
+    (folder / "about.txt").write_text("n01440764 is a fish\n")
+    for settings_ in (ReadConfig(), ReadConfig(layout="imagenet")):
+        dataset = readers.read(folder, settings_)
+        assert dataset.class_names == NAMES_OF_SYNSETS
+        assert {s.path: s.label for s in dataset.samples}["n01440764/000.png"] == "tench"
+    assert readers.read(folder, ReadConfig(layout="folders")).class_names == SYNSETS
+
+
+def test_imagenet_without_names_is_an_error(image_folder: Factory) -> None:
+    with pytest.raises(DatasetError, match="a file beside them that names all of them, found none"):
+        readers.read(image_folder(classes=SYNSETS), ReadConfig(layout="imagenet"))
+
+
+def test_class_folders_get_the_names_in_a_file(image_folder: Factory, tmp_path: Path) -> None:
+    folder, file = image_folder(classes=("0", "1", "extra"), count=1), tmp_path / "names"
+    for text in ('0,"worker, old"\n1,queen\n', "0\tworker, old\n1\tqueen\n"):
+        file.write_text(text)
+        dataset = readers.read(folder, ReadConfig(class_names=str(file)))
+        assert dataset.class_names == ("extra", "queen", "worker, old")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"9,queen\n", "expected names for the classes ant, bee, found names for 9"),
+        ("x.csv", b"no names here\n", "line 1: a key without a name"),
+        ("x.csv", b"ant,caf\xe9\n", "expected names of classes in UTF-8"),
+        ("x.json", b"{", "expected names of classes in UTF-8"),
+        ("x.json", b'{"ant": 1}', "1 is no name"),
+        ("x.json", b'"ant"', "neither an object nor a list"),
+        ("gone.csv", None, "cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_names_is_an_error(
+    image_folder: Factory, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        readers.read(image_folder(), ReadConfig(class_names=str(tmp_path / name)))
+
+
+def test_a_truncated_file_is_read_where_that_is_allowed(image_folder: Factory) -> None:
+    folder = image_folder(count=2)
+    whole = put(folder / "ant/whole.jpg", (64, 64))
+    whole.write_bytes(whole.read_bytes()[:-500])
+    assert kinds(readers.read(folder)) == {"ant/whole.jpg": "unreadable"}
+    assert kinds(readers.read(folder, ReadConfig(allow_truncated=True))) == {}
+
+
+def test_locate_names_what_is_gone(tmp_path: Path, image_folder: Factory) -> None:
+    assert readers.locate(tmp_path / "gone") == tmp_path / "gone"
+    assert readers.locate(image_folder()) == image_folder()
 
 
 def test_only_chosen_classes_are_opened(image_folder: Factory) -> None:
@@ -313,7 +460,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="expected a folder with one sub-folder per class, a zip or tar archive of one, or a table"):
+    with pytest.raises(DatasetError, match="sub-folder per class, a zip or tar archive of one, or a table"):
         readers.read(put(tmp_path / "a.png"))
 
 
@@ -373,3 +520,47 @@ def test_ants_and_bees_are_read_as_they_are(real_data: Path) -> None:
     assert (len(dataset.part(TRAIN)), len(dataset.part(VALIDATION))) == (245, 153)
     assert kinds(dataset) == {"train/.DS_Store": "hidden", "val/.DS_Store": "hidden"}
     assert Counter(s.format for s in dataset.samples) == {"JPEG": 397, "GIF": 1}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_tiny_imagenet_is_one_dataset_as_zip_and_as_folder(tmp_path: Path) -> None:
+    source = os.environ.get("IMGCLF_TEST_DATA")
+    if not source:
+        pytest.skip("IMGCLF_TEST_DATA is not set")
+    archive = Path(source) / "tiny-imagenet.zip"
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "tiny-imagenet")
+    folder, zipped = readers.read(tmp_path / "tiny-imagenet"), readers.read(archive)
+    assert folder.counts() == zipped.counts()
+    assert folder.digest() == zipped.digest()
+    assert (len(folder), len(folder.class_names)) == (109_450, 199)
+    assert "tench" not in folder.class_names
+    assert "goldfish" in folder.class_names  # classes.tsv names the synsets
+
+
+LETTERS = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\")
+FOLDERS = st.text(LETTERS, min_size=1, max_size=8).filter(lambda name: name[0] != "." and name == name.strip())
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(FOLDERS, st.integers(1, 3), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_every_image_of_any_class_folders_is_read_once_in_any_order(
+    tmp_path: Path, classes: dict[str, int], order: random.Random
+) -> None:
+    names = {unicodedata.normalize("NFC", name): count for name, count in classes.items()}
+    if {name.casefold() for name in names} & set(scanning.SIDES):
+        return
+    one = put(tmp_path / "one.png")
+    expected = sorted(f"{name}/{number}.png" for name, count in names.items() for number in range(count))
+    found = []
+    for turn in range(2):
+        folder = tmp_path / "turns" / str(turn)
+        for path in order.sample(expected, len(expected)):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(one, folder / path)
+        found.append(readers.read(folder, min_classes=1))
+    shutil.rmtree(tmp_path / "turns")
+    assert [s.path for s in found[0].samples] == expected
+    assert found[0].samples == found[1].samples
+    assert found[0].counts() == dict(sorted(names.items()))
