@@ -1,6 +1,7 @@
 """imgclf ingest, run as the command line runs it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,58 @@ def test_an_output_that_cannot_be_written_is_an_error(
     code, _, err = ingest(image_folder(count=3), "-o", tmp_path / "file" / "manifest.csv")
     assert code == 2
     assert "the manifest cannot be written" in err
+
+
+def test_to_makes_a_copy_of_class_folders(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_folder(count=20)
+    code, out, err = ingest(folder, "--to", tmp_path / "copy", "--json", "--rename", "ant=emmet")
+    assert code == 0
+    assert "40 files linked, 0 copied" in err
+    assert readers.read(tmp_path / "copy").counts() == {"bee": 20, "emmet": 20}
+    assert json.loads(out)["classes"]["emmet"]["images"] == 20
+    assert {s.split for s in readers.read(tmp_path / "copy").samples} == {""}
+
+
+def test_to_with_split_makes_the_folders_of_the_split(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    _, out, _ = ingest(image_folder(count=20), "--to", tmp_path / "copy", "--with-split", "--json", "--seed", 3)
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["test", "train", "validation"]
+    assert readers.read(tmp_path / "copy").digest() == json.loads(out)["sha256"]
+
+
+def test_to_keeps_a_given_split_as_it_is(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_folder(name="data/train", count=20).parent
+    image_folder(name="data/val", count=10, seed=1)
+    ingest(folder, "--to", tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["train", "validation"]
+    assert readers.read(tmp_path / "copy").digest() == readers.read(folder).digest()
+
+
+def test_to_overwrites_nothing_and_with_split_needs_it(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(count=3)
+    code, out, err = ingest(folder, "--to", folder)
+    assert (code, out) == (2, "")
+    assert "expected a new or empty folder" in err
+    code, _, err = ingest(folder, "--with-split")
+    assert (code, "give --to, too" in err) == (2, True)
+
+
+def test_a_table_is_read_with_the_columns_asked_for(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=3)
+    (folder / "labels.csv").write_text("bild,art\nant/000.png,x\nant/001.png,y\nbee/000.png,x\n")
+    options = ("--path-column", "bild", "--label-column", "art", "--json")
+    code, out, err = ingest(folder, *options)
+    assert (code, list(json.loads(out)["classes"])) == (0, ["x", "y"])
+    assert "read as --layout table (labels.csv)" in err
+    code, _, err = ingest(folder / "labels.csv", "--path-column", "none")
+    assert code == 2
+    assert "the columns are bild, art" in err
+
+
+def test_an_archive_is_looked_at(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "packed"), "gztar", image_folder(count=3))
+    code, out, _ = ingest(archive, "--json")
+    assert (code, json.loads(out)["images"]) == (0, 6)
