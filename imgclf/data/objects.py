@@ -91,7 +91,7 @@ def read_voc(found: Found, settings: ReadConfig, on_progress: Progress | None = 
     Raises:
         DatasetError: if there are no annotations, or not one object can be cut out.
     """
-    files = voc_files(found)
+    files = voc_files(found) or [path for path in found.others if path.lower().endswith(".xml")]
     if not files:
         raise DatasetError(
             f"{found.name}: expected XML files in a folder Annotations, or beside the images, found none."

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.config import ReadConfig
+from imgclf import runs
+from imgclf.config import ReadConfig, TrainConfig
 from imgclf.data import readers, scanning
-from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
+from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, read_run, write_manifest
 from imgclf.errors import DatasetError, UsageError
 
 Factory = Callable[..., Path]
@@ -520,6 +521,34 @@ def test_ants_and_bees_are_read_as_they_are(real_data: Path) -> None:
     assert (len(dataset.part(TRAIN)), len(dataset.part(VALIDATION))) == (245, 153)
     assert kinds(dataset) == {"train/.DS_Store": "hidden", "val/.DS_Store": "hidden"}
     assert Counter(s.format for s in dataset.samples) == {"JPEG": 397, "GIF": 1}
+
+
+@pytest.mark.parametrize("kind", ["zip", "table", "voc"])
+def test_the_images_of_a_run_are_found_again(image_folder: Factory, tmp_path: Path, kind: str) -> None:
+    data = folder = image_folder(count=3)
+    if kind == "zip":
+        data = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", folder))
+    elif kind == "table":
+        data = folder / "labels.csv"
+        data.write_text("path,label\nant/000.png,x\nbee/000.png,y\n")
+    else:
+        for name in ("ant", "bee"):
+            box = "<xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
+            objects = f"<object><name>{name}</name><bndbox>{box}</bndbox></object>"
+            (folder / name / "000.xml").write_text(f"<annotation><filename>000.png</filename>{objects}</annotation>")
+    config = ReadConfig(layout="voc" if kind == "voc" else "auto")
+    dataset = readers.read(data, config)
+    run = runs.create(tmp_path / "run")
+    run.write_labels(list(dataset.class_names))
+    write_manifest(dataset, run.manifest)
+    facts = {"data": str(dataset.origin), "config": TrainConfig(layout=config.layout).to_dict() | {"from": "later"}}
+    runs.write_json(run.config, facts)
+    if kind != "table":
+        shutil.rmtree(dataset.root)
+    again = read_run(run)
+    assert again == dataset
+    assert again.origin == data
+    assert all(path.is_file() for path in again.paths)
 
 
 @pytest.mark.real
