@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf.data import grouping
@@ -66,6 +66,7 @@ RELATED = st.lists(st.lists(st.integers(0, 29), max_size=4), max_size=4)
 
 
 @given(ROWS, RELATED)
+@settings(deadline=None)
 def test_units_are_what_can_be_reached_by_contents_groups_and_relations(
     rows: list[tuple[int, int]], related: list[list[int]]
 ) -> None:

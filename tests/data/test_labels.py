@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgclf.data import labels
@@ -126,6 +126,7 @@ def test_a_wrong_map_is_an_error(table: Path, content: str, message: str) -> Non
 
 
 @given(st.dictionaries(st.sampled_from(["ant", "bee", "cat"]), st.sampled_from(["ant", "bee", "x", "y"]), min_size=1))
+@settings(deadline=None)
 def test_merging_maps_every_label_and_leaves_the_rest(
     tmp_path_factory: pytest.TempPathFactory, names: dict[str, str]
 ) -> None:
