@@ -154,17 +154,12 @@ def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _So
             )
         root = archives.unpack(path, on_progress)
     found = scan(root, path)
+    columns = (settings.path_column, settings.label_column, settings.split_column, settings.group_column)
     layout, beside = settings.layout, None
-    if layout == "auto":
+    if layout == "table" or (layout == "auto" and any(columns)):
+        layout, beside = "table", tables.asked_for(found, settings)
+    elif layout == "auto":
         layout, beside = _recognise(found, settings)
-    elif layout == "table":
-        beside = tables.beside(found, settings)
-        if not beside:
-            raise DatasetError(
-                f"{path}: expected a table ({', '.join(tables.SUFFIXES)}) in it with a column of paths and one of "
-                "labels, found none whose first path leads to an image. Name the table itself as the data, or its "
-                "columns with --path-column and --label-column."
-            )
     return _Source(path, root, layout, found, tables=beside)
 
 

@@ -1,11 +1,13 @@
 """Tables of paths and labels -> samples: CSV, TSV, Parquet, and the `metadata.csv` of Hugging Face's image folders."""
 
+import contextlib
 import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from pathlib import Path, PurePath
 
 from imgclf import environment
@@ -15,6 +17,8 @@ from imgclf.data.scanning import SIDES, Finder, Found, Listing, label, scan, sid
 from imgclf.errors import DatasetError, UsageError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+
+_FIRST_ROWS = 100
 
 NAMES = {
     "path": (
@@ -112,9 +116,9 @@ def _parquet(path: Path) -> Table:
 def beside(found: Found, settings: ReadConfig) -> dict[str, str]:
     """The tables in a folder that label its images, with the side each speaks of ("" where that is for its columns).
 
-    They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and the first
-    path that they name is there. A manifest as `imgclf ingest -o` writes it does not count: class folders stand
-    above it.
+    They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and one of
+    the first paths that they name is there. Unless a table is asked for, a manifest as `imgclf ingest -o` writes it
+    and corrections for `--labels` (which have a column `exclude`) do not count: class folders stand above them.
 
     Raises:
         DatasetError: if there are several that are not the parts of one split.
@@ -131,9 +135,26 @@ def beside(found: Found, settings: ReadConfig) -> dict[str, str]:
     if len(known) < len(sides) or len(set(known.values())) < len(sides):
         raise DatasetError(
             f"{found.name}: found several tables with paths and labels ({listed(sorted(sides))}). Name the one to use "
-            f"as the data: {found.name / min(sides)}."
+            "as the data, instead of the folder."
         )
     return known
+
+
+def asked_for(found: Found, settings: ReadConfig) -> dict[str, str]:
+    """The same where the user has asked for a table: the only one there is counts, whatever is wrong with it.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    usable = beside(found, settings)
+    there = [path for path in found.others if _is_candidate(path)]
+    if not usable and len(there) != 1:
+        raise DatasetError(
+            f"{found.name}: expected a table ({', '.join(SUFFIXES)}) in it with a column of paths and one of labels, "
+            f"found {f'none that names an image there ({listed(there)})' if there else 'none'}. Name the table itself "
+            "as the data, or its columns with --path-column and --label-column."
+        )
+    return usable or {there[0]: ""}
 
 
 def _is_candidate(path: str) -> bool:
@@ -146,14 +167,17 @@ def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bo
         return False
     try:
         table = open_table(found.root / path)
-        if table.header == COLUMNS and settings.layout == "auto":
+        if settings.layout == "auto" and (table.header == COLUMNS or "exclude" in table.header):
             return False
-        places = _places(table, settings)
-        _, row = next(table.rows)
-        finder.find(row[places.path].strip(), _near(path))
-    except (DatasetError, UsageError, LookupError, StopIteration):
+        place = _places(table, settings).path
+        rows = [row for _, row in islice(table.rows, _FIRST_ROWS)]
+    except (DatasetError, UsageError):
         return False
-    return True
+    for row in rows:
+        with contextlib.suppress(LookupError):
+            finder.find(row[place].strip(), _near(path))
+            return True
+    return False
 
 
 def _near(table: str) -> list[str]:

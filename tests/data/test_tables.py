@@ -145,6 +145,7 @@ def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> Non
     (folder / "classes.tsv").write_text("n1\tant\n")
     (folder / "elsewhere.csv").write_text("path,label\nnot/here.png,x\n")
     (folder / "empty.csv").touch()
+    (folder / "corrections.csv").write_text("path,label,exclude\nant/000.png,bee,\n")
     assert readers.read(folder).class_names == ("ant", "bee")
 
 
@@ -169,8 +170,8 @@ def test_a_table_in_a_folder_reaches_nothing_outside(flat: Path, image_folder: F
 
 
 def test_a_missing_file_is_named_with_its_line(flat: Path) -> None:
-    (flat / "labels.csv").write_text(TWO + "gone.png,ant\n")
-    assert reasons(readers.read(flat), "unreadable") == {"gone.png": "no such file (line 4)"}
+    (flat / "labels.csv").write_text(TWO.replace("000.png,ant", "gone.png,ant\n000.png,ant"))
+    assert reasons(readers.read(flat), "unreadable") == {"gone.png": "no such file (line 2)"}
 
 
 def test_no_file_at_all_is_an_error(flat: Path) -> None:
@@ -193,7 +194,16 @@ def test_no_column_of_labels_is_an_error_that_names_the_option(flat: Path) -> No
         DatasetError, match=r"expected a column of labels, found the columns path, price\..*--label-col"
     ):
         readers.read(flat / "labels.csv")
-    with pytest.raises(DatasetError, match="expected a table"):
+    with pytest.raises(DatasetError, match="expected a column of labels"):
+        readers.read(flat, ReadConfig(layout="table"))
+    with pytest.raises(UsageError, match="--label-column none: expected one column"):
+        readers.read(flat, ReadConfig(label_column="none"))
+    (flat / "prices.csv").write_text("path,price\n000.png,3\n")
+    with pytest.raises(DatasetError, match=r"found none that names an image there \(labels\.csv, prices\.csv\)"):
+        readers.read(flat, ReadConfig(layout="table"))
+    (flat / "prices.csv").unlink()
+    (flat / "labels.csv").unlink()
+    with pytest.raises(DatasetError, match=r"expected a table \(\.csv, .* found none\. Name the table itself"):
         readers.read(flat, ReadConfig(layout="table"))
 
 
