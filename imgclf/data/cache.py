@@ -93,13 +93,15 @@ def make_room(folder: Path, needed: int, limit: int) -> str | None:
         return f"{needed / 1e9:.1f} GB are more than --cache-limit-gb {limit / 1e9:g}"
     entries = sorted((_last_use(path), _size(path), path) for path in _matching(folder, _ENTRY))
     held = sum(size for _, size, _ in entries)
+    free = _free(folder)
+    if needed > free + held:  # then removing them all would help nobody
+        return f"{needed / 1e9:.1f} GB are more than the {max(free + held, 0) / 1e9:.1f} GB to spare"
     for _, size, path in entries:
-        if held + needed <= limit and _free(folder) >= needed:
+        if held + needed <= limit and needed <= _free(folder):
             break
         _remove(path)
         held -= size
-    free = _free(folder)
-    return None if free >= needed else f"{needed / 1e9:.1f} GB are more than the {max(free, 0) / 1e9:.1f} GB to spare"
+    return None
 
 
 class Writer:

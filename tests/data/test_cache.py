@@ -90,6 +90,16 @@ def test_the_longest_unused_entries_go_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [name(0), name(3)]
 
 
+def test_nothing_is_removed_for_what_would_not_fit_even_so(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+    assert "more than --cache-limit-gb" in (cache.make_room(tmp_path, 10_001, 10_000) or "")
+    assert "GB to spare" in (cache.make_room(tmp_path, 1 << 60, 1 << 61) or "")
+    monkeypatch.setattr(cache, "_free", lambda folder: 500 if (tmp_path / name(1)).exists() else 900)
+    assert [path.name for path in tmp_path.iterdir()] == [name(1)]
+    assert cache.make_room(tmp_path, 600, 1 << 61) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_the_caches_own_stays(tmp_path):
     (tmp_path / "photographs").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
