@@ -70,7 +70,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     runs.write_json(made.config, {"data": str(dataset.root), "config": config})
     made.litert.touch()
     labels = made.read_labels()
-    monkeypatch.setattr(prediction, "load", lambda path: prediction.Classifier(facts(labels, {}), ByColour(labels)))
+    classifier = prediction.Classifier(facts(labels, {}), ByColour(labels))
+    monkeypatch.setattr(prediction, "load", lambda path, *, allow_truncated: classifier)
     return made
 
 
