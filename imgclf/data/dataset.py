@@ -47,8 +47,9 @@ class Skipped:
     """A file that is not among the samples, and why.
 
     `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot), `unlabelled` (an image
-    outside any class folder), `excluded` (by a table of corrections) or `empty-class` (a folder in the place of a
-    class, without an image that can be read).
+    outside any class folder, or a row or an object without a label), `unlisted` (an image that the table does not
+    name), `duplicate` (named twice), `crowd`, `difficult` or `too-small` (objects), `excluded` (by a table of
+    corrections) or `empty-class` (a folder in the place of a class, without an image that can be read).
     """
 
     path: str

@@ -38,6 +38,11 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
         dataset, found = labels.merge(dataset, Path(settings.class_map))
         notes += found
     dataset = readers.narrow(dataset, classes=settings.class_filter, limit=settings.limit)
+    if len(dataset.class_names) < 2:
+        raise DatasetError(
+            f"{dataset.origin}: expected at least 2 classes to tell apart, found {listed(dataset.class_names) or 'none'}. "
+            "Choose more of them with --classes, or merge fewer."
+        )
     if settings.group_by:
         dataset, found = grouping.group(dataset, settings.group_by)
         notes += found
@@ -107,7 +112,7 @@ def split(
 
     Raises:
         DatasetError: if a class has no training image, there is no such group, or `old` holds none of the images.
-        UsageError: if there is a test group and the dataset brings a test part along.
+        UsageError: if there is a test group, and the dataset or `old` brings a test part of other images along.
     """
     units = grouping.units(dataset.samples, related)
     notes = []
@@ -133,6 +138,11 @@ def split(
 
     before = _sides_in(dataset, old) if old else [UNASSIGNED] * len(dataset)
     final = [s.split for s in dataset.samples]
+    if test_group is not None and any(b == TEST != f for b, f in zip(before, final, strict=True)):
+        raise UsageError(
+            f"--test-group {test_group}: the split to keep has other images in its test part. Leave --split-from out, or "
+            "--test-group."
+        )
     free = [row for row, side in enumerate(final) if side in (TRAIN, UNASSIGNED)]
     kept_units = _earliest((units[row], before[row]) for row in free)
     given_units = _earliest((unit, side) for unit, side in zip(units, final, strict=True) if side in (VALIDATION, TEST))
@@ -191,7 +201,7 @@ def folds(
     for unit in sorted(shares, key=lambda unit: (-shares[unit].total(), places[unit])):
         share = shares[unit]
         fullness = [
-            (sum(of_class[name][fold] * n / sizes[name] for name, n in share.items()), in_all[fold], fold)
+            (sum(of_class[name][fold] * n / sizes[name] for name, n in sorted(share.items())), in_all[fold], fold)
             for fold in range(k)
         ]
         fold = min(fullness)[2]

@@ -294,6 +294,14 @@ def test_a_test_group_beside_a_given_test_part_is_an_error() -> None:
         split(samples, test_group=TRAIN)
 
 
+def test_a_test_group_beside_a_kept_split_holds_out_new_images_of_it_and_no_others() -> None:
+    old, _ = split(people(40), test_group="person 7")
+    result, _ = split(people(40, range(6)), test_group="person 7", old=old)
+    assert {s.group for s in result.samples if s.split == TEST} == {"person 7"}
+    with pytest.raises(UsageError, match="the split to keep has other images in its test part"):
+        split(people(40), test_group="person 8", old=old)
+
+
 def test_a_group_on_two_given_sides_is_reported() -> None:
     samples = given_parts(TRAIN, TEST)
     samples = [replace(s, group="site") if s.path.endswith("ant/0.png") else s for s in samples]
@@ -541,6 +549,19 @@ def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Pa
         f"{tmp_path / 'map.csv'}: 4 classes became 3.",
     ]
     assert splitting.prepare(data, replace(config, limit=7))[0].counts() == {"cat": 2, "insect": 5}
+
+
+@pytest.mark.parametrize("change", ["rename", "map"])
+def test_prepare_refuses_what_leaves_one_class(
+    image_folder: Callable[..., Path], tmp_path: Path, change: str
+) -> None:
+    data = readers.read(image_folder(count=6, size_px=8))
+    (tmp_path / "map.csv").write_text("ant,insect\nbee,insect\n")
+    config = DataConfig(rename="ant=emmet", classes="emmet")
+    if change == "map":
+        config = DataConfig(class_map=str(tmp_path / "map.csv"))
+    with pytest.raises(DatasetError, match=r"at least 2 classes to tell apart, found (emmet|insect)\."):
+        splitting.prepare(data, config)
 
 
 def test_prepare_keeps_the_sides_of_a_manifest_and_names_its_hash(
