@@ -1,13 +1,14 @@
 """Other labels for the same files: corrections by a table, renamed classes, merged classes."""
 
-import csv
-import unicodedata
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from imgclf.data import tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
+from imgclf.data.scanning import label as checked
 from imgclf.errors import DatasetError
 
 EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}
@@ -18,25 +19,32 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     """Give images other labels, or leave them out, as a table says; no file is touched.
 
     Args:
-        table: CSV (or with tabs) with the columns `path`, as in the manifest, and `label`, and perhaps `exclude`:
-            1, true, yes or x leave the image out, and its label may then be empty.
+        table: as `tables.open_table` reads it, with the columns `path`, as in the manifest, and `label`, and perhaps
+            `exclude`: 1, true, yes or x leave the image out, and its label may then be empty.
 
     Returns:
         The dataset, what is left out being in its `skipped` as "excluded", and notes for the user.
 
     Raises:
-        DatasetError: if the table cannot be read, lacks a column, or has a row without a label, with a path that an
-            earlier one has, or with one that is not among the images.
+        DatasetError: if the table cannot be read, lacks a column, or has a row without a label, with too many fields,
+            with a path that an earlier one has, or with one that is not among the images.
     """
-    columns, *rows = _read(table) or [(1, [])]
-    found = columns[1]
-    if missing := [name for name in ("path", "label") if name not in found]:
+    content = tables.open_table(table)
+    if missing := [name for name in ("path", "label") if name not in content.header]:
         raise DatasetError(f"{table}: expected the columns path and label, found no {listed(missing)}.")
     known = {s.path for s in dataset.samples} | {s.path for s in dataset.skipped}
     labels: dict[str, str | None] = {}  # path -> label; None is left out
-    for line, fields in rows:
-        where, row = f"{table}, line {line}", dict(zip(found, fields, strict=False))
-        path, label, exclude = row.get("path", ""), _name(row.get("label", "")), row.get("exclude", "").strip()
+    for line, fields in content.rows:
+        where, row = f"{table}, line {line}", dict(zip(content.header, fields, strict=False))
+        if len(fields) > len(content.header):
+            raise DatasetError(
+                f"{where}: expected {len(content.header)} fields as in the first line, found {len(fields)}. Put "
+                "a label with a comma between quotes."
+            )
+        if not any(map(str.strip, fields)):
+            continue
+        path, exclude = row.get("path", ""), row.get("exclude", "").strip()
+        label = checked(row.get("label", "").strip(), where)
         if path not in known:
             example = listed(s.path for s in dataset.samples[:1])
             raise DatasetError(
@@ -72,7 +80,7 @@ def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     Raises:
         DatasetError: if there is no such class, or two classes would have one name.
     """
-    names = {_name(old): _name(new) for old, new in names.items()}
+    names = {checked(old.strip(), "--rename"): checked(new.strip(), "--rename") for old, new in names.items()}
     _check_known(dataset, names, "--rename")
     final = {name: names.get(name, name) for name in dataset.class_names}
     for name, count in Counter(final.values()).items():
@@ -86,8 +94,8 @@ def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     """Give classes the names that a table says; those with one name become one class.
 
     Args:
-        table: CSV (or with tabs) of an old and a new name in each line, with or without the header `old,new`.
-            Classes that are not in it keep their names; what it says of other classes is without influence.
+        table: as `tables.open_table` reads it, of an old and a new name in each line, with or without the header
+            `old,new`. Classes that are not in it keep their names; what it says of other classes is without influence.
 
     Returns:
         The dataset, and notes for the user.
@@ -97,12 +105,15 @@ def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
             classes is in it.
     """
     names: dict[str, str] = {}
-    for line, row in _read(table):
-        if line == 1 and [field.strip().casefold() for field in row] == ["old", "new"]:
+    content = tables.open_table(table)
+    first = [] if [name.casefold() for name in content.header] == ["old", "new"] else [(1, content.header)]
+    for line, fields in itertools.chain(first, content.rows):
+        row = [checked(field.strip(), f"{table}, line {line}") for field in fields]
+        if not any(row):
             continue
-        if len(row) != 2 or not all(map(_name, row)):
+        if len(row) != 2 or not all(row):
             raise DatasetError(f"{table}, line {line}: expected an old and a new name, found {_shown(','.join(row))}.")
-        old, new = map(_name, row)
+        old, new = row
         if names.setdefault(old, new) != new:
             raise DatasetError(f"{table}, line {line}: {_shown(old)} has another new name in an earlier line.")
     if not set(names) & set(dataset.class_names):
@@ -140,26 +151,6 @@ def _check_known(dataset: Dataset, names: Iterable[str], option: str) -> None:
     unknown = [name for name in names if name not in dataset.class_names]
     if unknown:
         raise DatasetError(f"{option}: no class {_shown(unknown[0])}; the classes are {listed(dataset.class_names)}.")
-
-
-def _read(table: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file, or of one with tabs, that are not empty, with the numbers of their lines."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            tabs = "\t" in file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
-            return [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
-    except OSError as error:
-        raise DatasetError(f"{table}: the table cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{table}: expected text in UTF-8, found another encoding. Save it as CSV UTF-8.") from None
-    except csv.Error as error:
-        raise DatasetError(f"{table}, line {reader.line_num}: not a row of CSV ({error}).") from None
-
-
-def _name(text: str) -> str:
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def _shown(text: str) -> str:

@@ -40,8 +40,8 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
     dataset = readers.narrow(dataset, classes=settings.class_filter, limit=settings.limit)
     if len(dataset.class_names) < 2:
         raise DatasetError(
-            f"{dataset.origin}: expected at least 2 classes to tell apart, found {listed(dataset.class_names) or 'none'}. "
-            "Choose more of them with --classes, or merge fewer."
+            f"{dataset.origin}: expected at least 2 classes to tell apart, found "
+            f"{listed(dataset.class_names) or 'none'}. Choose more of them with --classes, or merge fewer."
         )
     if settings.group_by:
         dataset, found = grouping.group(dataset, settings.group_by)
@@ -140,8 +140,8 @@ def split(
     final = [s.split for s in dataset.samples]
     if test_group is not None and any(b == TEST != f for b, f in zip(before, final, strict=True)):
         raise UsageError(
-            f"--test-group {test_group}: the split to keep has other images in its test part. Leave --split-from out, or "
-            "--test-group."
+            f"--test-group {test_group}: the split to keep has other images in its test part. Leave --split-from or "
+            "--test-group out."
         )
     free = [row for row, side in enumerate(final) if side in (TRAIN, UNASSIGNED)]
     kept_units = _earliest((units[row], before[row]) for row in free)

@@ -77,22 +77,32 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     # Bytes that are no UTF-8 stay what they are: a path may hold them, a label may not.
     encoding, errors = ("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape")
     line = 1
+    quotes = 0  # in the lines of one row
     try:
         with path.open(encoding=encoding, errors=errors, newline="") as file:
             first = file.readline()
             file.seek(0)
             mark = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-            reader = csv.reader(file, delimiter=mark, skipinitialspace=True)
+
+            def lines() -> Iterator[str]:
+                nonlocal quotes
+                for text in file:
+                    quotes += text.count('"')
+                    yield text
+
+            reader = csv.reader(lines(), delimiter=mark, skipinitialspace=True)
             for row in reader:
+                if row and quotes % 2 and set(row[-1]) & set("\r\n"):  # it has swallowed all lines after it
+                    raise csv.Error("a quote opens in it and is never closed")
                 if row:
                     yield line, row
-                line = reader.line_num + 1
+                line, quotes = reader.line_num + 1, 0
     except csv.Error as error:
         raise DatasetError(f"{path}, line {line}: not a row of a table ({error}).") from None
 
 
 def _parquet(path: Path) -> Table:
-    environment.require("pyarrow", "imgclf[parquet]")
+    environment.require("pyarrow", "'imgclf[parquet]'")
     parquet, errors = import_module("pyarrow.parquet"), import_module("pyarrow").ArrowException
     try:
         file = parquet.ParquetFile(path)
@@ -107,7 +117,7 @@ def _parquet(path: Path) -> Table:
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield number, ["" if value is None else str(value) for value in values]
-        except errors as error:
+        except (errors, OSError) as error:
             raise DatasetError(f"{path}: a damaged Parquet file ({error}).") from None
 
     return Table(path, tuple(file.schema_arrow.names), rows())
@@ -117,8 +127,9 @@ def beside(found: Found, settings: ReadConfig) -> dict[str, str]:
     """The tables in a folder that label its images, with the side each speaks of ("" where that is for its columns).
 
     They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and one of
-    the first paths that they name is there. Unless a table is asked for, a manifest as `imgclf ingest -o` writes it
-    and corrections for `--labels` (which have a column `exclude`) do not count: class folders stand above them.
+    the first paths that they name is there. Unless a table is asked for, what imgclf itself writes and reads does not
+    count: a manifest of `imgclf ingest -o`, corrections for `--labels` (which have a column `exclude`), predictions
+    (which have a column `confidence`). Class folders stand above them.
 
     Raises:
         DatasetError: if there are several that are not the parts of one split.
@@ -163,11 +174,11 @@ def _is_candidate(path: str) -> bool:
 
 
 def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bool:
-    if path.endswith(".parquet") and not environment.has_package("pyarrow"):
+    if path.lower().endswith(".parquet") and not environment.has_package("pyarrow"):
         return False
     try:
         table = open_table(found.root / path)
-        if settings.layout == "auto" and (table.header == COLUMNS or "exclude" in table.header):
+        if settings.layout == "auto" and (table.header == COLUMNS or {"exclude", "confidence"} & set(table.header)):
             return False
         place = _places(table, settings).path
         rows = [row for _, row in islice(table.rows, _FIRST_ROWS)]
@@ -219,7 +230,7 @@ def read_file(path: Path, settings: ReadConfig) -> Listing:
         nonlocal finder
         if Path(name).is_absolute():
             name = os.path.relpath(Path(name).resolve(), root.resolve())
-        if (root / name).is_file():
+        if os.path.isfile(root / name):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
             return PurePath(name).as_posix()
         if finder is None:
             finder = Finder(scan(root).files)

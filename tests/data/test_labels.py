@@ -1,5 +1,6 @@
 """Corrected labels, renamed and merged classes: other labels, the same files."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_a_table_may_have_tabs_other_columns_and_another_order(table: Path) -> N
     assert label_of(labels.correct(ANIMALS, table)[0])["ant/1.png"] == "bee"
 
 
+def test_a_table_may_be_as_spreadsheets_write_it_and_name_any_path(table: Path) -> None:
+    table.write_text("path;label\r\nant/1.png;bee\r\n;\r\n")
+    assert label_of(labels.correct(ANIMALS, table)[0])["ant/1.png"] == "bee"
+    odd = replace(ANIMALS, samples=(*SAMPLES, Sample(os.fsdecode(b"ant/caf\xe9.png"), "ant")))
+    table.write_bytes(b"path,label\nant/caf\xe9.png,bee\n")
+    assert label_of(labels.correct(odd, table)[0])[os.fsdecode(b"ant/caf\xe9.png")] == "bee"
+
+
 def test_new_classes_and_emptied_ones_are_reported(table: Path) -> None:
     table.write_text("path,label\nant/1.png,wasp\ncat/1.png,bee\ncat/2.png,bee\n")
     result, notes = labels.correct(ANIMALS, table)
@@ -57,8 +66,9 @@ def test_new_classes_and_emptied_ones_are_reported(table: Path) -> None:
         (b"path,label\nant/1.png,\n", "line 2: expected a label for 'ant/1.png', found none"),
         (b"path,label\nant/1.png\n", "line 2: expected a label for 'ant/1.png', found none"),
         (b"path,label,exclude\nant/1.png,ant,maybe\n", "line 2: expected 1 or 0 for exclude, found 'maybe'"),
-        ("path,label\nant/1.png,größe\n".encode("latin-1"), "expected text in UTF-8, found another encoding"),
-        (b'path,label\n"ant/1.png,ant\n', "not a row of CSV"),
+        ("path,label\nant/1.png,größe\n".encode("latin-1"), "line 2: the class name .* is not UTF-8.*save the file as"),
+        (b'path,label\n"ant/1.png,ant\nant/2.png,bee\n', "line 2: not a row of a table .a quote opens in it and"),
+        (b"path,label\nant/1.png,worker, old\n", "line 2: expected 2 fields as in the first line, found 3"),
     ],
 )
 def test_a_wrong_table_is_an_error_with_its_line(table: Path, content: bytes, message: str) -> None:
@@ -91,6 +101,7 @@ def test_names_in_an_order_of_their_own_keep_it() -> None:
         ({"dog": "cat"}, "no class 'dog'; the classes are ant, bee, cat"),
         ({"ant": "bee"}, "ant, bee would all be 'bee'. --class-map merges classes"),
         ({"ant": "x", "bee": "x"}, "ant, bee would all be 'x'"),
+        ({"ant": "caf\udce9"}, "--rename: the class name b'caf.*' is not UTF-8"),
     ],
 )
 def test_an_impossible_renaming_is_an_error(names: dict[str, str], message: str) -> None:

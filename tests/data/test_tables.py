@@ -146,6 +146,8 @@ def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> Non
     (folder / "elsewhere.csv").write_text("path,label\nnot/here.png,x\n")
     (folder / "empty.csv").touch()
     (folder / "corrections.csv").write_text("path,label,exclude\nant/000.png,bee,\n")
+    (folder / "predictions.csv").write_text("path,label,confidence,error\nant/000.png,bee,0.9,\n")
+    (folder / "X.PARQUET").touch()
     assert readers.read(folder).class_names == ("ant", "bee")
 
 
@@ -257,6 +259,8 @@ def test_a_path_in_the_other_unicode_form_is_found(flat: Path) -> None:
         ("path,label\n", "found no path with a label"),
         ("", "expected a column of paths"),
         (TWO + "x" * 200_000 + ",ant\n", "line 4: not a row of a table"),
+        (TWO + '"open,ant\n002.png,bee\n', "line 4: not a row of a table .a quote opens in it and is never closed"),
+        (TWO + '002.png,"open\n003.png,bee', "line 4: not a row of a table .a quote opens in it"),
     ],
 )
 def test_a_damaged_table_is_an_error(flat: Path, text: str, message: str) -> None:
@@ -265,9 +269,15 @@ def test_a_damaged_table_is_an_error(flat: Path, text: str, message: str) -> Non
         readers.read(flat / "labels.csv")
 
 
-def test_a_quote_that_is_never_closed_takes_the_rest_for_one_label(flat: Path) -> None:
-    (flat / "labels.csv").write_text(TWO + '"open,ant\n')
-    assert len(readers.read(flat)) == 2
+def test_labels_with_line_breaks_and_quotes_are_read(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + '002.png,"two\nlines"\n003.png,"12"" disc\n"\n004.png,12"\n')
+    assert readers.read(flat / "labels.csv").class_names == ('12"', '12" disc', "ant", "bee", "two\nlines")
+
+
+def test_a_path_longer_than_paths_can_be_is_named(flat: Path) -> None:
+    (flat / "labels.csv").write_text(TWO + "x" * 300 + ".png,ant\n")
+    for data in (flat, flat / "labels.csv"):
+        assert list(reasons(readers.read(data), "unreadable").values()) == ["no such file (line 4)"]
 
 
 def test_a_table_that_cannot_be_read_is_an_error(flat: Path) -> None:
@@ -285,7 +295,7 @@ def test_an_unreadable_image_of_a_table_is_named(flat: Path) -> None:
 def test_parquet_without_pyarrow_says_what_to_install(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgclf.environment.has_package", lambda name: False)
     (flat / "labels.parquet").touch()
-    with pytest.raises(MissingError, match=r"pip install imgclf\[parquet\]"):
+    with pytest.raises(MissingError, match=r"pip install 'imgclf\[parquet\]'"):
         readers.read(flat / "labels.parquet")
 
 
