@@ -4,6 +4,7 @@ Formats: APPNOTE.TXT of PKWARE for zip; POSIX.1-1988 and 2001 (ustar, pax) and G
 """
 
 import contextlib
+import lzma
 import os
 import posixpath
 import re
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from imgclf.data import images, unpacking
 from imgclf.data.scanning import SIDES, Progress
@@ -26,7 +27,10 @@ _SPARE_BYTES = 100_000_000
 """What is left free on the disk: an archive of a few kilobytes can hold files of many terabytes."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError, NotImplementedError, ValueError),
+)
 
 
 @dataclass
@@ -43,7 +47,7 @@ def is_archive(path: Path) -> bool:
     """Whether a file's content, whatever its name, is a zip or a tar, compressed or not."""
     try:
         return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
-    except OSError:
+    except (OSError, *_BROKEN):
         return False
 
 
@@ -88,7 +92,7 @@ def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
                 continue
             room -= member.size
             if room < 0:
-                raise DatasetError(f"{path}: what it holds does not fit on the disk of {folder.parent}.")
+                raise _no_room(path, folder)
             target = folder / place
             if member.open is None:
                 target.mkdir(parents=True, exist_ok=True)
@@ -99,9 +103,15 @@ def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
             with member.open() or _unreadable(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
             files.add(place)
-    except _BROKEN as error:
+    except (OSError, *_BROKEN) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; a decompressor's has no number
+            raise
         raise DatasetError(f"{path}: the archive is damaged, encrypted or of an unknown kind ({error}).") from None
-    _follow(path, folder, files, links)
+    _follow(path, folder, files, links, room)
+
+
+def _no_room(path: Path, folder: Path) -> DatasetError:
+    return DatasetError(f"{path}: what it holds does not fit on the disk of {folder.parent}.")
 
 
 def _unreadable(member: _Member) -> IO[bytes]:
@@ -126,11 +136,11 @@ def _place(path: Path, name: str) -> str:
     return "/".join(parts)
 
 
-def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str]) -> None:
-    """Put a file of the archive in the place of every link to it.
+def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str], room: int) -> None:
+    """Put a copy of a file of the archive in the place of every link to it.
 
     Raises:
-        DatasetError: if a link points to anything else.
+        DatasetError: if a link points to anything else, or the copies take more bytes than there is room for.
     """
     waiting = dict(links)
     while waiting:
@@ -142,6 +152,9 @@ def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str]) ->
                 f"{target!a}. Unpack it yourself, look at it, and give the folder."
             )
         for place, target in ready.items():
+            room -= (folder / target).stat().st_size
+            if room < 0:
+                raise _no_room(path, folder)
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / target, folder / place)
             files.add(place)
@@ -154,7 +167,7 @@ def _of_zip(path: Path) -> Iterator[tuple[_Member, int, int]]:
         for done, entry in enumerate(entries, start=1):
             name = _name_of(entry)
             mode = entry.external_attr >> 16
-            if entry.is_dir():
+            if name.endswith("/"):
                 member = _Member(name, 0)
             elif stat.S_ISLNK(mode):
                 if entry.file_size > 10_000:
@@ -175,8 +188,19 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/") if entry.create_system == 0 else name
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry of a tar whose damaged header is an error: `tarfile` would take it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from None
+
+
 def _of_tar(path: Path) -> Iterator[tuple[_Member, int, int]]:
-    with path.open("rb") as file, tarfile.open(fileobj=file) as archive:
+    with path.open("rb") as file, tarfile.open(fileobj=file, tarinfo=_Entry) as archive:
         size = os.fstat(file.fileno()).st_size
         while (entry := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # else all entries of a large archive stay in memory
@@ -190,3 +214,5 @@ def _of_tar(path: Path) -> Iterator[tuple[_Member, int, int]]:
             else:
                 member = _Member(entry.name, entry.size, None, partial(archive.extractfile, entry))
             yield member, file.tell() >> 20, max(size >> 20, 1)
+        while archive.fileobj and archive.fileobj.read(1 << 20):  # to the end, where the packer's checksum is
+            pass

@@ -1,7 +1,9 @@
 """Zip and tar archives: what comes out, and what is refused."""
 
+import gzip
 import io
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -209,6 +211,73 @@ def test_a_damaged_archive_is_an_error(zipped: Path, image_folder: Factory, tmp_
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DatasetError, match="the archive is damaged"):
         readers.read(archive)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.5, 0.9])
+def test_an_archive_that_ends_early_is_an_error(
+    image_folder: Factory, tmp_path: Path, suffix: str, share: float
+) -> None:
+    archive = packed(image_folder(count=8, size_px=64), tmp_path / f"a.{suffix}")
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DatasetError, match=r"damaged archive|the archive is damaged"):
+        readers.read(archive)
+
+
+@pytest.mark.parametrize("suffix", ["tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+def test_an_archive_that_is_damaged_in_the_middle_is_an_error(
+    image_folder: Factory, tmp_path: Path, suffix: str, at: float
+) -> None:
+    archive = packed(image_folder(count=8, size_px=64), tmp_path / f"a.{suffix}")
+    data = bytearray(archive.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + 50] = bytes(50)
+    archive.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"damaged archive|the archive is damaged"):
+        readers.read(archive)
+
+
+def test_a_damaged_header_in_a_tar_is_an_error_and_not_its_end(image_folder: Factory, tmp_path: Path) -> None:
+    archive = packed(image_folder(count=4, size_px=64), tmp_path / "a.tar")
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"bee/003.png")
+    data[at : at + 100] = b"x" * 100
+    archive.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"the archive is damaged.*bad checksum"):
+        readers.read(archive)
+
+
+def test_a_packed_tar_with_a_wrong_checksum_is_an_error(image_folder: Factory, tmp_path: Path) -> None:
+    archive = packed(image_folder(count=2), tmp_path / "a.tar")
+    content = bytearray(gzip.compress(archive.read_bytes(), compresslevel=0))
+    content[content.index(b"IDAT") + 9] ^= 1
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"the archive is damaged.*CRC"):
+        readers.read(tmp_path / "a.tar.gz")
+
+
+def test_copies_for_links_need_room_too(image_folder: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = image_folder(count=1)
+    links = [(entry(f"bee/{i}.png", tarfile.LNKTYPE, "ant/000.png"), b"") for i in range(99)]
+    archive = tar_of(tmp_path / "a.tar", *links, folder=folder)
+    size = (folder / "ant/000.png").stat().st_size
+    usage = shutil.disk_usage(tmp_path)
+    free = archives._SPARE_BYTES + 50 * size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(DatasetError, match="does not fit on the disk"):
+        readers.read(archive)
+
+
+def test_folders_with_backslashes_are_folders(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(count=1)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("ant\\", "bee\\", "ant\\0.png", "bee\\0.png"):
+            item = zipfile.ZipInfo(name)
+            item.create_system = 0
+            file.writestr(item, b"" if name.endswith("\\") else (folder / name[:3] / "000.png").read_bytes())
+    assert readers.read(tmp_path / "a.zip").counts() == {"ant": 1, "bee": 1}
 
 
 def test_an_encrypted_zip_is_an_error(zipped: Path) -> None:
