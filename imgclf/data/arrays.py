@@ -24,6 +24,7 @@ _IDX_IMAGES = re.compile(r"(?P<stem>(.*[-_.])?)images(?P<dot>[-_.])idx3[-_.]ubyt
 _CIFAR_BATCH = re.compile(r"data_batch_\d+|test_batch|train|test")
 _CIFAR_META = ("batches.meta", "meta")
 _CIFAR_SIDE_PX = 32
+_MOST_PACKED = 1033  # bytes that gzip can pack into one, so that no header makes us ask for more memory than that
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def _idx(path: Path, dimensions: int) -> np.ndarray:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
             return _idx_content(path, file, magic, dimensions)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path}: the file cannot be read, or is damaged ({error}).") from None
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        reason = str(error) or "too large for the memory"
+        raise DatasetError(f"{path}: the file cannot be read, or is damaged ({reason}).") from None
 
 
 def _idx_content(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, dimensions: int) -> np.ndarray:
@@ -112,7 +114,7 @@ def _idx_content(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, dimens
         )
     shape = [int.from_bytes(header[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
     count = int(np.prod(shape, dtype=object))
-    data = file.read(count + 1) if count < 1 << 40 else b""
+    data = file.read(count + 1) if count < _MOST_PACKED * path.stat().st_size else b""
     if len(data) != count or not count:
         size = " x ".join(map(str, shape))
         raise DatasetError(
@@ -200,7 +202,7 @@ class _Array:
         """uint8 (rows, columns), or None if it was anything but a table of bytes."""
         match self.state:
             case (int(), (int() as rows, int() as columns), _Dtype(kind="u1"), bool() as fortran, bytes() as data):
-                if rows * columns == len(data):
+                if rows >= 0 and columns >= 0 and rows * columns == len(data):
                     return np.frombuffer(data, np.uint8).reshape((rows, columns), order="F" if fortran else "C")
         return None
 
@@ -265,7 +267,9 @@ def _unpickled(path: Path) -> dict[bytes, Any]:
         raise DatasetError(f"{path}: refused: not a batch of CIFAR, or a damaged one ({error}).") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected a dictionary as CIFAR's, found {type(content).__name__}.")
-    return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}
+    return {
+        key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key: value for key, value in content.items()
+    }
 
 
 def _unpacked(

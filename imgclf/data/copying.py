@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from imgclf.data import images
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
 from imgclf.data.scanning import Progress
-from imgclf.errors import DatasetError, UsageError
+from imgclf.errors import DatasetError, ImageError, UsageError
 
 
 def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) -> tuple[int, int]:
@@ -21,7 +21,7 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
     made whole or not at all, and nothing in it is ever overwritten.
 
     Args:
-        folder: a new or an empty one, outside of the dataset.
+        folder: a new or an empty one, outside of the dataset and of what that was read from.
 
     Returns:
         How many files were linked, and how many copied.
@@ -34,8 +34,9 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
     target = folder.resolve()
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"--to {folder}: expected a new or empty folder, found something there. Choose another.")
-    if target.is_relative_to(dataset.root.resolve()):
-        raise UsageError(f"--to {folder}: expected a folder outside of the data, found one in {dataset.root}.")
+    for data in (dataset.root, dataset.origin):
+        if target.is_relative_to(data.resolve()):
+            raise UsageError(f"--to {folder}: expected a folder outside of the data, found one in {data}.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -90,8 +91,12 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
         except FileNotFoundError:
             raise DatasetError(f"{dataset.root / sample.path}: the image is gone since it was read.") from None
         except OSError:  # another disk, one without hard links, or too many of one file
+            try:
+                data = images.read_bytes(source)
+            except ImageError as error:
+                raise DatasetError(f"{dataset.root / sample.path}: {error}.") from None
             with target.open("xb") as file:
-                file.write(images.read_bytes(source))
+                file.write(data)
         if on_progress and done % 100 == 0:
             on_progress(done, len(dataset))
     return linked, len(dataset) - linked

@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, str]:
         pairs = _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)
     except OSError as error:
         raise DatasetError(f"{path}: the names of the classes cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: expected names of classes in UTF-8, found something else ({error}).") from None
     return {key: label(name, path) for key, name in pairs.items()}
 

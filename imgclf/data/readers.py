@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +57,8 @@ def read(
         DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
             `min_classes` classes, or `classes` holds an unknown name.
         UsageError: if `limit` is smaller than the number of classes, or a column that was named is not there.
-        MissingError: if it is a Parquet table and pyarrow is not installed.
+        MissingError: if it is a Parquet table and pyarrow is not installed, or one of its images is HEIC and
+            pillow-heif is not.
     """
     name = Path(path)
     source = _open(name, settings, on_progress)
@@ -96,7 +98,7 @@ def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
         DatasetError: if an archive, arrays or annotations cannot be unpacked.
     """
     name = Path(path)
-    if not name.exists():
+    if not os.path.exists(name):
         return name
     source = _open(name, settings, None)
     return _list(source, settings, None).root if source.layout in _UNPACKED else source.root
@@ -138,7 +140,7 @@ class _Source:
 
 def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _Source:
     """Unpack an archive, look through the folder, and decide what layout it has."""
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long, or in a forbidden folder
         raise DatasetError(f"{path}: expected a folder of images, found nothing there. Check the spelling.")
     root = path
     if not path.is_dir():
@@ -150,7 +152,7 @@ def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _So
         if not archives.is_archive(path):
             raise DatasetError(
                 f"{path}: expected a folder with one sub-folder per class, a zip or tar archive of one, or a table of "
-                "paths and labels (.csv, .tsv, .parquet), found another file."
+                "paths and labels (.csv, .tsv, .parquet), found another file, or a damaged archive."
             )
         root = archives.unpack(path, on_progress)
     found = scan(root, path)

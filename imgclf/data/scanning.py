@@ -114,9 +114,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
     try:
         if entry.is_dir():
             return "folder"
-        if Path(entry.name).suffix.lower() not in images.SUFFIXES:
-            return "not-an-image"
-        return "image" if entry.is_file() else "unreadable"
+        if not entry.is_file():
+            return "unreadable"
+        return "image" if Path(entry.name).suffix.lower() in images.SUFFIXES else "not-an-image"
     except OSError:  # a link to itself
         return "unreadable"
 

@@ -72,8 +72,8 @@ def open_table(path: Path) -> Table:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file, the header among them, each with the line where it begins; empty lines are left out."""
-    with path.open("rb") as file:
-        utf16 = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    with path.open("rb") as raw:
+        utf16 = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
     # Bytes that are no UTF-8 stay what they are: a path may hold them, a label may not.
     encoding, errors = ("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape")
     line = 1

@@ -83,6 +83,11 @@ def test_class_names_may_be_given_for_numbers(mnist: tuple[Path, np.ndarray, np.
         ("train-images-idx3-ubyte", idx(np.zeros((12, 28, 28))) + b"\0", "after its header, found more"),
         ("train-images-idx3-ubyte", b"\0\0\x08\x03" + b"\xff" * 12, "4294967295 x 4294967295 x .* found fewer"),
         ("train-images-idx3-ubyte", idx(np.zeros((0, 28, 28))), "0 x 28 x 28 bytes"),
+        (
+            "train-images-idx3-ubyte",
+            b"\0\0\x08\x03\0\x10\0\0\0\0\x03\xff\0\0\x03\xff",
+            "1048576 x 1023 x 1023 .* found few",
+        ),
         ("train-labels-idx1-ubyte", idx(np.zeros(11)), "12 images in train-images-.* and 11 labels in train-labels-"),
         ("train-labels-idx1-ubyte", b"\x1f\x8b\x08 not gzip", "is damaged"),
     ],
@@ -206,6 +211,14 @@ def test_a_pickle_can_change_nothing_that_it_is_given(cifar: tuple[Path, np.ndar
         (b"\x80\x02}q\x00(", "refused"),
         (pickle.dumps([1], protocol=2), "expected a dictionary as CIFAR's, found list"),
         (pickle.dumps({b"data": b"x", b"labels": [0]}, protocol=2), "rows of 3,072 bytes"),
+        (pickle.dumps({"\udce9": 1}, protocol=2), "rows of 3,072 bytes"),
+        (
+            pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [0]}, protocol=2).replace(
+                b"K\x01M\x00\x0c\x86",  # the shape (1, 3072)
+                b"J\xff\xff\xff\xffJ\x00\xf4\xff\xff\x86",  # the shape (-1, -3072)
+            ),
+            "rows of 3,072 bytes",
+        ),
         (pickle.dumps({b"data": np.zeros((1, 3072)), b"labels": [0]}, protocol=2), "rows of 3,072 bytes"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [0, 1]}, protocol=2), "rows of 3,072 bytes"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [2]}, protocol=2), "labels from 0 to 1"),

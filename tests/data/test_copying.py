@@ -126,10 +126,12 @@ def test_what_is_there_is_never_overwritten(image_folder: Factory, tmp_path: Pat
     assert len(readers.read(tmp_path / "empty")) == 12
 
 
-def test_a_copy_into_the_data_is_refused(image_folder: Factory) -> None:
+def test_a_copy_into_the_data_is_refused(image_folder: Factory, tmp_path: Path) -> None:
     dataset = readers.read(image_folder())
-    with pytest.raises(UsageError, match="expected a folder outside of the data"):
-        copying.copy(dataset, dataset.root / "ant" / "copy")
+    unpacked = replace(dataset, source=tmp_path / "photographs")
+    for data, folder in ((dataset, dataset.root), (unpacked, dataset.root), (unpacked, tmp_path / "photographs")):
+        with pytest.raises(UsageError, match="expected a folder outside of the data"):
+            copying.copy(data, folder / "ant" / "copy")
 
 
 def test_nothing_is_left_of_a_copy_that_fails(image_folder: Factory, tmp_path: Path) -> None:

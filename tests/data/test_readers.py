@@ -158,6 +158,17 @@ def test_damaged_files_are_named_with_a_reason(image_folder: Factory) -> None:
     assert "truncated" in next(s.reason for s in dataset.skipped if s.path == "bee/cut.jpg")
 
 
+def test_what_is_no_file_is_not_opened_whatever_its_name(image_folder: Factory) -> None:
+    folder = image_folder(count=2)
+    for name in ("labels.csv", "coco.json", "a.xml", "batches.meta"):
+        os.mkfifo(folder / name)  # opening one would wait for ever
+    (folder / "names.txt").symlink_to("gone")
+    assert set(kinds(readers.read(folder)).values()) == {"unreadable"}
+    for old, new in (("ant", "n01440764"), ("bee", "n02012849")):
+        (folder / old).rename(folder / new)
+    assert len(readers.read(folder)) == 4
+
+
 def test_a_wrong_suffix_is_read_by_its_content(image_folder: Factory) -> None:
     folder = image_folder(count=1, suffix=".png")
     (folder / "ant/000.png").rename(folder / "ant/000.jpg")
@@ -355,6 +366,7 @@ def test_class_folders_get_the_names_in_a_file(image_folder: Factory, tmp_path: 
         ("x.json", b"{", "expected names of classes in UTF-8"),
         ("x.json", b'{"ant": 1}', "1 is no name"),
         ("x.json", b'"ant"', "neither an object nor a list"),
+        ("x.json", b"[" * 100_000, "expected names of classes in UTF-8"),
         ("gone.csv", None, "cannot be read"),
     ],
 )
@@ -456,8 +468,10 @@ def test_fewer_classes_can_be_allowed(image_folder: Factory) -> None:
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="expected a folder of images, found nothing there"):
-        readers.read(tmp_path / "none")
+    for name in ("none", "x" * 300):
+        with pytest.raises(DatasetError, match="expected a folder of images, found nothing there"):
+            readers.read(tmp_path / name)
+        assert readers.locate(tmp_path / name) == tmp_path / name
 
 
 def test_a_file_is_an_error(tmp_path: Path) -> None:

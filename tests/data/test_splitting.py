@@ -552,9 +552,7 @@ def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Pa
 
 
 @pytest.mark.parametrize("change", ["rename", "map"])
-def test_prepare_refuses_what_leaves_one_class(
-    image_folder: Callable[..., Path], tmp_path: Path, change: str
-) -> None:
+def test_prepare_refuses_what_leaves_one_class(image_folder: Callable[..., Path], tmp_path: Path, change: str) -> None:
     data = readers.read(image_folder(count=6, size_px=8))
     (tmp_path / "map.csv").write_text("ant,insect\nbee,insect\n")
     config = DataConfig(rename="ant=emmet", classes="emmet")
