@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from imgclf import environment, export, prediction, runs
+from imgclf.config import Decoding
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError, UsageError
@@ -81,7 +82,7 @@ def test_an_export_that_disagrees_leaves_the_old_one(exported, tmp_path, monkeyp
 
 def test_a_savedmodel_that_resizes_otherwise_is_found_out_from_bytes(run, monkeypatch):
     write = savedmodel.write
-    monkeypatch.setattr(savedmodel, "write", lambda *arguments: write(*arguments[:-1], "crop"))
+    monkeypatch.setattr(savedmodel, "write", lambda *arguments: write(*arguments[:-1], Decoding("crop")))
     with pytest.raises(ArtifactError, match="for encoded images"):
         export.export(run, ["savedmodel"])
     assert not run.saved_model.exists()
