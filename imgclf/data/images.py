@@ -52,7 +52,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Pillow's modes of grey of more than 8 bits."""
 
 
 class _Process:
@@ -156,6 +157,19 @@ def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image
         return to_rgb(_upright(image), rules)
 
 
+def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Image.Image:
+    """The same, but grey of more than 8 bits stays as it is stored (I;16, I or F): its window can be chosen later.
+
+    Raises:
+        As `decode`.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    with _opened(data, allow_truncated) as image:
+        image.load()
+        upright = _upright(image)
+        return upright if upright.mode in _DEEP else to_rgb(upright)
+
+
 @contextlib.contextmanager
 def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
     """The image, not yet decoded; whatever goes wrong inside the block comes out as an ImageError with a reason."""
@@ -229,7 +243,7 @@ def to_rgb(image: Image.Image, rules: Decoding = DEFAULT) -> Image.Image:
     """Convert any Pillow mode to RGB by the rules of `decode`."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in (*_SIXTEEN_BIT, "I", "F"):
+    if image.mode in _DEEP:
         return Image.fromarray(_to_eight_bits(np.asarray(image), rules)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")

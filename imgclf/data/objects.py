@@ -12,6 +12,7 @@ import mmap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +20,7 @@ from xml.etree import ElementTree
 from PIL import ExifTags, Image
 
 from imgclf import environment
-from imgclf.config import Decoding, ReadConfig
+from imgclf.config import ReadConfig
 from imgclf.data import images, unpacking
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.scanning import SIDES, Finder, Found, Listing, Progress, label, side_in
@@ -27,6 +28,9 @@ from imgclf.errors import DatasetError, ImageError
 
 _MOST_XML_BYTES = 10_000_000
 _CHUNK = 16
+_object = attrgetter("label", "left", "top", "right", "bottom")
+_FAR = 1e9
+"""Further than this from the image's corner, in pixels, no box begins or ends."""
 
 
 @dataclass(frozen=True)
@@ -202,12 +206,17 @@ def _coco(found: Found, files: Sequence[str], settings: ReadConfig) -> Annotatio
         # instances_train2017.json speaks of the images in train2017
         named = [f for f in found.folders if PurePosixPath(f).name in name and PurePosixPath(f).name != folder]
         near = [folder, "", "images", *named] if folder else ["", "images", *named]
-        kinds = {row["id"]: row.get("name") for row in content["categories"] if _has(row, "id", int, str)}
+        kinds: dict[object, Any] = {}
+        for row in content["categories"]:
+            if _has(row, "id", int, str):
+                _name_once(kinds, row["id"], row.get("name"), f"{path}: expected an id for each category")
         photographs: dict[object, Photograph] = {}
+        names: dict[object, str] = {}
         for row in content["images"]:
             if not _has(row, "id", int, str) or not _has(row, "file_name", str):
                 result.skipped.append(Skipped(path, "unreadable", "an image without an id or a file_name"))
                 continue
+            _name_once(names, row["id"], row["file_name"], f"{path}: expected an id for each image")
             try:
                 place = finder.find(row["file_name"], near)
             except LookupError as error:
@@ -222,6 +231,12 @@ def _coco(found: Found, files: Sequence[str], settings: ReadConfig) -> Annotatio
             _add_coco(result, row, at, photographs, kinds, settings)
         result.photographs += [p for p in photographs.values() if p.path]
     return result
+
+
+def _name_once(names: dict[object, Any], key: object, name: object, expected: str) -> None:
+    """Note what an id stands for; two things under one id would give objects the pixels or the class of another."""
+    if names.setdefault(key, name) != name:
+        raise DatasetError(f"{expected}, found {key!r} for {names[key]!r} and {name!r}. Number them anew.")
 
 
 def _has(row: object, key: str, *kinds: type) -> bool:
@@ -253,7 +268,7 @@ def _add_coco(
         result.skipped.append(Skipped(name, "unreadable", f"its image {image!r} is not among the images"))
     elif not isinstance(kind, int | str) or not isinstance(kinds.get(kind), str) or not kinds[kind].strip():
         result.skipped.append(Skipped(name, "unreadable", f"its category {kind!r} is not among the categories"))
-    elif not isinstance(box, list) or len(box) != 4 or not all(isinstance(n, int | float) for n in box):
+    elif not isinstance(box, list) or len(box) != 4 or not all(map(_is_near, box)):
         result.skipped.append(Skipped(name, "unreadable", "without a box of four numbers"))
     elif row.get("iscrowd") and not settings.crowd:
         result.skipped.append(Skipped(name, "crowd", "a crowd rather than one object"))
@@ -263,12 +278,21 @@ def _add_coco(
         photographs[image].boxes.append(Box(kind, left, top, left + width, top + height, name))
 
 
+def _is_near(number: object) -> bool:
+    return isinstance(number, int | float) and abs(number) < _FAR
+
+
 def _cut(found: Found, said: Annotations, settings: ReadConfig, kind: str, on_progress: Progress | None) -> Listing:
     """Cut the objects out and keep them in the cache, unless they are there."""
     merged: dict[str, Photograph] = {}  # a photograph that two files describe stays on one side, the first one's
     for photograph in said.photographs:
-        merged.setdefault(photograph.path, Photograph(photograph.path, photograph.side, photograph.size))
-        merged[photograph.path].boxes += photograph.boxes
+        known = merged.setdefault(photograph.path, Photograph(photograph.path, photograph.side, photograph.size)).boxes
+        there = {_object(box) for box in known}  # COCO's keypoints, for one, repeat the boxes of its instances
+        for box in photograph.boxes:
+            if _object(box) in there:
+                said.skipped.append(Skipped(box.name, "duplicate", "an object that another annotation describes, too"))
+            else:
+                known.append(box)
     photographs = [p for p in merged.values() if p.boxes]
 
     def fill(folder: Path) -> None:
@@ -293,6 +317,7 @@ def _cut(found: Found, said: Annotations, settings: ReadConfig, kind: str, on_pr
     parts = [found.root / path for path in (*said.files, *(p.path for p in photographs))]
     options = [
         kind,
+        images.fingerprint(),
         settings.box_margin,
         settings.box_min_size,
         settings.crowd,
@@ -310,17 +335,19 @@ def _cut_one(
     samples, skipped = [], []
     try:
         data = images.read_bytes(root / photograph.path)
-        upright = images.decode(data, Decoding(allow_truncated=settings.allow_truncated))
+        upright = images.decode_deep(data, settings.allow_truncated)
         turn = _turn(data, upright.size, photograph.size)
     except ImageError as error:
         return [], [Skipped(photograph.path, "unreadable", str(error))]
     (folder / photograph.path).parent.mkdir(parents=True, exist_ok=True)
+    # PNG holds neither floats nor signed numbers
+    suffix = ".png" if upright.mode == "RGB" else ".tif"
     for number, box in enumerate(photograph.boxes):
         edges = _edges(box, _stored(upright.size, turn), settings)
         if isinstance(edges, Skipped):
             skipped.append(edges)
             continue
-        path = f"{photograph.path}-{number}.png"
+        path = f"{photograph.path}-{number}{suffix}"
         upright.crop(_turned(edges, _stored(upright.size, turn), turn)).save(folder / path, compress_level=1)
         samples.append(Sample(path, box.label, photograph.side, photograph.path))
     return samples, skipped
@@ -330,7 +357,7 @@ def _edges(box: Box, size: tuple[int, int], settings: ReadConfig) -> tuple[int, 
     """The whole pixels of a box with its margin, as far as they lie in the image; or why there are none."""
     width, height = size
     numbers = (box.left, box.top, box.right, box.bottom)
-    if not all(math.isfinite(n) for n in numbers):
+    if not all(abs(n) <= 2 * _FAR for n in numbers):  # NaN, too, is not
         return Skipped(box.name, "unreadable", "without a box of four numbers")
     if box.right <= box.left or box.bottom <= box.top:
         return Skipped(box.name, "unreadable", "a box without area")

@@ -14,7 +14,7 @@ from imgclf.data.dataset import Sample, Skipped
 from imgclf.data.scanning import Listing
 from imgclf.errors import DatasetError
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raised when the same source would be unpacked into something else."""
 
 _INDEX = "index.json"

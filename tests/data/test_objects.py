@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.config import ReadConfig
+from imgclf.config import Decoding, ReadConfig
 from imgclf.data import objects, readers
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError
@@ -117,23 +117,25 @@ def test_boxes_outside_are_cut_to_the_image_or_left_out(voc: tuple[Path, np.ndar
         (9, 9, 3, 3),
         ("x", 1, 5, 5),
         (1, 1, "inf", 5),
+        (-1e308, 1, 1e308, 5),
         (2, 2, 2, 2),
     ]
-    names = ["cat", *["dog"] * 6]
+    names = ["cat", *["dog"] * 7]
     annotate(root / "VOC2012/Annotations/a.xml", "a.png", *map(voc_object, names, boxes))
     dataset = readers.read(root)
     stem, xml = "VOC2012/JPEGImages/a.png", "VOC2012/Annotations/a.xml"
     assert {path: pixels.shape for path, pixels in crops(dataset).items()} == {
         f"{stem}-0.png": (10, 10, 3),
         f"{stem}-1.png": (3, 3, 3),
-        f"{stem}-6.png": (1, 1, 3),
+        f"{stem}-7.png": (1, 1, 3),
     }
-    assert np.array_equal(crops(dataset)[f"{stem}-6.png"], pixels[1:2, 1:2])
+    assert np.array_equal(crops(dataset)[f"{stem}-7.png"], pixels[1:2, 1:2])
     assert reasons(dataset) == {
         f"{xml}#3": ("unreadable", "a box outside its image of 40 x 30 pixels"),
         f"{xml}#4": ("unreadable", "a box without area"),
         f"{xml}#5": ("unreadable", "without a box of four numbers"),
         f"{xml}#6": ("unreadable", "without a box of four numbers"),
+        f"{xml}#7": ("unreadable", "without a box of four numbers"),
     }
 
 
@@ -258,6 +260,8 @@ def test_dangling_ids_and_bad_boxes_are_named_and_the_rest_is_read(tmp_path: Pat
             annotation(14, bbox=[1, 2, -3, 4]),
             annotation(15, bbox=[100, 2, 3, 4]),
             annotation(16, bbox=[1, 2, float("nan"), 4]),
+            annotation(20, bbox=[-1e308, 2, 1.7e308, 4]),
+            annotation(21, bbox=[1, 2, 10**400, 4]),
             annotation(17, image_id=[7]),
             annotation(18, image_id=8),
             None,
@@ -271,12 +275,12 @@ def test_dangling_ids_and_bad_boxes_are_named_and_the_rest_is_read(tmp_path: Pat
     assert found["10"] == "its image 99 is not among the images"
     assert found["11"] == "its category 99 is not among the categories"
     assert found["12"] == "its category 5 is not among the categories"
-    assert found["13"] == found["16"] == "without a box of four numbers"
+    assert [found[n] for n in ("13", "16", "20", "21")] == ["without a box of four numbers"] * 4
     assert found["14"] == "a box without area"
     assert found["15"] == "a box outside its image of 40 x 30 pixels"
     assert found["17"] == "its image [7] is not among the images"
     assert found["gone.png"] == f"no such file, named in {json_path}"
-    assert found[f"{json_path}, annotation 11"] == "its image None is not among the images"
+    assert found[f"{json_path}, annotation 13"] == "its image None is not among the images"
     assert found["19"] == "a crowd rather than one object"
     assert len(readers.read(tmp_path, ReadConfig(crowd=True))) == 3
 
@@ -324,8 +328,48 @@ def test_a_photograph_that_two_files_describe_stays_on_one_side(tmp_path: Path) 
     photograph(tmp_path / "images/a.png")
     for side in ("train", "test"):
         (tmp_path / f"{side}.json").write_text(json.dumps(coco_content()))
-    assert {s.split for s in readers.read(tmp_path).samples} == {TEST}
-    assert len(readers.read(tmp_path)) == 4
+    dataset = readers.read(tmp_path)
+    assert {s.split for s in dataset.samples} == {TEST}
+    assert len(dataset) == 2  # an object that both describe is one
+    again = {f"train.json#{n}": ("duplicate", "an object that another annotation describes, too") for n in (1, 2)}
+    assert reasons(dataset) == again
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}]},
+            "for each image, found 7 for 'a",
+        ),
+        (
+            {"categories": [{"id": 3, "name": "cat"}, {"id": 3, "name": "dog"}]},
+            "each category, found 3 for 'cat' and 'dog",
+        ),
+    ],
+)
+def test_one_id_for_two_things_is_an_error(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    coco_folder(tmp_path, **changes)
+    with pytest.raises(DatasetError, match=message):
+        readers.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "format"),
+    [("I;16", "<u2", "PNG"), ("I;16B", ">u2", "TIFF"), ("I", "<i4", "TIFF"), ("F", "<f4", "TIFF")],
+)
+def test_objects_of_deep_grey_keep_their_depth_for_a_window(tmp_path: Path, mode: str, dtype: str, format: str) -> None:
+    grey = (np.arange(WIDTH * HEIGHT) * 3).reshape(HEIGHT, WIDTH).astype(dtype)
+    (tmp_path / "JPEGImages").mkdir()
+    Image.frombytes(mode, (WIDTH, HEIGHT), grey.tobytes()).save(tmp_path / "JPEGImages/a.tif", format)
+    annotate(
+        tmp_path / "Annotations/a.xml", "a.tif", voc_object("dog", (11, 3, 30, 20)), voc_object("cat", (1, 1, 2, 2))
+    )
+    dataset = readers.read(tmp_path)
+    inside = grey[2:20, 10:30].astype(float)
+    expected = np.rint(np.clip(inside - 500, 0, 1000) * 0.255)
+    decoded = objects.images.decode(dataset.paths[0], Decoding(window="500,1500"))
+    assert np.array_equal(np.asarray(decoded)[:, :, 0], expected)
 
 
 @settings(max_examples=50, deadline=None)
