@@ -56,7 +56,8 @@ def read(
     Raises:
         DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
             `min_classes` classes, or `classes` holds an unknown name.
-        UsageError: if `limit` is smaller than the number of classes, or a column that was named is not there.
+        UsageError: if `limit` is smaller than the number of classes, a column that was named is not there, or a file
+            is not of the layout asked for.
         MissingError: if it is a Parquet table and pyarrow is not installed, or one of its images is HEIC and
             pillow-heif is not.
     """
@@ -65,6 +66,7 @@ def read(
     if settings.layout == "auto" and source.layout != "folders":
         tables_used = f" ({listed(source.tables)})" if source.tables else ""
         log.info("%s: read as --layout %s%s.", name, source.layout, tables_used)
+    _warn_of_idle_options(name, source.layout, settings)
     listing = _named(source, _list(source, settings, on_progress), settings)
     wanted = _choose(name, listing, classes, min_classes)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress)
@@ -145,8 +147,10 @@ def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _So
     root = path
     if not path.is_dir():
         if path.suffix.lower() in tables.SUFFIXES:
+            _check_layout(path, settings, "table")
             return _Source(path, path.parent, "table", file=path)
         if path.suffix.lower() == ".json":
+            _check_layout(path, settings, "coco")
             home = path.parent.parent if path.parent.name == "annotations" else path.parent
             return _Source(path, home, "coco", found=scan(home, path), file=path)
         if not archives.is_archive(path):
@@ -163,6 +167,31 @@ def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _So
     elif layout == "auto":
         layout, beside = _recognise(found, settings)
     return _Source(path, root, layout, found, tables=beside)
+
+
+def _check_layout(path: Path, settings: ReadConfig, layout: str) -> None:
+    if settings.layout not in ("auto", layout):
+        raise UsageError(f"--layout {settings.layout}: {path} can only be read as --layout {layout}. Leave it out.")
+
+
+_IN_FOLDERS, _IN_TABLES = ("depth",), ("path_column", "label_column", "split_column", "group_column")
+_IN_BOXES = ("box_margin", "box_min_size")
+_OPTIONS = {
+    "folders": _IN_FOLDERS,
+    "imagenet": _IN_FOLDERS,
+    "table": _IN_TABLES,
+    "voc": (*_IN_BOXES, "difficult"),
+    "coco": (*_IN_BOXES, "crowd"),
+}
+"""The settings that matter to one layout alone."""
+
+
+def _warn_of_idle_options(name: Path, layout: str, settings: ReadConfig) -> None:
+    of_others = {option for options in _OPTIONS.values() for option in options} - {*_OPTIONS.get(layout, ())}
+    idle = sorted(option for option in of_others if getattr(settings, option) != getattr(_DEFAULTS, option))
+    if idle:
+        named = listed("--" + option.replace("_", "-") for option in idle)
+        log.warning("%s: read as --layout %s, which leaves these without effect: %s.", name, layout, named)
 
 
 def _recognise(found: Found, settings: ReadConfig) -> tuple[str, dict[str, str] | None]:

@@ -387,6 +387,18 @@ def test_a_truncated_file_is_read_where_that_is_allowed(image_folder: Factory) -
     assert kinds(readers.read(folder, ReadConfig(allow_truncated=True))) == {}
 
 
+def test_options_without_effect_are_named(image_folder: Factory, caplog: pytest.LogCaptureFixture) -> None:
+    readers.read(image_folder(), ReadConfig(crowd=True, box_margin=0.5, depth=1))
+    assert "read as --layout folders, which leaves these without effect: --box-margin, --crowd." in caplog.text
+
+
+@pytest.mark.parametrize(("name", "layout"), [("labels.csv", "table"), ("annotations.json", "coco")])
+def test_a_file_of_another_layout_than_asked_for_is_an_error(tmp_path: Path, name: str, layout: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=f"--layout voc: .*{name} can only be read as --layout {layout}"):
+        readers.read(tmp_path / name, ReadConfig(layout="voc"))
+
+
 def test_locate_names_what_is_gone(tmp_path: Path, image_folder: Factory) -> None:
     assert readers.locate(tmp_path / "gone") == tmp_path / "gone"
     assert readers.locate(image_folder()) == image_folder()
