@@ -274,4 +274,4 @@ def test_memory_is_flat_over_epochs_and_does_not_grow_with_the_data(tmp_path):
         if step % 500 == 499:
             levels.append(unshared_mib())
     assert levels[0] - before < 150
-    assert levels[2] - levels[1] < 10
+    assert levels[2] - levels[1] < 60  # of 1,250 that these batches take, up to 25 are read ahead
