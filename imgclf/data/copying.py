@@ -31,9 +31,9 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
         DatasetError: if a class name cannot be a folder's name, or a file is gone.
     """
     _check_names(dataset)
-    target = folder.resolve()
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"--to {folder}: expected a new or empty folder, found something there. Choose another.")
+    target = folder.resolve()
     for data in (dataset.root, dataset.origin):
         if target.is_relative_to(data.resolve()):
             raise UsageError(f"--to {folder}: expected a folder outside of the data, found one in {data}.")

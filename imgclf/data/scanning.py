@@ -130,8 +130,10 @@ def label(name: str, where: object) -> str:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
+        half = any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in name)  # of a character in JSON
+        shown = ascii(name) if half else repr(os.fsencode(name))
         raise DatasetError(
-            f"{where}: the class name {os.fsencode(name)!r} is not UTF-8, and class names go into JSON. Rename it, or "
+            f"{where}: the class name {shown} is not UTF-8, and class names go into JSON. Rename it, or "
             "save the file as UTF-8."
         ) from None
     return unicodedata.normalize("NFC", name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
     old = None
     if settings.split_from:
         path = Path(settings.split_from)
-        old = datasets.read_manifest(runs.find(path).manifest if path.is_dir() else path, dataset.root)
+        is_run = os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+        old = datasets.read_manifest(runs.find(path).manifest if is_run else path, dataset.root)
         notes.append(f"Sides are kept from {path} (sha256 {old.digest()}).")
     dataset, found = split(
         dataset,

@@ -75,7 +75,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open("rb") as raw:
         utf16 = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
     # Bytes that are no UTF-8 stay what they are: a path may hold them, a label may not.
-    encoding, errors = ("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape")
+    encoding, errors = ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
     line = 1
     quotes = 0  # in the lines of one row
     try:
@@ -97,7 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield line, row
                 line, quotes = reader.line_num + 1, 0
-    except csv.Error as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}, line {line}: not a row of a table ({error}).") from None
 
 

@@ -118,10 +118,11 @@ def test_what_is_there_is_never_overwritten(image_folder: Factory, tmp_path: Pat
     (tmp_path / "full" / "ant").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "nowhere").symlink_to("gone")
-    for name in ("file", "full", "nowhere"):
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("file", "full", "nowhere", "circle"):
         with pytest.raises(UsageError, match="expected a new or empty folder, found something there"):
             copying.copy(dataset, tmp_path / name)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full", "images", "nowhere"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "empty", "file", "full", "images", "nowhere"]
     copying.copy(dataset, tmp_path / "empty")
     assert len(readers.read(tmp_path / "empty")) == 12
 

@@ -343,12 +343,18 @@ def test_a_photograph_that_two_files_describe_stays_on_one_side(tmp_path: Path) 
             "for each image, found 7 for 'a",
         ),
         (
+            {"categories": [{"id": 3, "name": "cat"}, {"id": 18, "name": "dog \ud83d"}]},
+            r"the class name 'dog .ud83d' is not UTF-8",
+        ),
+        (
             {"categories": [{"id": 3, "name": "cat"}, {"id": 3, "name": "dog"}]},
             "each category, found 3 for 'cat' and 'dog",
         ),
     ],
 )
-def test_one_id_for_two_things_is_an_error(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_ids_for_two_things_and_names_that_are_no_text_are_errors(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     coco_folder(tmp_path, **changes)
     with pytest.raises(DatasetError, match=message):
         readers.read(tmp_path)

@@ -576,8 +576,9 @@ def test_prepare_keeps_the_sides_of_a_manifest_and_names_its_hash(
     ]
     with pytest.raises(RunError, match="expected a run folder"):
         splitting.prepare(data, DataConfig(split_from=str(tmp_path)))
-    with pytest.raises(DatasetError, match="the manifest cannot be read"):
-        splitting.prepare(data, DataConfig(split_from=str(tmp_path / "none.csv")))
+    for name in ("none.csv", "x" * 300):
+        with pytest.raises(DatasetError, match="the manifest cannot be read"):
+            splitting.prepare(data, DataConfig(split_from=str(tmp_path / name)))
 
 
 @pytest.mark.real

@@ -68,6 +68,9 @@ def test_a_flat_folder_with_a_table(flat: Path, name: str, text: str) -> None:
 def test_utf16_as_spreadsheets_write_it(flat: Path) -> None:
     (flat / "labels.tsv").write_bytes("path\tlabel\n000.png\tgröße\n001.png\t猫\n".encode("utf-16"))
     assert readers.read(flat).class_names == ("größe", "猫")
+    (flat / "labels.tsv").write_bytes((flat / "labels.tsv").read_bytes()[:-3])
+    with pytest.raises(DatasetError, match=r"not a row of a table .*utf-16.*truncated"):
+        readers.read(flat / "labels.tsv")
 
 
 def test_split_and_group_columns(flat: Path) -> None:
