@@ -31,6 +31,9 @@ NAMES = {
 }
 """How columns are usually called, in any case; the first that is there is meant."""
 
+_OWN = (set(COLUMNS), {"exclude"}, {"label", "confidence", "error"}, {"label", "predicted", "confidence"})
+"""Columns by which imgclf's own tables are known: manifests, corrections, and what predict and evaluate write."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -128,8 +131,7 @@ def beside(found: Found, settings: ReadConfig) -> dict[str, str]:
 
     They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and one of
     the first paths that they name is there. Unless a table is asked for, what imgclf itself writes and reads does not
-    count: a manifest of `imgclf ingest -o`, corrections for `--labels` (which have a column `exclude`), predictions
-    (which have a column `confidence`). Class folders stand above them.
+    count (`_OWN`): class folders stand above it.
 
     Raises:
         DatasetError: if there are several that are not the parts of one split.
@@ -178,7 +180,7 @@ def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bo
         return False
     try:
         table = open_table(found.root / path)
-        if settings.layout == "auto" and (table.header == COLUMNS or {"exclude", "confidence"} & set(table.header)):
+        if settings.layout == "auto" and any(own <= set(table.header) for own in _OWN):
             return False
         place = _places(table, settings).path
         rows = [row for _, row in islice(table.rows, _FIRST_ROWS)]

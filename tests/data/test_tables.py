@@ -150,6 +150,7 @@ def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> Non
     (folder / "empty.csv").touch()
     (folder / "corrections.csv").write_text("path,label,exclude\nant/000.png,bee,\n")
     (folder / "predictions.csv").write_text("path,label,confidence,error\nant/000.png,bee,0.9,\n")
+    (folder / "evaluated.csv").write_text("path,label,predicted,confidence,p_ant\nant/000.png,bee,ant,0.9,0.9\n")
     (folder / "X.PARQUET").touch()
     assert readers.read(folder).class_names == ("ant", "bee")
 
