@@ -40,6 +40,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
 """Pillow's names of the formats that are opened, HEIF beside them where pillow-heif is installed. Others are not: EPS,
 for one, would run a PostScript program."""
 
+NO_MEMORY = "too large for the memory"
+"""The one reason why an image cannot be decoded that lies in the machine and not in the file."""
+
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 _TURNS = {
@@ -212,7 +215,7 @@ def _reason(error: Exception) -> str:
         case IsADirectoryError():
             return "a folder, not a file"
         case MemoryError():
-            return "too large for the memory"
+            return NO_MEMORY
         case UnidentifiedImageError():
             return "not an image, or a format that cannot be read"
         case Image.DecompressionBombError():

@@ -238,14 +238,14 @@ def _from_folder(
     if no_room:
         return no_room
     failed: dict[int, str] = {}
-    as_named = True
+    lasting = True
     with caches.Writer(folder, name, contents.shape) as writer:
-        for first, rows, problems, unchanged in _decoded(contents):
+        for first, rows, problems, always in _decoded(contents):
             writer.append(rows)
             failed |= problems
-            as_named &= unchanged
+            lasting &= always
             report(first + len(rows))
-        return writer.finish(failed, keep=as_named)
+        return writer.finish(failed, keep=lasting)
 
 
 def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, str], bool]]:
@@ -253,23 +253,21 @@ def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, s
 
     Yields:
         The first row's number; pixels uint8 (k, s, s, 3), black where there are none; why there are none, by row; and
-        whether all files were as they had been read.
+        whether these files would always give the same: none was gone or changed, nor too large for the memory left.
     """
 
     def load(first: int) -> tuple[int, np.ndarray, dict[int, str], bool]:
         last = min(first + _CHUNK, len(contents.samples))
         rows = np.zeros((last - first, *contents.shape[1:]), np.uint8)
         problems: dict[int, str] = {}
-        unchanged = True
+        lasting = True
         for row in range(first, last):
             try:
                 rows[row - first] = contents.load(row)
-            except ImageError as error:
+            except (ImageError, OSError) as error:
                 problems[row] = str(error)
-            except OSError as error:
-                problems[row] = str(error)
-                unchanged = False
-        return first, rows, problems, unchanged
+                lasting &= isinstance(error, ImageError) and str(error) != images.NO_MEMORY
+        return first, rows, problems, lasting
 
     threads = environment.cpu_count()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

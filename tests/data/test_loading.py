@@ -16,7 +16,7 @@ from imgclf.config import Decoding
 from imgclf.data import cache as caches
 from imgclf.data import images, loading, readers
 from imgclf.data.dataset import Dataset
-from imgclf.errors import DatasetError
+from imgclf.errors import DatasetError, ImageError
 
 SIZE_PX = 24
 
@@ -98,6 +98,20 @@ def test_a_file_that_is_gone_or_changed_is_skipped_and_no_entry_made_of_it(datas
         "bee/002.png": "changed since the data set was read",
     }
     np.testing.assert_array_equal(pixels[:], expected(readable))
+    assert entries(tmp_path / "pixels") == []
+
+
+def test_an_image_too_large_for_the_memory_left_is_skipped_this_time_alone(dataset, tmp_path, monkeypatch):
+    large, load = dataset.paths[4].read_bytes(), images.load
+
+    def tight(data: bytes, *rest: object) -> np.ndarray:
+        if data == large:
+            raise ImageError(images.NO_MEMORY)
+        return load(data, *rest)
+
+    monkeypatch.setattr(images, "load", tight)
+    readable, _ = loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"))
+    assert [s.reason for s in readable.skipped] == ["too large for the memory"]
     assert entries(tmp_path / "pixels") == []
 
 
