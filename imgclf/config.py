@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from imgclf.errors import UsageError
 
-METHODS = ("auto", "probe", "finetune", "scratch")
+METHODS = ("auto", "probe", "finetune", "full", "scratch")
 Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
 PERCENTILE = "percentile"

@@ -11,7 +11,7 @@ from imgclf.errors import UsageError
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "guess"}, "--method: expected one of auto, probe, finetune, scratch, found 'guess'"),
+        ({"method": "guess"}, "--method: expected one of auto, probe, finetune, full, scratch, found 'guess'"),
         ({"image_size": 8}, "--image-size: expected 16 to 1024 pixels, found 8"),
         ({"image_sizes": "32,x"}, "--image-sizes: expected numbers"),
         ({"epochs": 0}, "--epochs"),

@@ -16,7 +16,7 @@ DECODING, MODEL, TRAINING = "Decoding", "Model", "Training"
 
 def train(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Argument(help="A folder with one sub-folder of images per class.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="A folder, an archive or a table of images with classes.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run folder, new or empty.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A config.json: do that run again; other options change it.")
@@ -56,16 +56,18 @@ def train(
         str, typer.Option(help="auto, hub, embedded, none, a weights file, or a run folder.", rich_help_panel=MODEL)
     ] = TrainConfig.weights,
     method: Annotated[
-        str, typer.Option(help="auto, probe, finetune or scratch.", rich_help_panel=TRAINING)
+        str,
+        typer.Option(
+            help="auto, probe (head alone), finetune (upper layers), full (all layers) or scratch.",
+            rich_help_panel=TRAINING,
+        ),
     ] = TrainConfig.method,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the model's square input in px.", rich_help_panel=MODEL)
     ] = TrainConfig.image_size,
     image_sizes: Annotated[
         str | None,
-        typer.Option(
-            help="Growing sizes through the epochs, such as 40,48,64; with --method scratch.", rich_help_panel=MODEL
-        ),
+        typer.Option(help="Growing sizes through the epochs, such as 40,48,64.", rich_help_panel=MODEL),
     ] = TrainConfig.image_sizes,
     resize: Annotated[
         str, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=DECODING)
@@ -168,7 +170,9 @@ def _settings(context: typer.Context, data: Path | None, config: Path | None) ->
         if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
             raise RunError(f"{config}: expected the config.json of a run, found no settings in it.")
         values = facts["config"]
-        data = data or Path(facts.get("data", ""))
+        if data is None and not facts.get("data"):
+            raise RunError(f"{config}: expected the path of its data, found none. Give DATA as well.")
+        data = data or Path(facts["data"])
     if data is None:
         raise UsageError("expected a folder of images: imgclf train DATA.")
     known = {field.name for field in fields(TrainConfig)}

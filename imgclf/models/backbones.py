@@ -8,6 +8,7 @@ by what the process has built before.
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -184,7 +185,7 @@ def _rename(model: keras.Model) -> None:
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Fill a network from a file (`.h5`, `.weights.h5`, `.keras`) or from a run of the same backbone.
+    """Fill a network from a file (`.h5`, `.weights.h5`, `.keras`, `backbone.npz`) or from a run of the same backbone.
 
     Layers that the file has beyond those of the model, such as a head, are left out.
 
@@ -194,13 +195,17 @@ def load_weights(model: keras.Model, path: Path) -> None:
     """
     if not path.exists():
         raise MissingError(f"{path}: expected a file of weights or a run folder, found nothing there.")
-    file = runs.find(path).model if path.is_dir() else path
+    file = path
+    if path.is_dir():
+        file = runs.find(path).model
+        if not file.is_file():
+            raise RunError(f"{path}: expected a run with a backbone, found no {file.name} in it.")
     try:
         pairs = list(_stored(model, file))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(
-            f"{file}: expected weights in Keras's .h5, .weights.h5 or .keras format, found something else or a "
-            f"damaged file ({error})."
+            f"{file}: expected weights in Keras's .h5, .weights.h5 or .keras format, or a backbone.npz, found "
+            f"something else or a damaged file ({error})."
         ) from None
     for layer, arrays in pairs:
         expected, found = [tuple(v.shape) for v in layer.weights], [a.shape for a in arrays]
@@ -226,7 +231,13 @@ Stored = Iterator[tuple[layers.Layer, list[np.ndarray]]]
 def _stored(model: keras.Model, file: Path) -> Stored:
     """Each layer of the model that has weights, with what the file holds for it, in the order of `layer.weights`."""
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as opened:
+        with zipfile.ZipFile(file) as archive:
+            keras_file = "model.weights.h5" in archive.namelist()
+            weights = archive.read("model.weights.h5") if keras_file else b""
+        if not keras_file:
+            yield from _by_name(model.layers, file)
+            return
+        with h5py.File(io.BytesIO(weights)) as opened:
             yield from _by_class(model.layers, opened["layers"])
         return
     with h5py.File(file) as opened:
@@ -234,6 +245,18 @@ def _stored(model: keras.Model, file: Path) -> Stored:
             yield from _by_class(model.layers, opened["layers"])
         else:
             yield from _by_order(model.layers, opened.get("model_weights", opened))
+
+
+def _by_name(model_layers: Sequence[layers.Layer], file: Path) -> Stored:
+    """Of a `backbone.npz` as `export --format backbone` writes it: `<layer>/<variable>` names each array."""
+    with np.load(file, allow_pickle=False) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    if not any("/" in name for name in held):
+        raise ValueError("no array in it is named as <layer>/<variable>")
+    for layer in model_layers:
+        names = [f"{layer.name}/{v.name}" for v in layer.weights]
+        if names:
+            yield layer, [held[name] for name in names if name in held]
 
 
 def _by_order(model_layers: Sequence[layers.Layer], group: h5py.Group) -> Stored:

@@ -5,7 +5,12 @@ stages of basic blocks (He et al. 2016, arXiv:1512.03385), one of bottlenecks. A
 before the 1x1 shortcut, so that no activation is thrown away ("ResNet-D", He et al. 2019, arXiv:1812.01187).
 """
 
+import hashlib
+from pathlib import Path
+
 from imgclf import environment
+from imgclf.errors import MissingError
+from imgclf.models import backbones
 
 environment.prepare_keras()
 
@@ -14,6 +19,32 @@ from keras import layers  # noqa: E402
 
 MEAN = (124.0, 116.0, 104.0)  # of ImageNet photographs, 0-255, RGB
 DEVIATION = 58.0
+
+
+WEIGHTS = Path(__file__).parent / "weights" / "embedded.npz"
+"""Pretrained weights, 16 bits; `embedded.md` beside it is their model card."""
+
+SHA256 = "a628b0abcc1e33d7ba2824d8a454bb50f33995e23d6c6e8149c27d7565b1bb78"
+
+
+def load_weights(model: keras.Model) -> None:
+    """Fill the network with the weights of the package.
+
+    Raises:
+        MissingError: if the file is not as it was shipped.
+    """
+    advice = "Install imgclf anew: pip install --force-reinstall --no-deps imgclf."
+    try:
+        content = WEIGHTS.read_bytes()
+    except OSError as error:
+        raise MissingError(f"{WEIGHTS}: the embedded weights cannot be read ({error.strerror}). {advice}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise MissingError(
+            f"{WEIGHTS}: the embedded weights are damaged: expected SHA-256 {SHA256[:12]}..., found {found[:12]}... "
+            f"({len(content):,} bytes). {advice}"
+        )
+    backbones.load_weights(model, WEIGHTS)
 
 
 def build(image_size: int | None = None) -> keras.Model:

@@ -9,6 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from imgclf.training import fitting
+
 log = logging.getLogger("imgclf")
 
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
@@ -67,8 +69,10 @@ def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> flo
     losses = dict.fromkeys(STRENGTHS, 0.0)
     for fitted, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
         for strength in STRENGTHS:
-            log_probabilities = _fit(features[fitted], labels[fitted], strength).predict_log_proba(features[held_out])
-            losses[strength] -= float(log_probabilities[np.arange(len(held_out)), labels[held_out]].sum())
+            logits = _fit(features[fitted], labels[fitted], strength).decision_function(features[held_out])
+            if logits.ndim == 1:  # two classes: the logit of the second against the first
+                logits = np.stack([np.zeros_like(logits), logits], axis=1)
+            losses[strength] += len(held_out) * fitting.loss_and_accuracy(logits, labels[held_out])[0]
     best = min(STRENGTHS, key=lambda strength: losses[strength])
     log.info("head: C = %g, cross-validated log loss %.4f", best, losses[best] / len(labels))
     return best

@@ -35,6 +35,7 @@ _NUMBERS: dict[str, dict[str, Any]] = {
         "augment": "light",
     },
 }
+_NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 
 _STEPS_ONLY = ("image_sizes", "epochs", "lr", "weight_decay", "label_smoothing", "ema")
@@ -53,6 +54,8 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     """
     notes: list[str] = []
     name = config.backbone
+    if name == "auto" and config.weights == "embedded":
+        name = "embedded"
     if name == "auto" and config.weights not in ("auto", "hub", "none"):
         config = _as_in_run(config)
         name = config.backbone
@@ -104,8 +107,11 @@ def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
         return "small-cnn", "backbone: small-cnn, to be trained from scratch"
     if backbones.hub_available(STRONGEST, offline=config.offline):
         return STRONGEST, f"backbone: {STRONGEST}, with ImageNet weights from the hub"
-    reason = "--offline" if config.offline else "the hub with stronger weights cannot be reached"
-    return "small-cnn", f"backbone: small-cnn, trained from scratch ({reason})"
+    reason = "--offline" if config.offline else "the hub cannot be reached"
+    return "embedded", (
+        f"backbone: embedded, which comes with imgclf ({reason}). {STRONGEST} is stronger: connect once, or see with "
+        f"--backbone {STRONGEST} which file to put where."
+    )
 
 
 def _as_in_run(config: TrainConfig) -> TrainConfig:
@@ -120,9 +126,13 @@ def _as_in_run(config: TrainConfig) -> TrainConfig:
 
 def _choose_weights(name: str, config: TrainConfig) -> str:
     if config.weights == "hub" and name in OWN:
-        raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights none, FILE or RUN.")
+        raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights auto, none, FILE or RUN.")
+    if config.weights == "embedded" and name != "embedded":
+        raise UsageError(f"--weights embedded: these are for --backbone embedded, found {name}.")
     if config.weights == "auto":
-        return "none" if name in OWN or config.method == "scratch" else "hub"
+        if config.method == "scratch" or name == "small-cnn":
+            return "none"
+        return "embedded" if name == "embedded" else "hub"
     return config.weights
 
 
@@ -151,7 +161,9 @@ def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
 def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
     if config.backbone in OWN:
         model = OWN[config.backbone](size)
-        if weights != "none":
+        if weights == "embedded":
+            embedded.load_weights(model)
+        elif weights != "none":
             backbones.load_weights(model, Path(weights))
         return model
     source: Literal["hub", "none"] | Path

@@ -191,7 +191,7 @@ def _fit(
     def write_history(epochs: list[dict[str, Any]]) -> None:
         _write_history(run.history, [*rows, *epochs])
 
-    if config.method != "scratch":
+    if config.method in ("probe", "finetune"):
         row, probabilities = _probe(model, images, config, on_progress)
         rows.append(row)
         write_history([])

@@ -14,7 +14,7 @@ import pytest
 
 from imgclf import runs
 from imgclf.errors import MissingError, RunError, UsageError
-from imgclf.models import backbones, catalog, classifier, convnets, hub
+from imgclf.models import backbones, catalog, classifier, convnets, embedded, hub
 
 import keras  # isort: skip  (after imgclf.models, which prepares it)
 
@@ -208,6 +208,32 @@ def test_a_damaged_file_is_said_to_be_one(name: str, damage: str, tmp_path: Path
     path.write_bytes(raw[: share[damage]] if damage in share else b"not weights at all")
     with pytest.raises(RunError, match="damaged"):
         backbones.load_weights(convnets.small_cnn(32), path)
+
+
+def test_a_backbone_file_fills_its_own_network_and_names_the_layer_that_differs_in_another(tmp_path: Path) -> None:
+    path = tmp_path / "backbone.npz"
+    source = embedded.build(32)
+    arrays = {f"{layer.name}/{v.name}": np.asarray(v) for layer in source.layers for v in layer.weights}
+    np.savez(path, allow_pickle=False, **arrays)
+    model = embedded.build(64)
+    backbones.load_weights(model, path)
+    assert all(np.array_equal(a, b) for a, b in zip(source.get_weights(), model.get_weights(), strict=True))
+
+    np.savez(path, allow_pickle=False, **arrays | {"stage_1_a_1_conv/kernel": np.zeros((3, 3, 80, 64))})
+    with pytest.raises(RunError, match=r"stage_1_a_1_conv: expected \(3, 3, 80, 80\), found \(3, 3, 80, 64\)"):
+        backbones.load_weights(model, path)
+    with pytest.raises(RunError, match=r"another network than small-cnn.*Layer stage_1_1_conv: .* found nothing"):
+        backbones.load_weights(convnets.small_cnn(32), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(RunError, match="damaged"):
+        backbones.load_weights(model, path)
+
+
+def test_a_run_without_a_backbone_is_said_to_be_one(tmp_path: Path) -> None:
+    run = runs.create(tmp_path / "run")
+    runs.write_json(run.config, {"config": {}})
+    with pytest.raises(RunError, match=r"expected a run with a backbone, found no model\.keras"):
+        backbones.load_weights(convnets.small_cnn(32), run.path)
 
 
 def test_a_zip_without_weights_is_said_to_be_damaged(tmp_path: Path) -> None:

@@ -32,6 +32,13 @@ def test_a_crop_of_a_ramp_stays_in_its_range_and_keeps_at_least_the_stated_area(
     assert spans.min() < 0.6 * 255 < spans.max()
 
 
+def test_crops_are_resized_by_different_filters() -> None:
+    lines = np.tile(np.array([0, 255, 0, 0], np.uint8), (16, 4))[None, :, :, None].repeat(3, 3).repeat(60, 0)
+    spread = Augment(Policy(crop_area=0.9999), 33)(lines, np.random.default_rng(0)).std(axis=(1, 2, 3))
+    groups = np.unique(spread.round(), return_counts=True)[1]
+    assert len(groups) >= 3 and groups.min() >= 1  # sharper filters keep more of the contrast
+
+
 def test_contrast_and_brightness_leave_a_grey_picture_grey_and_bounded() -> None:
     grey = np.full((20, 8, 8, 3), 128, np.uint8)
     changed = Augment(Policy(brightness=0.1, contrast=0.2), 8)(grey, np.random.default_rng(0))

@@ -34,6 +34,14 @@ def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
     assert probe._choose_strength(clear, labels, 0) > min(probe.STRENGTHS)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classes_far_apart_give_no_infinite_loss(classes: int) -> None:
+    labels = np.arange(60) % classes
+    features = (1000.0 * np.eye(classes)[labels] + np.random.default_rng(0).normal(size=(60, classes))).astype("f")
+    kernel, bias = probe.solve(features, labels, classes=classes, seed=0)
+    assert ((features @ kernel + bias).argmax(axis=1) == labels).all()
+
+
 def test_a_dead_feature_and_a_class_of_one_image_are_survived() -> None:
     features, labels = data(2, 21)
     features[:, 3] = 0.0

@@ -12,7 +12,7 @@ from PIL import Image
 import imgclf
 from imgclf import TrainConfig, runs
 from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.training import resolving
+from imgclf.training import fitting, resolving
 from imgclf.training import train as training
 
 CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
@@ -40,7 +40,7 @@ def test_a_run_holds_everything_that_is_promised(trained_run: imgclf.Run) -> Non
     facts = trained_run.read_config()
     assert TrainConfig.from_dict(facts["config"]).method == "scratch"
     open_settings = {key for key, value in facts["config"].items() if value is None}
-    assert open_settings == {"limit", "classes", "image_sizes"}
+    assert not open_settings & {"image_size", "epochs", "batch_size", "lr", "weight_decay", "label_smoothing", "ema"}
     assert {"keras", "tensorflow", "python"} <= set(facts["versions"])
     assert not trained_run.checkpoint.exists()
 
@@ -190,6 +190,46 @@ def test_a_full_disk_is_an_explained_error_and_the_epochs_are_kept(
     with pytest.raises(RunError, match=r"No space left on device.*--resume"):
         imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=str(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_full_starts_from_the_given_weights_and_moves_every_layer(
+    trained_run: imgclf.Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    import keras
+
+    start = keras.saving.load_model(trained_run.model)
+    ends = {}
+    for lr in (0.0, 0.01):
+        config = TrainConfig(
+            **{**CNN.to_dict(), "weights": str(trained_run.path), "method": "full", "epochs": 1, "lr": lr, "ema": 0.0}
+        )
+        run = imgclf.train(imgclf.read(image_folder(count=12)), config, output=tmp_path / str(lr))
+        ends[lr] = keras.saving.load_model(run.model)
+    for name in ("stage_1_1_conv", "stage_4_2_conv"):
+        before, still, moved = (m.get_layer(name).get_weights()[0] for m in (start, ends[0.0], ends[0.01]))
+        np.testing.assert_array_equal(before, still)
+        assert (before != moved).mean() > 0.9
+    statistics = [m.get_layer("stage_1_1_norm").get_weights()[2] for m in (start, ends[0.0])]
+    assert (statistics[0] != statistics[1]).any()
+
+
+def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
+    image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def full_after_one(path: Path, content: bytes) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        runs.write_atomic(path, content)
+
+    monkeypatch.setattr(fitting, "write_atomic", full_after_one)
+    with pytest.raises(RunError, match=r"No space left on device.*--resume"):
+        imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
+    monkeypatch.undo()
+    run = training.resume(runs.find(tmp_path / "run"))
+    assert [row["epoch"] for row in rows_of(run.history)] == ["1", "2"]
 
 
 def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:

@@ -1,0 +1,148 @@
+"""What the embedded backbone is worth on other people's images: test accuracy of its probe beside that of other
+networks, of random weights, of colour histograms and of the small CNN, over several seeds, as a Markdown table.
+
+    IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/transfer.py [--seeds N] [--candidate NAME=RUN ...] [--no-small-cnn]
+
+A seed decides the split (where the data set brings a test part, only which images are left out for validation), the
+random weights and the shuffling. All rows see the same images. The interval is Student's over the seeds; the paired one
+under the table is a bootstrap over test images of the difference to the embedded backbone, the mean over seeds.
+"""
+
+import argparse
+import csv
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+from photographs import ANTS_BEES, load
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import imgclf
+from imgclf.config import TrainConfig
+from imgclf.data import loading
+from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.training import features, probe, resolving
+
+Answers = dict[str, int]  # test image -> right (1) or wrong (0)
+
+
+class Features:
+    """The features of every image, once per network."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str, int], dict[str, np.ndarray]] = {}
+
+    def probe(self, name: str, config: TrainConfig, data: str, dataset: Dataset, seed: int) -> Answers:
+        key = (name, data, seed if config.weights == "none" else 0)
+        if key not in self.known:
+            resolved, _ = resolving.resolve(config)
+            assert resolved.image_size
+            readable, pixels = loading.decode(dataset, resolved.image_size, resolved.decoding)
+            found = features.compute(resolving.build(resolved, 2), pixels)
+            self.known[key] = {s.path: row for s, row in zip(readable.samples, found, strict=True)}
+        rows = self.known[key]
+        train, test = dataset.part(TRAIN), dataset.part(TEST)
+        kernel, bias = probe.solve(
+            np.stack([rows[s.path] for s in train.samples]), train.labels, classes=len(dataset.class_names), seed=seed
+        )
+        return _right(test, np.stack([rows[s.path] for s in test.samples]) @ kernel + bias)
+
+
+def histograms(dataset: Dataset) -> np.ndarray:
+    """Joint RGB histograms, 8 bins a channel, as square roots (Hellinger): float (n, 512)."""
+    _, pixels = loading.decode(dataset, 96)
+    bins = (pixels[:] // 32).reshape(len(pixels), -1, 3).astype(np.int64) @ np.array([64, 8, 1])
+    counts = np.stack([np.bincount(row, minlength=512) for row in bins])
+    return np.sqrt(counts / counts.sum(axis=1, keepdims=True))
+
+
+def colour(dataset: Dataset, method: str) -> Answers:
+    """k-NN or logistic regression on colour histograms, k and C by 5-fold cross-validation."""
+    train, test = dataset.part(TRAIN), dataset.part(TEST)
+    if method == "k-NN":
+        model = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, cv=5)
+    else:
+        model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=6, cv=5, max_iter=1000, l1_ratios=(0,)))
+    predicted = model.fit(histograms(train), train.labels).predict(histograms(test))
+    return {s.path: int(p == t) for s, p, t in zip(test.samples, predicted, test.labels, strict=True)}
+
+
+def small_cnn(dataset: Dataset, seed: int, folder: Path) -> Answers:
+    """`imgclf train --backbone small-cnn` with its default settings."""
+    run = imgclf.train(dataset, TrainConfig(backbone="small-cnn", export="none", seed=seed), output=folder)
+    with run.predictions.open(newline="", encoding="utf-8") as file:
+        return {row["path"]: int(row["label"] == row["predicted"]) for row in csv.DictReader(file)}
+
+
+def _right(test: Dataset, logits: np.ndarray) -> Answers:
+    right = logits.argmax(axis=1) == test.labels
+    return {s.path: int(r) for s, r in zip(test.samples, right, strict=True)}
+
+
+def interval(values: list[float]) -> str:
+    """Mean and half the width of the 95 % interval over seeds."""
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+def paired(one: list[Answers], other: list[Answers]) -> str:
+    """95 % bootstrap interval over images of the difference in accuracy; both lists go over the same seeds."""
+    paths = sorted(one[0])
+    difference = np.mean([[a[p] - b[p] for p in paths] for a, b in zip(one, other, strict=True)], axis=0)
+    draws = np.random.default_rng(0).integers(len(paths), size=(10_000, len(paths)))
+    low, high = np.percentile(difference[draws].mean(axis=1), (2.5, 97.5))
+    return f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--candidate", action="append", default=[], metavar="NAME=RUN")
+    parser.add_argument("--small-cnn", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    logging.getLogger("imgclf").setLevel(logging.WARNING)
+    embedded = TrainConfig(backbone="embedded", method="probe")
+    networks = {"embedded": embedded}
+    for candidate in options.candidate:
+        name, _, run = candidate.partition("=")
+        networks[name] = TrainConfig(weights=run, method="probe", image_size=resolving.resolve(embedded)[0].image_size)
+    names = [*networks, "embedded, random weights", "colour histograms, k-NN", "colour histograms, logistic"]
+    names += ["small CNN from scratch"] if options.small_cnn else []
+    answers: dict[str, dict[str, list[Answers]]] = {name: {} for name in names}
+    cache = Features()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for seed in range(options.seeds):
+            random = TrainConfig(backbone="embedded", weights="none", method="probe", seed=seed)
+            for data, dataset in load(folder, seed).items():
+                print(f"seed {seed}, {data}", flush=True)
+
+                def add(name: str, right: Answers, data: str = data) -> None:
+                    answers[name].setdefault(data, []).append(right)
+
+                for name, config in networks.items():
+                    add(name, cache.probe(name, config, data, dataset, seed))
+                add("embedded, random weights", cache.probe("random", random, data, dataset, seed))
+                for method in ("k-NN", "logistic"):
+                    add(f"colour histograms, {method}", colour(dataset, method))
+                if options.small_cnn:
+                    run = folder / f"run-{seed}-{data.replace(' ', '-')}"
+                    add("small CNN from scratch", small_cnn(dataset, seed, run))
+    data_sets = list(answers["embedded"])
+    print(f"\n| probe of | {' | '.join(data_sets)} |\n|---|{'---|' * len(data_sets)}")
+    for name, results in answers.items():
+        cells = [interval([float(np.mean(list(a.values()))) for a in results[data]]) for data in data_sets]
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(f"\nembedded less each other on {ANTS_BEES}, paired:")
+    for name in names[1:]:
+        print(f"- {name}: {paired(answers['embedded'][ANTS_BEES], answers[name][ANTS_BEES])}")
+
+
+if __name__ == "__main__":
+    main()
