@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 from photographs import ANTS_BEES, load
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -68,7 +68,8 @@ def colour(dataset: Dataset, method: str) -> Answers:
     if method == "k-NN":
         model = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, cv=5)
     else:
-        model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=6, cv=5, max_iter=1000, l1_ratios=(0,)))
+        strengths = {"logisticregression__C": probe.STRENGTHS}
+        model = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)), strengths, cv=5)
     predicted = model.fit(histograms(train), train.labels).predict(histograms(test))
     return {s.path: int(p == t) for s, p, t in zip(test.samples, predicted, test.labels, strict=True)}
 
