@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,20 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
     assert history.read_text().count("\n") == 31
     assert "Traceback" not in again.stderr
     assert imgclf("train", "--resume", run, "--epochs", 40).returncode == 2
+
+
+def test_an_archive_is_trained_on_and_its_images_are_found_again(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", image_folder(count=12, size_px=48))
+    run = tmp_path / "run"
+    trained = imgclf("train", archive, "-o", run, "--offline", "--export", "litert")
+    assert trained.returncode == 0, trained.stderr
+    assert "made-up pixels" not in trained.stderr
+    shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]) / "imgclf" / "unpacked")
+    evaluated = imgclf("evaluate", run, "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["n"] == len((run / "predictions.csv").read_text().splitlines()) - 1
 
 
 def test_a_wrong_folder_fails_before_keras_loads(tmp_path: Path) -> None:

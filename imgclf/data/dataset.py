@@ -192,12 +192,15 @@ def read_run(run: Run) -> Dataset:
     names = run.read_labels()
     try:
         facts = run.read_config()
+        if not isinstance(facts.get("data"), str):
+            raise RunError(f"{run.config}: expected the path of the run's images as data, found none. Train again.")
         path = Path(facts["data"])
         dataset = read_manifest(run.manifest, path, names)
         if path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
             from imgclf.data import readers  # which imports this module
 
-            known = {f.name: facts["config"][f.name] for f in fields(ReadConfig) if f.name in facts["config"]}
+            settings = facts.get("config", {})
+            known = {f.name: settings[f.name] for f in fields(ReadConfig) if f.name in settings}
             root = readers.locate(path, ReadConfig(**known))
             dataset = replace(dataset, root=root, source=None if root == path else path)
     except (DatasetError, UsageError) as error:

@@ -1,7 +1,6 @@
 """An export proves itself: it is read back as users read it and compared with Keras on the run's own images."""
 
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from imgclf import environment, prediction
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.data.dataset import SPLITS
-from imgclf.errors import ArtifactError, DatasetError, ImageError
+from imgclf.errors import ArtifactError, ImageError, RunError
 from imgclf.prediction.artifact import Artifact
 from imgclf.runs import Run
 
@@ -67,8 +66,8 @@ class Proof:
 def collect(run: Run, facts: Artifact) -> Samples:
     """Up to COUNT images of the run that can still be read, of its test part first; made-up ones if there are none."""
     try:
-        dataset = datasets.read_manifest(run.manifest, Path(run.read_config().get("data") or os.devnull))
-    except DatasetError:
+        dataset = datasets.read_run(run)
+    except RunError:
         return made_up(facts)
     pixels: list[np.ndarray] = []
     encoded: list[bytes] = []
