@@ -53,9 +53,9 @@ def test_the_wheel_is_small_and_does_the_main_job_without_network(tmp_path: Path
     assert Path(found.strip()).is_relative_to(tmp_path)
     assert found.strip() != embedded.__file__
     run(*imgclf, "sample", "leaves", cwd=tmp_path)
-    run(*imgclf, "train", "leaves", "-o", "run", "--limit", 60, cwd=tmp_path)
+    run(*imgclf, "train", "leaves", "-o", "run", cwd=tmp_path)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["backbone"], config["weights"], config["method"]) == ("embedded", "embedded", "probe")
     predicted = run(*imgclf, "predict", "run", "leaves", "--format", "jsonl", cwd=tmp_path)
     assert len(predicted.splitlines()) == len(list((tmp_path / "leaves").rglob("*.jpg")))
-    assert json.loads(run(*imgclf, "evaluate", "run", "--json", cwd=tmp_path))["accuracy"] > 0.5
+    assert json.loads(run(*imgclf, "evaluate", "run", "--json", cwd=tmp_path))["accuracy"] > 0.7
