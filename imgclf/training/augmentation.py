@@ -40,8 +40,8 @@ class Augment:
     """A policy at an image size, as a transform for `data.loading.training_batches`.
 
     The random crop of Inception (Szegedy et al. 2015, arXiv:1409.4842, section 6): a share of the area and an aspect
-    ratio are drawn, and the crop is resized, antialiased, to the wanted size. The filter is drawn, too: a network that
-    has only seen crops smoothed by one filter loses accuracy on images that need no resizing.
+    ratio are drawn, and the crop is resized, antialiased, to the wanted size. The filter is drawn, too, so that
+    no filter's smoothness is part of what is learned.
     """
 
     def __init__(self, policy: Policy, size_px: int) -> None:
