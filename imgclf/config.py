@@ -159,7 +159,7 @@ class DataConfig(ReadConfig):
         total = self.validation_fraction + self.test_fraction
         _check(total < 1, "test_fraction", "validation and test together under 1", total)
         _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
-        _check(_is_pattern(self.group_by or "."), "group_by", "a regular expression, parent or column", self.group_by)
+        _check(_is_pattern(self.group_by or "."), "group_by", "a regular expression, parent or a column", self.group_by)
         _check(len(self.renames) == len(names(self.rename)), "rename", "old=new, each class once", self.rename)
 
     @property

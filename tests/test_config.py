@@ -27,7 +27,7 @@ from imgclf.errors import UsageError
         ({"epochs": "2"}, "--epochs: expected int or nothing, found '2'"),
         ({"offline": 1}, "--offline: expected bool"),
         ({"epochs": True}, "--epochs"),
-        ({"group_by": "("}, "--group-by: expected a regular expression, parent or column, found '\\('"),
+        ({"group_by": "("}, "--group-by: expected a regular expression, parent or a column, found '\\('"),
         ({"rename": "ant"}, "--rename: expected old=new, each class once, found 'ant'"),
         ({"rename": "ant="}, "--rename"),
         ({"rename": "ant=bee=cat"}, "--rename"),

@@ -56,7 +56,8 @@ TestFraction = Annotated[float, typer.Option(help="Share of the images.", rich_h
 GroupBy = Annotated[
     str | None,
     typer.Option(
-        help="Keep together what has this in common: a regular expression for the path, parent (folder), or column.",
+        help="Keep together what has this in common: a table's column, parent (the folder), or a regular expression "
+        "for the path.",
         rich_help_panel=SPLITTING,
     ),
 ]

@@ -62,7 +62,8 @@ class Dataset:
     """Images with labels. `class_names` is sorted unless a reader knows better; a label's index is its place there.
 
     `source` is what the user named, where the samples' files do not lie in it: an archive, a folder of arrays, or one
-    of photographs whose objects were cut out. `root` is then the folder in the cache that holds them.
+    of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
+    the column of a table that the samples' groups were read from.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class Dataset:
     class_names: tuple[str, ...]
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     source: Path | None = field(default=None, compare=False)
+    group_column: str | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.samples)

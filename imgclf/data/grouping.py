@@ -19,8 +19,9 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
 
     Args:
         by: a regular expression that is searched in the path, whose first group, or whole match, is the name;
-            "parent", the name of the folder that the file is in; or "column", the groups that are there already.
-            An image whose path it does not match keeps the group that it has, or stands alone.
+            "parent", the name of the folder that the file is in; or the table's column that the dataset's groups were
+            read from, also as "column". An image whose path it does not match keeps the group that it has, or stands
+            alone.
 
     Returns:
         The dataset with `Sample.group` set, and notes for the user.
@@ -28,6 +29,8 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
     Raises:
         UsageError: if `by` matches no path, or there are no groups for "column" to mean.
     """
+    if by == dataset.group_column:
+        return dataset, []
     if by == COLUMN:
         if not any(s.group for s in dataset.samples):
             raise UsageError(
@@ -38,7 +41,7 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
     if dataset.samples and not any(matched):
         raise UsageError(
             f"--group-by {by}: it matches none of the paths, such as {listed([dataset.samples[0].path])}. "
-            "For a column of a table, give --group-column."
+            "Nor is it a column of a table of them."
         )
     names = _Sets()
     for sample, name in zip(dataset.samples, matched, strict=True):

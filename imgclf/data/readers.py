@@ -88,6 +88,7 @@ def read(
         class_names=names,
         skipped=tuple(skipped),
         source=None if listing.root == name else name,
+        group_column=listing.group_column,
     )
 
 

@@ -51,11 +51,15 @@ class Found:
 
 @dataclass
 class Listing:
-    """What a reader makes of a folder: the samples, their files not yet opened, and what it had to leave out."""
+    """What a reader makes of a folder: the samples, their files not yet opened, and what it had to leave out.
+
+    `group_column` is the column of a table that the samples' groups stand in, if they do.
+    """
 
     root: Path
     samples: list[Sample]
     skipped: list[Skipped]
+    group_column: str | None = None
 
 
 def scan(root: Path, name: Path | None = None) -> Found:

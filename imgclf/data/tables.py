@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from imgclf import environment
-from imgclf.config import ReadConfig
+from imgclf.config import DataConfig, ReadConfig
 from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.scanning import SIDES, Finder, Found, Listing, label, scan, side_in
 from imgclf.errors import DatasetError, UsageError
@@ -253,6 +253,7 @@ def _add(
 ) -> None:
     """Add a table's rows to a listing; `seen` holds each file's label and line, and grows."""
     places = _places(table, settings)
+    listing.group_column = None if places.group is None else table.header[places.group]
     width = len(table.header)
     missing, before = None, len(listing.samples)
     for line, row in table.rows:
@@ -298,8 +299,9 @@ def _places(table: Table, settings: ReadConfig) -> _Places:
             f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}. Name it with "
             f"{option}."
         )
-    split, group = _column(table, "split", settings.split_column), _column(table, "group", settings.group_column)
-    return _Places(path, name, split, group)
+    by = settings.group_by if isinstance(settings, DataConfig) else None
+    group = _column(table, "group", settings.group_column or (by if by in table.header else None))
+    return _Places(path, name, _column(table, "split", settings.split_column), group)
 
 
 def _column(table: Table, what: str, asked: str | None) -> int | None:

@@ -44,7 +44,7 @@ def test_what_does_not_match_stands_alone_and_is_counted() -> None:
 
 @pytest.mark.parametrize("by", ["nothing", "(x)?1"])
 def test_a_pattern_that_names_no_group_is_an_error(by: str) -> None:
-    with pytest.raises(UsageError, match=r"it matches none of the paths, such as a/1.png. .*--group-column"):
+    with pytest.raises(UsageError, match=r"it matches none of the paths, such as a/1.png. .*Nor is it a column"):
         grouping.group(named("a/1.png"), by)
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgclf.config import ReadConfig
+from imgclf.config import DataConfig, ReadConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import readers, tables
+from imgclf.data import readers, splitting, tables
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.errors import DatasetError, MissingError, UsageError
 
@@ -80,6 +80,18 @@ def test_split_and_group_columns(flat: Path) -> None:
     assert [s.split for s in samples] == [TRAIN, VALIDATION, TEST, UNASSIGNED]
     assert [s.group for s in samples] == ["p1", "p1", "p2", ""]
     assert samples[0].width == 8
+
+
+def test_group_by_names_a_column(flat: Path) -> None:
+    (flat / "labels.csv").write_text("path,label,patient,site\n000,ant,1,a\n001,bee,2,b\n002,bee,3,b\n003,ant,4,a\n")
+    usual, by_site = DataConfig(), DataConfig(group_by="site")
+    assert [s.group for s in readers.read(flat, usual).samples] == ["1", "2", "3", "4"]
+    dataset, notes = splitting.prepare(readers.read(flat, by_site), by_site)
+    assert [s.group for s in dataset.samples] == ["a", "b", "b", "a"]
+    assert not [note for note in notes if note.startswith("--group-by")]
+    strange = DataConfig(group_by="sight")
+    with pytest.raises(UsageError, match=r"matches none of the paths, such as 000.png. Nor is it a column"):
+        splitting.prepare(readers.read(flat, strange), strange)
 
 
 def test_columns_can_be_named(flat: Path) -> None:
