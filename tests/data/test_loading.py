@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections import Counter
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +289,22 @@ def test_memory_is_flat_over_epochs_and_does_not_grow_with_the_data(tmp_path):
             levels.append(unshared_mib())
     assert levels[0] - before < 150
     assert levels[2] - levels[1] < 60  # of 1,250 that these batches take, up to 25 are read ahead
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_million_entries_cost_loading_little_and_no_more_with_every_epoch(dataset, tmp_path):
+    many = replace(dataset, samples=tuple(islice(cycle(dataset.samples), 1_000_000)))
+    labels = many.labels
+    before = unshared_mib()
+    same, pixels = loading.decode(many, SIZE_PX, cache=str(tmp_path / "pixels"))
+    assert same is many and len(pixels) == 1_000_000
+    np.testing.assert_array_equal(pixels[-13:], expected(dataset)[np.arange(999_987, 1_000_000) % 13])
+    batches = iter(loading.training_batches(pixels, labels, classes=2, batch_size=1000, seed=0))
+    levels = []
+    for step in range(4000):  # four epochs
+        next(batches)
+        if step % 1000 == 999:
+            levels.append(unshared_mib())
+    assert levels[0] - before < 150  # 25 batches read ahead are 45 MiB, an order of a million rows is 8
+    assert levels[3] - levels[1] < 60
