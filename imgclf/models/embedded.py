@@ -48,9 +48,11 @@ def load_weights(model: keras.Model) -> None:
 
 
 def build(image_size: int | None = None) -> keras.Model:
-    """The network without weights: pixels 0-255 (n, s, s, 3) -> feature map (n, s/16, s/16, 512).
+    """The network without weights: pixels 0-255 (n, s, s, 3) -> feature map (n, s/16, s/16, 1184).
 
-    Fully convolutional: any s from 32 px works, 64 to 256 px are sensible.
+    Fully convolutional: any s from 32 px works, 64 to 256 px are sensible. The map holds the last map and, below it,
+    those of two earlier blocks: what they still know of colour and texture helps a probe on other images than those
+    that the network was trained on (tests/benchmarks/features.py).
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / DEVIATION, [-m / DEVIATION for m in MEAN], name="rescale")(pixels)
@@ -58,10 +60,11 @@ def build(image_size: int | None = None) -> keras.Model:
     x = _conv(x, 80, 3, 2, "stem_2")  # -> (n, s/4, s/4, 80)
     x = _basic(x, 80, 1, "stage_1_a")
     x = _basic(x, 160, 2, "stage_2_a")  # -> (n, s/8, s/8, 160)
-    x = _basic(x, 160, 1, "stage_2_b")
-    x = _bottleneck(x, 512, 256, 2, "stage_3_a")  # -> (n, s/16, s/16, 512)
-    x = _bottleneck(x, 512, 256, 1, "stage_3_b")
-    return keras.Model(pixels, x, name="embedded")
+    early = _basic(x, 160, 1, "stage_2_b")
+    middle = _bottleneck(early, 512, 256, 2, "stage_3_a")  # -> (n, s/16, s/16, 512)
+    last = _bottleneck(middle, 512, 256, 1, "stage_3_b")
+    small = layers.AveragePooling2D(2, padding="same", name="early_pool")(early)  # -> (n, s/16, s/16, 160)
+    return keras.Model(pixels, layers.Concatenate(name="stages")([small, middle, last]), name="embedded")
 
 
 def _conv(

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from imgclf import TrainConfig
 from imgclf.data import loading, readers
 from imgclf.data.dataset import TRAIN
 from imgclf.errors import MissingError, UsageError
-from imgclf.models import catalog, embedded
+from imgclf.models import catalog, classifier, embedded
 from imgclf.training import features, probe, resolving
 
 
@@ -28,6 +29,17 @@ def test_the_shipped_weights_fill_every_layer_and_are_small() -> None:
     assert not held
     for old, new in zip(before, model.get_weights(), strict=True):
         assert np.isfinite(new).all() and (old != new).any()
+
+
+def test_its_embedding_is_what_three_blocks_show_on_average() -> None:
+    backbone = embedded.build(64)
+    embedded.load_weights(backbone)
+    model = classifier.build(backbone, 2)
+    ends = [model.get_layer(f"stage_{name}_out").output for name in ("2_b", "3_a", "3_b")]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    *maps, embedding = keras.Model(model.input, [*ends, model.get_layer("embedding").output])(pixels)
+    averages = np.concatenate([np.asarray(found).mean(axis=(1, 2)) for found in maps], axis=1)
+    np.testing.assert_allclose(np.asarray(embedding), averages, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_card_is_about_these_weights() -> None:
