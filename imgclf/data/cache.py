@@ -1,9 +1,10 @@
-"""Decoded pixels on disk: decoded once, then mapped into memory by every epoch and by every later training.
+"""Arrays on disk that can be computed again: decoded pixels, frozen features, activations, converted networks.
 
-An entry is a folder named after what it holds and by which rules it was decoded. In it are `pixels.npy`, uint8
-(n, s, s, 3), a row for each different content in the order of their SHA-256, and `failed.json`, which says why a row
-has no pixels. An entry is written under another name and renamed when it is whole. So what is there is whole, two
-processes that write the same entry do not meet, and what a crash leaves behind is never read and later removed.
+An entry is a folder named after all that decides about its bytes. In it are `array.npy`, mapped into memory by whoever
+reads it, and `failed.json`, which says why a row of it holds nothing. Decoded pixels have a row for each different
+content in the order of their SHA-256. An entry is written under another name and renamed when it is whole. So what is
+there is whole, two processes that write the same entry do not meet, and what a crash leaves behind is never read and
+later removed. Entries of all kinds lie in one folder, under one limit.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from imgclf import environment
 from imgclf.config import Decoding
 from imgclf.data import images
 
+ARRAY = "array.npy"
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"\.[0-9a-f]{64}-.*")
 _STAGE_MIN_AGE_S = 60.0
@@ -34,44 +36,95 @@ _MIN_FREE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """Pixels, uint8 (n, s, s, 3), mapped from a file, and the rows that have none with the reason."""
+    """An array, mapped from a file, and its rows that hold nothing with the reason."""
 
-    pixels: np.ndarray
+    array: np.ndarray
     failed: dict[int, str]
 
 
 def default_folder() -> Path:
     """Where the entries are, unless the user names a folder."""
-    return environment.cache_root() / "pixels"
+    return environment.cache_root() / "arrays"
 
 
 def key(hashes: Sequence[str] | np.ndarray, size_px: int, rules: Decoding) -> str:
-    """The name of an entry: SHA-256 of all that decides about its bytes.
+    """The name of an entry of pixels.
 
     Args:
         hashes: the contents' SHA-256, sorted, each once; texts, or an array of the dtype S64.
     """
-    digest = hashlib.sha256(json.dumps([size_px, rules.to_dict(), images.fingerprint()]).encode())
-    digest.update(np.asarray(hashes, "S64").tobytes())
-    return digest.hexdigest()
+    return digest([size_px, rules.to_dict(), images.fingerprint()], hashes)
 
 
-def read(folder: Path, name: str, shape: tuple[int, ...]) -> Entry | None:
-    """The entry, and note that it was used; None where there is none. A damaged one is removed."""
+def digest(facts: object, hashes: Sequence[str] | np.ndarray = ()) -> str:
+    """The name of an entry: SHA-256 of all that decides about its bytes.
+
+    Args:
+        facts: what JSON can hold.
+        hashes: of contents, as `key` takes them.
+    """
+    total = hashlib.sha256(json.dumps(facts).encode())
+    total.update(np.asarray(hashes, "S64").tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where what is derived from pixels is kept: the folder of `--cache`, within `--cache-limit-gb`."""
+
+    folder: Path
+    limit: int  # bytes
+
+    @classmethod
+    def of(cls, cache: str, limit_gb: float) -> Self | None:
+        """The store of these settings; None where nothing is to be kept on disk."""
+        if cache in ("off", "memory"):
+            return None
+        return cls(default_folder() if cache == "auto" else Path(cache), round(limit_gb * 1e9))
+
+    def read(self, name: str, shape: tuple[int, ...] | None, dtype: type[np.generic]) -> np.ndarray | None:
+        """The array of an entry, mapped; None where there is none."""
+        found = read(self.folder, name, shape, dtype)
+        return found.array if found else None
+
+    def keep(self, name: str, array: np.ndarray) -> str | None:
+        """Write an array for later runs.
+
+        Returns:
+            Why it could not be kept; None where it is.
+        """
+        try:
+            no_room = make_room(self.folder, array.nbytes, self.limit)
+            if no_room:
+                return no_room
+            with Writer(self.folder, name, array.shape, array.dtype.type) as writer:
+                writer.append(array)
+                writer.finish({})
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
+
+
+def read(folder: Path, name: str, shape: tuple[int, ...] | None, dtype: type[np.generic] = np.uint8) -> Entry | None:
+    """The entry, and note that it was used; None where there is none. A damaged one is removed.
+
+    Args:
+        shape: the array's; None takes any.
+    """
     path = folder / name
     if not path.is_dir():
         return None
     try:
-        pixels = np.load(path / "pixels.npy", mmap_mode="r")
+        array = np.load(path / ARRAY, mmap_mode="r")
         failed = {int(row): str(reason) for row, reason in json.loads((path / "failed.json").read_bytes()).items()}
-        if pixels.shape != shape or pixels.dtype != np.uint8:
-            raise ValueError(f"expected uint8 {shape}, found {pixels.dtype} {pixels.shape}")
+        if array.shape != (shape or array.shape) or array.dtype != dtype:
+            raise ValueError(f"expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}")
     except (OSError, EOFError, ValueError, AttributeError):
         _remove(path)
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    return Entry(pixels, failed)
+    return Entry(array, failed)
 
 
 def make_room(folder: Path, needed: int, limit: int) -> str | None:
@@ -111,20 +164,21 @@ class Writer:
         OSError: from any method, if the folder cannot be written or the disk is full.
     """
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> None:
         self._path = folder / name
         self._shape = shape
+        self._dtype = np.dtype(dtype)
         self._stage = folder / f".{name}-{secrets.token_hex(8)}"
 
     def __enter__(self) -> Self:
         self._stage.mkdir()
         try:
-            self._file = (self._stage / "pixels.npy").open("wb")
+            self._file = (self._stage / ARRAY).open("wb")
         except OSError:
             self._stage.rmdir()
             raise
         _lock(self._file.fileno())
-        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self._shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self
 
@@ -136,8 +190,8 @@ class Writer:
         shutil.rmtree(self._stage, ignore_errors=True)
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows, uint8 (k, s, s, 3), after those before."""
-        self._file.write(np.ascontiguousarray(rows).data)
+        """Write rows after those before."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
     def finish(self, failed: dict[int, str], *, keep: bool = True) -> Entry:
         """Put the whole entry in its place and map it.
@@ -151,11 +205,11 @@ class Writer:
             os.fsync(file.fileno())
         self._file.flush()
         os.fsync(self._file.fileno())
-        pixels = np.load(self._stage / "pixels.npy", mmap_mode="r")
+        array = np.load(self._stage / ARRAY, mmap_mode="r")
         if keep:
             with contextlib.suppress(OSError):  # another process was first: its entry is the same
                 self._stage.rename(self._path)
-        return Entry(pixels, failed)
+        return Entry(array, failed)
 
 
 def _matching(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
@@ -194,7 +248,7 @@ def _is_abandoned(stage: Path) -> bool:
     if time.time() - _last_use(stage) < _STAGE_MIN_AGE_S:
         return False
     try:
-        with (stage / "pixels.npy").open("rb+") as file:
+        with (stage / ARRAY).open("rb+") as file:
             return _lock(file.fileno())
     except OSError:
         return True

@@ -152,7 +152,7 @@ def decode(
         DatasetError: if not one image could be decoded, or they do not fit into the memory that was asked for.
         MissingError: if one is HEIC and pillow-heif is not installed.
     """
-    hashes, samples, row_of = np.unique(_hashes(dataset), return_index=True, return_inverse=True)
+    hashes, samples, row_of = np.unique(content_hashes(dataset), return_index=True, return_inverse=True)
     contents = _Contents(dataset, hashes, samples, size_px, rules)
     done = 0
 
@@ -175,7 +175,7 @@ def decode(
     return replace(dataset, samples=kept, skipped=(*dataset.skipped, *skipped)), Pixels(source, row_of[~lost])
 
 
-def _hashes(dataset: Dataset) -> np.ndarray:
+def content_hashes(dataset: Dataset) -> np.ndarray:
     """S64 (n,): each sample's SHA-256; where the dataset has none, that of the file, or of its name if it is gone."""
 
     def of_file(path: str) -> str:
@@ -197,7 +197,7 @@ def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int],
         except OSError as error:
             found = error.strerror or str(error)
         if isinstance(found, caches.Entry):
-            return found.pixels, found.failed
+            return found.array, found.failed
         cache = "memory" if needed <= _available_memory() // 2 else "off"
         instead = "memory holds them" if cache == "memory" else "every epoch decodes them anew"
         log.warning("%s: decoded pixels cannot be kept there (%s); %s instead.", folder, found, instead)

@@ -32,6 +32,8 @@ POLICIES = {
     "heavy": Policy(flip=True, crop_area=0.25, aspect=4 / 3, brightness=0.2, contrast=0.4),
 }
 
+VERSION = 1
+"""Changes with anything here that changes pixels: features of augmented views are kept by it."""
 
 _FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 

@@ -227,7 +227,7 @@ def _probe(
     """
     started = time.monotonic()
     finetune.freeze(model)
-    embeddings = features.compute(model, images.pixels, batch_size=config.batch_size or 32, on_progress=on_progress)
+    embeddings = features.frozen(model, images.dataset, images.pixels, config, on_progress=on_progress)[0]
     labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
     kernel, bias = probe.solve(
         embeddings[at[TRAIN]], labels[at[TRAIN]], classes=model.output_shape[-1], seed=config.seed

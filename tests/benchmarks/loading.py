@@ -61,7 +61,7 @@ def main() -> None:
         labels, classes = dataset.labels, len(dataset.class_names)
         batches = loading.training_batches(pixels, labels, classes=classes, batch_size=BATCH, seed=0)
         threads = [rate(batches, 1000) for _ in range(3)]
-        (file,) = Path(temporary).glob("cache/*/pixels.npy")
+        (file,) = Path(temporary).glob("cache/*/array.npy")
         start, cores = multiprocessing.get_context("spawn"), environment.cpu_count()
         with ProcessPoolExecutor(cores, start, open_map, (file,)) as pool:
             processes = [rate(pool.map(gather, range(1100)), 1000) for _ in range(3)]

@@ -33,14 +33,14 @@ def test_what_is_written_is_read_with_its_failures(tmp_path):
     written = write(tmp_path, 1, {2: "not an image"})
     found = cache.read(tmp_path, name(1), SHAPE)
     assert found and written.failed == found.failed == {2: "not an image"}
-    assert isinstance(found.pixels, np.memmap)
-    np.testing.assert_array_equal(found.pixels, ROWS)
-    np.testing.assert_array_equal(written.pixels, ROWS)
+    assert isinstance(found.array, np.memmap)
+    np.testing.assert_array_equal(found.array, ROWS)
+    np.testing.assert_array_equal(written.array, ROWS)
     assert cache.read(tmp_path, name(2), SHAPE) is None
 
 
 def test_an_entry_that_is_not_kept_serves_once_and_is_gone(tmp_path):
-    np.testing.assert_array_equal(write(tmp_path, 1, keep=False).pixels, ROWS)
+    np.testing.assert_array_equal(write(tmp_path, 1, keep=False).array, ROWS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -51,7 +51,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("file", ["pixels.npy", "failed.json"])
+@pytest.mark.parametrize("file", ["array.npy", "failed.json"])
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"null", None])
 def test_a_damaged_entry_is_removed(tmp_path, file, damage):
     write(tmp_path, 1)
@@ -112,7 +112,7 @@ def test_an_entry_in_use_survives_its_removal(tmp_path):
     entry = write(tmp_path, 1)
     assert cache.make_room(tmp_path, 1000, 1000) is None
     assert list(tmp_path.iterdir()) == []
-    np.testing.assert_array_equal(entry.pixels, ROWS)
+    np.testing.assert_array_equal(entry.array, ROWS)
 
 
 CRASH = """
@@ -151,7 +151,7 @@ def test_two_writers_of_one_entry_both_get_it(tmp_path):
         slow.append(ROWS)
         fast = write(tmp_path, 1)
         late = slow.finish({})
-    np.testing.assert_array_equal(fast.pixels, late.pixels)
+    np.testing.assert_array_equal(fast.array, late.array)
     assert [path.name for path in tmp_path.iterdir()] == [name(1)]
 
 

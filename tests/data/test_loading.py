@@ -52,7 +52,7 @@ def test_every_place_gives_the_pixels_of_the_one_decoder(dataset, tmp_path, cach
 def test_the_cache_holds_equal_files_once_and_is_found_again_whatever_the_order(dataset, tmp_path, monkeypatch):
     loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"))
     (entry,) = (tmp_path / "pixels").iterdir()
-    stored = np.load(entry / "pixels.npy")
+    stored = np.load(entry / "array.npy")
     assert stored.shape == (12, SIZE_PX, SIZE_PX, 3) and stored.dtype == np.uint8
     monkeypatch.setattr(images, "load", None)  # nothing is decoded again
     turned = replace(dataset, samples=dataset.samples[::-1])
