@@ -71,6 +71,20 @@ def evaluate(
     gates.check(result.metrics, least)
 
 
+HEADLINES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "matthews": "Matthews correlation",
+    "macro_roc_auc": "ROC area, macro",
+    "macro_average_precision": "average precision, macro",
+    "log_loss": "log loss, nats",
+    "brier": "Brier score, 0 to 2",
+}
+"""What is printed of the scores, and as what; `metrics.json` has them all."""
+
+
 def _print(result: "Evaluation") -> None:
     from imgclf.cli import console
 
@@ -78,16 +92,22 @@ def _print(result: "Evaluation") -> None:
     rows = []
     for name, row in scores["per_class"].items():
         known = [f"{row[key]:.3f}" if row["support"] else None for key in ("precision", "recall", "f1")]
-        rows.append((name, *known, row["support"]))
-    console.table("Per class", ("class", "precision", "recall", "F1", "support"), rows)
-    means = [
-        (f"{mean} mean", *(f"{scores[f'{mean}_{key}']:.3f}" for key in ("precision", "recall", "f1")))
-        for mean in ("macro", "weighted")
+        rows.append((name, *known, _range(row["intervals"]["recall"]), row["support"]))
+    console.table("Per class", ("class", "precision", "recall", "F1", "recall, 95 %", "support"), rows)
+    headlines = dict(HEADLINES)
+    headlines |= {f"top_{k}": f"top-{k} accuracy" for k in scores["top_k"] if k != "1"}
+    values = scores | {f"top_{k}": share for k, share in scores["top_k"].items()}
+    cells = [
+        (name, "" if values[key] is None else f"{values[key]:.3f}", _range(scores["intervals"][key]))
+        for key, name in headlines.items()
     ]
-    console.table("Over the classes", ("", "precision", "recall", "F1"), means)
+    cells.append(("calibration error (ECE)", f"{scores['calibration']['ece']:.3f}", None))
+    console.table("Over the classes", ("score", "value", "95 % interval"), cells)
     low, high = scores["intervals"]["accuracy"]
     console.out.print(f"accuracy {scores['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, n = {scores['n']}")
-    console.out.print(f"balanced accuracy {scores['balanced_accuracy']:.3f}")
-    for k, share in scores["top_k"].items():
-        if k != "1":
-            console.out.print(f"top-{k} accuracy {share:.3f}")
+    for warning in scores["warnings"]:
+        console.note(warning)
+
+
+def _range(ends: list[float] | None) -> str | None:
+    return None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"

@@ -78,7 +78,8 @@ def evaluate(
     kept, skipped = _readable(part, answers)
     truth = np.array([labels.index(sample.label) for sample, _ in kept])
     probabilities = np.stack([row for _, row in kept])
-    scores = metrics.score(truth, probabilities, labels, top_k=config.top_k)
+    groups = [sample.group for sample, _ in kept]
+    scores = metrics.score(truth, probabilities, labels, top_k=config.top_k, groups=groups)
     if folder is None:
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
     try:

@@ -1,42 +1,106 @@
-"""Gates: the least scores with which a model passes, such as `accuracy=0.9,macro_f1=0.85`."""
+"""Gates: the scores with which a model passes, such as `accuracy=0.9,macro_f1.low=0.85`."""
 
+import math
+import re
 from typing import Any
 
 from imgclf.config import names
 from imgclf.errors import GateError, UsageError
-from imgclf.evaluation.metrics import INTERVALS, SCORES
+from imgclf.evaluation.metrics import INTERVALS, LOSSES, PER_CLASS, SCORES
 
-KEYS = (*SCORES, *(f"{name}.low" for name in INTERVALS))
-"""What a gate can be set on; `.low` is the lower end of a score's 95 % interval."""
+ENDS = (".low", ".high")
+
+_AT_MOST = (*LOSSES, "calibration.ece", "calibration.mce")
+"""Of these less is better: the gate is what they may be at most."""
+
+_OF_CLASS = (*PER_CLASS, "roc_auc", "average_precision", "support")
+_END = "(?P<end>[.]low|[.]high)?"
+_KEY = re.compile(
+    rf"(?P<plain>{'|'.join((*SCORES, *LOSSES))}|top_k[.]\d+){_END}|n|calibration[.][em]ce"
+    rf"|per_class[.](?P<class>.+)[.](?P<score>{'|'.join(_OF_CLASS)}){_END.replace('end', 'class_end')}"
+)
+
+KEYS = (*INTERVALS, "top_k.K", "calibration.ece", "per_class.NAME.recall")
+"""What a gate can be set on, in short; `.low` and `.high` are the ends of a score's 95 % interval."""
 
 
 def parse(text: str | None) -> dict[str, float]:
     """The gates of a comma-separated list of `key=value`; none for None.
 
     Raises:
-        UsageError: if a key is unknown, or a value is no number from 0 to 1.
+        UsageError: if there is no such key, or a value is no number that the score can have.
     """
     gates = {}
     for item in names(text):
-        key, _, value = (part.strip() for part in item.partition("="))
-        if key not in KEYS:
-            raise UsageError(f"--fail-under: expected key=value with a key among {', '.join(KEYS)}; found {item!r}.")
+        key, _, value = (part.strip() for part in item.rpartition("="))
+        if not _KEY.fullmatch(key):
+            raise UsageError(
+                f"--fail-under: expected key=value with a key among {', '.join(KEYS)}, or one of these with .low or "
+                f".high; found {item!r}."
+            )
         try:
-            gates[key] = float(value)
+            number = float(value)
         except ValueError:
-            gates[key] = -1.0
-        if not 0 <= gates[key] <= 1:
-            raise UsageError(f"--fail-under: expected a number from 0 to 1 for {key}, found {value!r}.")
+            number = math.nan
+        low, high = _range(key)
+        if not low <= number <= high or math.isinf(number):
+            expected = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g} on"
+            raise UsageError(f"--fail-under: expected a number {expected} for {key}, found {value!r}.")
+        gates[key] = number
     return gates
+
+
+def _range(key: str) -> tuple[float, float]:
+    base = key.removesuffix(".low").removesuffix(".high")
+    if base in LOSSES or base == "n" or base.endswith(".support"):
+        return 0.0, math.inf
+    return (-1.0 if base in ("cohen_kappa", "matthews") else 0.0), 1.0
 
 
 def check(metrics: dict[str, Any], gates: dict[str, float]) -> None:
     """Compare the scores of `metrics.score` with the gates.
 
     Raises:
-        GateError: if a score is below its gate, naming each such.
+        GateError: if a score falls short of its gate, or is not known, naming each such.
+        UsageError: if there is no such class, or no such k.
     """
-    found = {key: metrics["intervals"][key[:-4]][0] if key.endswith(".low") else metrics[key] for key in gates}
-    short = [f"{key} is {found[key]:.6g}, below {least:g}" for key, least in gates.items() if found[key] < least]
+    short = []
+    for key, gate in gates.items():
+        found = _find(metrics, key)
+        at_most = key.removesuffix(".low").removesuffix(".high") in _AT_MOST
+        if found is None:
+            short.append(f"{key} is not known")
+        elif at_most and found > gate:
+            short.append(f"{key} is {found:.6g}, above {gate:g}")
+        elif not at_most and found < gate:
+            short.append(f"{key} is {found:.6g}, below {gate:g}")
     if short:
         raise GateError(f"--fail-under: {'; '.join(short)}.")
+
+
+def _find(metrics: dict[str, Any], key: str) -> float | None:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise UsageError(f"--fail-under: there is no score {key!r}.")
+    if name := match["class"]:
+        if name not in metrics["per_class"]:
+            raise UsageError(f"--fail-under: {key}: there is no class {name!r}; {', '.join(metrics['per_class'])}.")
+        row = metrics["per_class"][name]
+        if match["class_end"]:
+            return _end(row["intervals"], match["score"], match["class_end"])
+        return row[match["score"]]
+    if plain := match["plain"]:
+        if plain.startswith("top_k."):
+            k = plain.removeprefix("top_k.")
+            if k not in metrics["top_k"]:
+                raise UsageError(f"--fail-under: {key}: top_k holds {', '.join(metrics['top_k'])}; --top-k adds one.")
+            plain = "accuracy" if k == "1" else f"top_{k}"
+            if not match["end"]:
+                return metrics["top_k"][k]
+        return _end(metrics["intervals"], plain, match["end"]) if match["end"] else metrics[plain]
+    return metrics["n"] if key == "n" else metrics["calibration"][key.removeprefix("calibration.")]
+
+
+def _end(entries: dict[str, Any], name: str, end: str) -> float | None:
+    ends = entries.get(name)
+    return None if ends is None else ends[ENDS.index(end)]

@@ -269,7 +269,8 @@ def _plan(config: TrainConfig) -> Plan:
 
 
 def _score(run: Run, dataset: Dataset, probabilities: np.ndarray) -> None:
-    scores = metrics.score(dataset.labels, probabilities, dataset.class_names)
+    groups = [sample.group for sample in dataset.samples]
+    scores = metrics.score(dataset.labels, probabilities, dataset.class_names, groups=groups)
     runs.write_json(run.metrics, scores)
     paths = [sample.path for sample in dataset.samples]
     outputs.write_predictions(run.predictions, paths, dataset.labels, probabilities, dataset.class_names)

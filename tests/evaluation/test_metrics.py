@@ -12,14 +12,8 @@ from sklearn import metrics as sk
 from imgclf.evaluation import metrics
 
 KEYS = [
-    "n",
-    "accuracy",
-    "balanced_accuracy",
-    *(f"{mean}_{key}" for mean in ("macro", "weighted") for key in ("precision", "recall", "f1")),
-    "per_class",
-    "top_k",
-    "confusion_matrix",
-    "intervals",
+    *("n", *metrics.SCORES, "log_loss", "brier", "per_class", "top_k", "confusion_matrix", "most_confused"),
+    *("calibration", "intervals", "warnings"),
 ]
 
 
@@ -45,7 +39,8 @@ def test_f1_of_known_precision_and_recall(right, false_alarms, overlooked, preci
     labels = [0] * right + [1] * false_alarms + [0] * overlooked
     predicted = [0] * right + [0] * false_alarms + [1] * overlooked
     row = metrics.score(np.array(labels), sure(predicted, 2), ["yes", "no"])["per_class"]["yes"]
-    assert row == pytest.approx({"precision": precision, "recall": recall, "f1": f1, "support": right + overlooked})
+    assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision, recall, f1))
+    assert row["support"] == right + overlooked
 
 
 def test_a_case_computed_by_hand():
@@ -69,7 +64,7 @@ def test_scores_agree_with_scikit_learn_and_with_plain_counting(case):
     labels, probabilities = case
     classes = probabilities.shape[1]
     names = [f"class {i}" for i in range(classes)]
-    scores = metrics.score(labels, probabilities, names, top_k=min(2, classes))
+    scores = metrics.score(labels, probabilities, names, top_k=min(2, classes), replicates=2)
     predicted = probabilities.argmax(axis=1)
     present = sorted(set(labels.tolist()))
     assert list(scores) == KEYS
@@ -99,7 +94,10 @@ def test_a_class_without_images_counts_in_no_mean():
     scores = metrics.score(labels, sure(predicted, 4), ["a", "b", "absent", "never said"])
     assert scores["balanced_accuracy"] == scores["macro_recall"] == (1 / 2 + 1) / 2
     assert scores["macro_precision"] == 1
-    assert scores["per_class"]["absent"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    absent = scores["per_class"]["absent"]
+    assert [absent[key] for key in ("precision", "recall", "f1", "support")] == [0, 0, 0, 0]
+    assert absent["roc_auc"] is absent["average_precision"] is absent["intervals"]["recall"] is None
+    assert "No image of 'absent', 'never said'" in scores["warnings"][1]
 
 
 def test_of_equal_probabilities_the_first_class_counts_in_every_score():
@@ -136,9 +134,118 @@ def test_the_ends_of_wilsons_interval_are_where_the_share_is_just_plausible(n: i
     assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
-def test_the_interval_of_the_accuracy_is_wilsons():
-    scores = metrics.score(np.zeros(29, int), sure([0] + [1] * 28, 2), ["a", "b"])
-    assert scores["intervals"] == {"accuracy": list(metrics.wilson(1, 29))}
+@given(answers())
+@settings(deadline=None, max_examples=50)
+def test_the_other_scores_agree_with_scikit_learn(case):
+    labels, probabilities = case
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    scores = metrics.score(labels, probabilities, [str(i) for i in range(classes)], replicates=2)
+    assert scores["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities, labels=range(classes)), rel=1e-4)
+    brier = sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)
+    assert scores["brier"] == pytest.approx(brier, rel=1e-4)
+    if len({*labels, *predicted}) == 1:
+        assert (scores["matthews"], scores["cohen_kappa"]) == (0, None)
+    else:
+        assert scores["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predicted), abs=1e-6)
+        assert scores["cohen_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted), abs=1e-6)
+    for key, function in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
+        assert scores[f"micro_{key}"] == pytest.approx(function(labels, predicted, average="micro"))
+    for i, row in enumerate(scores["per_class"].values()):
+        own, said = labels == i, predicted == i
+        assert row["specificity"] == pytest.approx((~own & ~said).sum() / (~own).sum() if (~own).any() else 0)
+        if 0 < own.sum() < len(own):
+            assert row["roc_auc"] == sk.roc_auc_score(own, probabilities[:, i])
+            assert row["average_precision"] == sk.average_precision_score(own, probabilities[:, i])
+    if len(labels) > len(set(labels.tolist())) == classes > 2:
+        expected = sk.roc_auc_score(labels, probabilities, multi_class="ovr", labels=range(classes))
+        assert scores["macro_roc_auc"] == pytest.approx(expected)
+
+
+@given(answers(), st.integers(1, 4))
+@settings(deadline=None, max_examples=50)
+def test_the_areas_of_images_drawn_anew_are_those_of_the_images_written_out(case, levels):
+    labels, probabilities = case
+    probabilities = np.round(probabilities, levels)  # with ties
+    weights = np.random.default_rng(0).integers(0, 3, (len(labels), 3)).astype(np.float32)
+    roc, precision = metrics.areas_of_draws(labels, probabilities, weights)
+    for draw in range(3):
+        rows = np.repeat(np.arange(len(labels)), weights[:, draw].astype(int))
+        known = [i for i in range(probabilities.shape[1]) if 0 < (labels[rows] == i).sum() < len(rows)]
+        if not known:
+            assert np.isnan(roc[draw])
+            continue
+        sides = [(labels[rows] == i, probabilities[rows, i]) for i in known]
+        assert roc[draw] == pytest.approx(np.mean([sk.roc_auc_score(*side) for side in sides]), abs=1e-6)
+        assert precision[draw] == pytest.approx(np.mean([sk.average_precision_score(*s) for s in sides]), abs=1e-6)
+
+
+def test_shares_of_images_have_wilsons_interval():
+    found = metrics.score(np.zeros(29, int), sure([0] + [1] * 28, 2), ["a", "b"])["intervals"]
+    assert list(found) == [*metrics.SCORES, *metrics.LOSSES]
+    assert found["accuracy"] == found["micro_f1"] == found["weighted_recall"] == list(metrics.wilson(1, 29))
+    assert found["macro_roc_auc"] is None
+
+
+@given(answers())
+@settings(deadline=None, max_examples=30)
+def test_every_score_lies_in_its_interval(case):
+    labels, probabilities = case
+    names = [str(i) for i in range(probabilities.shape[1])]
+    scores = metrics.score(labels, probabilities, names, top_k=2, replicates=50)
+    scores["top_2"] = scores["top_k"]["2"]
+    for key, ends in scores["intervals"].items():
+        assert ends is None or ends[0] <= scores[key] <= ends[1]
+
+
+def test_a_model_without_a_mistake_is_not_certain_to_make_none():
+    labels = np.arange(40) % 2
+    found = metrics.score(labels, sure(labels.tolist(), 2), ["a", "b"])["intervals"]
+    assert found["macro_f1"] == found["macro_roc_auc"] == found["accuracy"] == list(metrics.wilson(40, 40))
+
+
+def test_images_of_one_group_are_no_independent_evidence():
+    labels = np.repeat(np.arange(2), 100)
+    right = np.repeat([1, 1, 1, 0, 1, 1, 0, 1, 1, 1] * 2, 10)  # ten groups a class: all of a group alike
+    probabilities = sure(np.where(right, labels, 1 - labels).tolist(), 2)
+    groups = [f"plant {row // 10}" for row in range(200)]
+    alone, grouped = (metrics.score(labels, probabilities, ["a", "b"], groups=g) for g in (None, groups))
+    for key in ("accuracy", "macro_f1", "brier"):
+        assert alone[key] == grouped[key]
+        widths = [low_high[1] - low_high[0] for low_high in (alone["intervals"][key], grouped["intervals"][key])]
+        assert widths[1] > 2 * widths[0]
+    single = metrics.score(labels, probabilities, ["a", "b"], groups=["p"] * 100 + groups[100:])
+    assert "One group alone shows 'a'" in single["warnings"][0]
+    assert metrics.score(labels, probabilities, ["a", "b"], groups=[""] * 200) == alone
+
+
+def test_a_class_with_few_images_is_named():
+    labels = np.array([0] * 20 + [1] * 19)
+    scores = metrics.score(labels, sure(labels.tolist(), 3), ["many", "few", "none"], replicates=2)
+    assert "Too few images to say much of 'few' (19)" in scores["warnings"][0]
+    assert "'none'" in scores["warnings"][1]
+
+
+def test_the_most_confused_pairs_count_both_ways():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    found = metrics.score(labels, sure([1, 1, 0, 0, 2, 2], 3), ["a", "b", "c"], replicates=2)["most_confused"]
+    assert found == [
+        {"classes": ["a", "b"], "count": 3, "counts": [2, 1]},
+        {"classes": ["b", "c"], "count": 1, "counts": [1, 0]},
+    ]
+
+
+@given(answers())
+@settings(deadline=None, max_examples=30)
+def test_curves_begin_and_end_where_curves_do_and_have_their_areas(case):
+    labels, probabilities = case
+    curve = metrics.curves(labels, probabilities, 0)
+    if not 0 < (labels == 0).sum() < len(labels):
+        assert not any(len(line) for line in curve.values())
+        return
+    assert (curve["fpr"][0], curve["tpr"][0], curve["fpr"][-1], curve["tpr"][-1]) == (0, 0, 1, 1)
+    area = sk.auc(curve["fpr"], curve["tpr"])
+    assert area == pytest.approx(sk.roc_auc_score(labels == 0, probabilities[:, 0]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from imgclf.evaluation import intervals, metrics
+
+
+def test_draws_keep_every_class_as_large_as_it_is():
+    labels = np.array([0] * 7 + [1] * 3)
+    weights = np.concatenate(list(intervals.draws(labels, replicates=40)), axis=1)
+    assert weights.shape == (10, 40)
+    assert (weights[:7].sum(axis=0) == 7).all()
+    assert (weights[7:].sum(axis=0) == 3).all()
+    assert len({tuple(column) for column in weights.T.tolist()}) > 30
+
+
+def test_draws_take_groups_as_a_whole_and_a_group_by_its_most_frequent_class():
+    labels = np.array([0, 0, 1, 1, 1, 0, 1])
+    groups = ["a", "a", "a", "b", "b", "", ""]
+    unit, strata = intervals.units(labels, groups)
+    assert unit.tolist() == [0, 0, 0, 1, 1, 2, 3]
+    assert strata.tolist() == [0, 1, 0, 1]
+    weights = np.concatenate(list(intervals.draws(labels, groups, replicates=40)), axis=1)
+    assert (weights[0] == weights[1]).all() and (weights[0] == weights[2]).all() and (weights[3] == weights[4]).all()
+    assert (weights[0] + weights[5] == 2).all()  # two units of the class 0
+
+
+def test_many_images_are_drawn_a_few_replicates_at_a_time(monkeypatch):
+    monkeypatch.setattr(intervals, "_CHUNK", 100)
+    widths = [part.shape[1] for part in intervals.draws(np.zeros(30, int), replicates=10)]
+    assert widths == [3, 3, 3, 1]
+
+
+def test_the_interval_of_a_mean_is_that_of_scipys_bootstrap():
+    values = np.random.default_rng(0).exponential(size=300)
+    weights = np.concatenate(list(intervals.draws(np.zeros(300, int), replicates=4000)), axis=1)
+    low, high = intervals.percentiles(values @ weights / 300, values.mean(), (0, 1))
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=4000, rng=0, method="BCa").confidence_interval
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_the_reach_is_that_of_student_where_there_are_few():
+    assert intervals.spread(np.repeat([0, 1], 100_000)) == pytest.approx(1.96, abs=1e-3)
+    assert intervals.spread(np.repeat([0, 1], 10)) == pytest.approx(np.sqrt(10 / 9) * 2.262, abs=1e-3)
+    assert intervals.spread(np.array([0, 3])) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [200, 1000])
+def test_wilsons_interval_holds_the_true_share_in_95_of_100_draws(n):
+    rng = np.random.default_rng(0)
+    for share in rng.uniform(0.1, 0.95, 5):
+        ends = np.array([intervals.wilson(k, n) for k in range(n + 1)])[rng.binomial(n, share, 10_000)]
+        coverage = ((ends[:, 0] <= share) & (share <= ends[:, 1])).mean()
+        assert 0.93 <= coverage <= 0.97, (share, coverage)
+
+
+def simulated(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and overconfident probabilities of a model that knows some classes better than others."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    logits = rng.normal(size=(len(labels), len(sizes)))
+    logits[np.arange(len(labels)), labels] += np.linspace(1.2, 2.2, len(sizes))[labels]
+    powers = np.exp(1.3 * logits)
+    return labels, powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "least", "most"), [((60, 50, 50, 40), 0.93, 0.97), ((12, 10, 8), 0.90, 0.985)])
+def test_bootstrap_intervals_hold_the_true_score_in_95_of_100_draws(sizes, least, most):
+    rng = np.random.default_rng(5)
+    names = [str(i) for i in range(len(sizes))]
+    whole = metrics.score(*simulated(rng, tuple(800 * size for size in sizes)), names, replicates=1)
+    keys = ("balanced_accuracy", "macro_f1", "matthews", "log_loss", "brier", "macro_average_precision")
+    hits = dict.fromkeys(keys, 0)
+    for _ in range(1000):
+        found = metrics.score(*simulated(rng, sizes), names, replicates=200)["intervals"]
+        for key in keys:
+            hits[key] += found[key][0] <= whole[key] <= found[key][1]
+    assert {key: n / 1000 for key, n in hits.items() if not least <= n / 1000 <= most} == {}
