@@ -19,6 +19,7 @@ EXPORT_FORMATS = ("litert", "savedmodel")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
+REPORT_FORMATS = ("html", "md", "json")
 LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
 
 
@@ -261,13 +262,22 @@ class EvaluateConfig(ReadConfig):
     batch_size: int = 32
     missing_classes: str = "error"
     unknown_classes: str = "error"
+    format: str = "html"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.formats:
+            _check(name in REPORT_FORMATS, "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
+        _check(bool(self.formats), "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
         _check(self.top_k >= 1, "top_k", "a whole number of at least 1", self.top_k)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
         _choice(self.missing_classes, "missing_classes", ("error", "allow"))
         _choice(self.unknown_classes, "unknown_classes", ("error", "skip"))
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the report."""
+        return names(self.format)
 
 
 @dataclass(frozen=True)

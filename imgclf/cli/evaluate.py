@@ -44,8 +44,11 @@ def evaluate(
     unknown_classes: Annotated[
         str, typer.Option(help="A class of DATA that the model does not know: error or skip.")
     ] = EvaluateConfig.unknown_classes,
+    format: Annotated[
+        str, typer.Option(help="Of the report: html, md, json, or several with commas.")
+    ] = EvaluateConfig.format,
     fail_under: Annotated[
-        str | None, typer.Option(help="Exit with 6 if a score is lower, such as accuracy=0.9,macro_f1=0.85.")
+        str | None, typer.Option(help="Exit with 6 if a score is lower, such as accuracy.low=0.9,macro_f1=0.85.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,

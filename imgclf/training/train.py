@@ -21,7 +21,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import loading, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
-from imgclf.evaluation import metrics, outputs, plots
+from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
@@ -141,6 +141,8 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
     _describe(run, model, dataset, config)
     _export(run, config.export_formats)
+    if len(probabilities):
+        report.write(run, root=dataset.root)
     run.checkpoint.unlink(missing_ok=True)
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
 
