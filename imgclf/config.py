@@ -255,6 +255,21 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class KfoldConfig(Config):
+    """How to cross-validate."""
+
+    folds: int = 5
+    repeats: int = 1
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.folds >= 2, "folds", "a whole number of at least 2", self.folds)
+        for option in ("repeats", "jobs"):
+            _check(getattr(self, option) >= 1, option, "a whole number of at least 1", getattr(self, option))
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(ReadConfig):
     """How to read the images to score, and how to score."""
 
@@ -263,9 +278,11 @@ class EvaluateConfig(ReadConfig):
     missing_classes: str = "error"
     unknown_classes: str = "error"
     format: str = "html"
+    kfold: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(self.kfold is None or self.kfold >= 2, "kfold", "a whole number of at least 2", self.kfold)
         for name in self.formats:
             _check(name in REPORT_FORMATS, "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
         _check(bool(self.formats), "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)

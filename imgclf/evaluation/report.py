@@ -308,7 +308,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "visible": _visible, "ends": _ends}
+    environment.filters |= {"number": _number, "percent": _percent, "visible": visible, "ends": _ends}
     return environment
 
 
@@ -324,7 +324,7 @@ def _ends(ends: Sequence[float] | None) -> str:
     return DASH if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def _visible(text: object) -> str:
+def visible(text: object) -> str:
     """Text without characters that have no shape, such as those that turn its direction; they become escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
@@ -360,7 +360,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
         ("image", "true", "predicted", "confidence"),
         [(row["path"], row["label"], row["predicted"], _percent(row["confidence"])) for row in facts["mistakes"]],
     )
-    lines += ["## How to reproduce", "", "```bash", *map(_visible, facts["reproduce"]), "```", ""]
+    lines += ["## How to reproduce", "", "```bash", *map(visible, facts["reproduce"]), "```", ""]
     return "\n".join(lines)
 
 
@@ -371,5 +371,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
 
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is: on one line, with HTML and marks escaped."""
-    plain = _visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|#~" else c for c in plain)

@@ -35,12 +35,14 @@ def train(
     config: TrainConfig | None = None,
     *,
     output: Path | str | None = None,
+    with_report: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train a classifier, score it on the test part, and export it.
 
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
+        with_report: whether to write `report.html`, too.
 
     Returns:
         The finished run.
@@ -65,6 +67,8 @@ def train(
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
         _train(run, model, dataset, config, on_progress)
+        if with_report and run.metrics.is_file():
+            report.write(run, root=dataset.root)
     return run
 
 
@@ -89,6 +93,8 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             return run
         dataset = datasets.read_run(run)
         _train(run, _build(config, dataset), dataset, config, on_progress)
+        if run.metrics.is_file():
+            report.write(run, root=dataset.root)
     return run
 
 
@@ -141,8 +147,6 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
     _describe(run, model, dataset, config)
     _export(run, config.export_formats)
-    if len(probabilities):
-        report.write(run, root=dataset.root)
     run.checkpoint.unlink(missing_ok=True)
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
 
