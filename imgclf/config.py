@@ -15,11 +15,13 @@ RESIZES = get_args(Resize)
 PERCENTILE = "percentile"
 CACHES = ("auto", "off", "memory")
 AUGMENTS = ("auto", "none", "light", "standard", "heavy")
-EXPORT_FORMATS = ("litert", "savedmodel")
+EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
+QUANTIZATIONS = ("none", "float16", "int8")
+ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras")
+ENGINE_PRECISIONS = ("float32", "float16", "int8", "bf16")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
-REPORT_FORMATS = ("html", "md", "json")
 LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
 
 
@@ -255,21 +257,6 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True)
-class KfoldConfig(Config):
-    """How to cross-validate."""
-
-    folds: int = 5
-    repeats: int = 1
-    jobs: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check(self.folds >= 2, "folds", "a whole number of at least 2", self.folds)
-        for option in ("repeats", "jobs"):
-            _check(getattr(self, option) >= 1, option, "a whole number of at least 1", getattr(self, option))
-
-
-@dataclass(frozen=True)
 class EvaluateConfig(ReadConfig):
     """How to read the images to score, and how to score."""
 
@@ -277,24 +264,13 @@ class EvaluateConfig(ReadConfig):
     batch_size: int = 32
     missing_classes: str = "error"
     unknown_classes: str = "error"
-    format: str = "html"
-    kfold: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.kfold is None or self.kfold >= 2, "kfold", "a whole number of at least 2", self.kfold)
-        for name in self.formats:
-            _check(name in REPORT_FORMATS, "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
-        _check(bool(self.formats), "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
         _check(self.top_k >= 1, "top_k", "a whole number of at least 1", self.top_k)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
         _choice(self.missing_classes, "missing_classes", ("error", "allow"))
         _choice(self.unknown_classes, "unknown_classes", ("error", "skip"))
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """The formats of the report."""
-        return names(self.format)
 
 
 @dataclass(frozen=True)
@@ -304,6 +280,11 @@ class PredictConfig(Config):
     top: int = 1
     format: str = "table"
     batch_size: int = 32
+    engine: str = "auto"
+    precision: str = "float32"
+    tta: bool = False
+    reject_below: float | None = None
+    shard: str | None = None
     allow_truncated: bool = False
     strict: bool = False
     offline: bool = False
@@ -312,4 +293,16 @@ class PredictConfig(Config):
         super().__post_init__()
         _check(self.top >= 1, "top", "a whole number of at least 1", self.top)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
-        _choice(self.format, "format", ("table", "jsonl", "csv"))
+        _choice(self.format, "format", ("table", "jsonl", "csv", "parquet"))
+        _choice(self.engine, "engine", ENGINES)
+        _choice(self.precision, "precision", ENGINE_PRECISIONS)
+        limit = self.reject_below
+        _check(limit is None or 0 <= limit <= 1, "reject_below", "a number from 0 to 1", limit)
+        part, parts = self.shards
+        _check(1 <= part <= parts, "shard", "I/N such as 1/4, I from 1 to N", self.shard)
+
+    @property
+    def shards(self) -> tuple[int, int]:
+        """Which part of how many, from (1, 1) on; (0, 0) where the text says neither."""
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.shard if self.shard is not None else "1/1")
+        return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,8 @@ class Run:
         return names
 
     def write_labels(self, names: list[str]) -> None:
-        """Write the class names, one a line; a name with a line break or a leading quote is JSON-quoted."""
-        lines = [json.dumps(n) if n.startswith('"') or n.splitlines() != [n] else n for n in names]
-        write_atomic(self.labels, "".join(line + "\n" for line in lines))
+        """Write the class names as `labels_text` gives them."""
+        write_atomic(self.labels, labels_text(names))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -169,6 +168,12 @@ class Run:
             except OSError:
                 raise RunError(f"{self.path}: another imgclf process writes this run. Wait, or choose -o.") from None
             yield
+
+
+def labels_text(names: Iterable[str]) -> str:
+    """Class names, one a line; a name with a line break or a leading quote is JSON-quoted."""
+    lines = [json.dumps(n) if n.startswith('"') or n.splitlines() != [n] else n for n in names]
+    return "".join(line + "\n" for line in lines)
 
 
 def create(path: Path) -> Run:

@@ -46,6 +46,7 @@ IO_PARAMETERS = (
     "config",
     "context",
     "data",
+    "embeddings",
     "fail_under",
     "images",
     "json",
@@ -54,7 +55,9 @@ IO_PARAMETERS = (
     "quiet",
     "resume",
     "run",
+    "sort_into",
     "to",
+    "watch",
     "with_split",
 )
 """What a command reads and writes: no settings, so not in a dataclass."""

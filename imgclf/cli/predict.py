@@ -1,11 +1,11 @@
 """imgclf predict"""
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -13,9 +13,10 @@ from imgclf.config import PredictConfig
 from imgclf.errors import ArtifactError, DatasetError, UsageError
 
 if TYPE_CHECKING:
-    from imgclf.prediction import Prediction
+    from imgclf.prediction import Classifier, Prediction
 
-FILE_FORMATS = ("jsonl", "csv")
+FILE_FORMATS = ("jsonl", "csv", "parquet")
+RESUMABLE = ("jsonl", "csv")
 
 TABLE_LIMIT = 100
 """So many images and more are printed as plain lines while they come, fewer as a table at the end."""
@@ -24,12 +25,40 @@ TABLE_LIMIT = 100
 def predict(
     model: Annotated[str, typer.Argument(help="A run folder, an exported model, or a name from imgclf models.")],
     images: Annotated[
-        list[str], typer.Argument(help="Files, folders, patterns such as 'photos/**/*.jpg', or - for a list on stdin.")
-    ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file, .jsonl or .csv.")] = None,
+        list[str] | None,
+        typer.Argument(help="Files, folders, archives, patterns such as 'photos/**/*.jpg', or - for a list on stdin."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file, .jsonl, .csv or .parquet.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the file of -o: answer only what it does not hold.")
+    ] = False,
+    sort_into: Annotated[
+        Path | None, typer.Option(help="Link or copy the images here, into a folder for each class.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Write the feature vectors here, a new file, .npz or .parquet.")
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option(help="Then answer what comes into this folder, until interrupted.")
+    ] = None,
     top: Annotated[int, typer.Option(help="How many of the most probable classes.")] = PredictConfig.top,
-    format: Annotated[str, typer.Option(help="table, jsonl or csv.")] = PredictConfig.format,
+    format: Annotated[str, typer.Option(help="table, jsonl, csv or parquet.")] = PredictConfig.format,
     batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = PredictConfig.batch_size,
+    engine: Annotated[
+        str, typer.Option(help="auto, litert, onnx, openvino, savedmodel or keras.")
+    ] = PredictConfig.engine,
+    precision: Annotated[
+        str, typer.Option(help="float32; float16 or int8, as exported; bf16 with OpenVINO.")
+    ] = PredictConfig.precision,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over the image and its mirror image.")
+    ] = PredictConfig.tta,
+    reject_below: Annotated[
+        float | None, typer.Option(help="Name no class below this probability, 0 to 1.")
+    ] = PredictConfig.reject_below,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: answer only the I-th of N parts of the images.")
+    ] = PredictConfig.shard,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.")
     ] = PredictConfig.allow_truncated,
@@ -38,27 +67,146 @@ def predict(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
     """Say what images show."""
-    from imgclf import prediction
-    from imgclf.prediction import outputs, sources
-
     if quiet:
         from imgclf.cli import console
 
         console.err.quiet = True
-    config = PredictConfig(top, _format(format, output), batch_size, allow_truncated, strict, offline)
+    config = PredictConfig(
+        top=top,
+        format=_format(format, output),
+        batch_size=batch_size,
+        engine=engine,
+        precision=precision,
+        tta=tta,
+        reject_below=reject_below,
+        shard=shard,
+        allow_truncated=allow_truncated,
+        strict=strict,
+        offline=offline,
+    )
+    _check(config, images, output, resume, sort_into, embeddings, watch)
     tally = _Tally()
-    with outputs.create(output) if output else nullcontext(sys.stdout) as file:
-        classifier = prediction.load(_artefact(model, config.offline), allow_truncated=config.allow_truncated)
-        found = sources.find(images, sys.stdin.buffer if sources.STDIN in images else ())
-        predictions = tally.count(classifier.stream(found, config.batch_size))
-        if config.format == "table":
-            _print_table(predictions, config.top)
-        elif config.format == "csv":
-            _write(outputs.to_csv(_watched(predictions, file), config.top), file)
-        else:
-            ascii_only = (file.encoding or "").lower().replace("-", "") != "utf8"
-            _write(outputs.to_jsonl(_watched(predictions, file), config.top, ascii_only=ascii_only), file)
+    with ExitStack() as stack:
+        write, done = _open(stack, config, output, resume, live=watch is not None or "-" in (images or []))
+        found, count = _find(config, images or [], watch, done)
+        classifier = _load(model, config, count)
+        predictions = classifier.stream(found, batch_size, tta=tta, embeddings=embeddings is not None)
+        actions: list[Callable[[Prediction], None]] = [tally.add]
+        if embeddings:
+            from imgclf.prediction import embeddings as vectors
+
+            actions.append(stack.enter_context(vectors.create(embeddings)))
+        if sort_into:
+            from imgclf.prediction import sorting
+
+            actions.append(sorting.Sorter(sort_into, classifier.labels).place)
+        write(_each(predictions, actions))
     tally.report(config.strict)
+
+
+def _check(
+    config: PredictConfig,
+    images: list[str] | None,
+    output: Path | None,
+    resume: bool,
+    sort_into: Path | None,
+    embeddings: Path | None,
+    watch: Path | None,
+) -> None:
+    """Refuse options that contradict each other."""
+    if not images and watch is None:
+        raise UsageError("expected images, or --watch, found neither. Name files, folders, a pattern, or -.")
+    if config.format == "parquet" and output is None:
+        raise UsageError("--format parquet: expected -o with a file, found none. Parquet is no text.")
+    if resume and (output is None or config.format not in RESUMABLE):
+        raise UsageError(f"--resume: expected -o with a file that ends in .jsonl or .csv, found {output}.")
+    if resume and embeddings:
+        raise UsageError("--resume and --embeddings: expected one of them; a file of vectors is made in one go.")
+    if watch and sort_into and sort_into.resolve().is_relative_to(watch.resolve()):
+        raise UsageError(f"--sort-into {sort_into}: expected a folder outside of {watch}, which is watched.")
+
+
+def _open(
+    stack: ExitStack, config: PredictConfig, output: Path | None, resume: bool, *, live: bool
+) -> "tuple[Callable[[Iterator[Prediction]], None], set[str]]":
+    """What writes the predictions, and the paths that are answered already.
+
+    Args:
+        live: whether each answer is wanted when it is there, so that no table can wait for the last.
+    """
+    from imgclf.prediction import outputs
+
+    top, done = config.top, set[str]()
+    if config.format == "parquet" and output:
+        add = stack.enter_context(outputs.parquet(output, top))
+        return lambda predictions: _add(predictions, add), done
+    file: TextIO = sys.stdout
+    if output and resume:
+        file, done = stack.enter_context(outputs.resume(output, config.format, top))
+    elif output:
+        file = stack.enter_context(outputs.create(output))
+    if config.format == "table":
+        return lambda predictions: _print_table(predictions, top, live), done
+    ascii_only = (file.encoding or "").lower().replace("-", "") != "utf8"
+
+    def write(predictions: "Iterator[Prediction]") -> None:
+        watched = _watched(predictions, file)
+        if config.format == "jsonl":
+            _write(outputs.to_jsonl(watched, top, ascii_only=ascii_only), file)
+        elif resume:
+            _write((outputs.to_csv_line(prediction, top) for prediction in watched), file)
+        else:
+            _write(outputs.to_csv(watched, top), file)
+
+    return write, done
+
+
+def _find(
+    config: PredictConfig, images: list[str], watch: Path | None, done: set[str]
+) -> "tuple[Iterable[Any], int | None]":
+    """The images to answer, and how many they are; None where that is not known, or many."""
+    from imgclf.prediction import sources
+    from imgclf.prediction.classifier import MANY, Named
+
+    known = sources.present(watch) if watch else set[str]()
+    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in images else ()
+    found: Iterator[Any] = sources.find(images, listed) if images else iter(())
+    if watch:
+        found = chain(_noted(found, known), sources.watch(watch, known))
+    found = sources.shard(found, *config.shards)
+    if done:
+        found = (path for path in found if (path.name if isinstance(path, Named) else path) not in done)
+    if watch or sources.STDIN in images:
+        return found, None
+    first = list(islice(found, MANY))
+    return (first, len(first)) if len(first) < MANY else (chain(first, found), MANY)
+
+
+def _noted(found: Iterator[Any], known: set[str]) -> Iterator[Any]:
+    for path in found:
+        if isinstance(path, str):
+            known.add(path)
+        yield path
+
+
+def _load(model: str, config: PredictConfig, count: int | None) -> "Classifier":
+    from imgclf import prediction
+
+    return prediction.load(
+        _artefact(model, config.offline),
+        engine=config.engine,
+        precision=config.precision,
+        count=count,
+        allow_truncated=config.allow_truncated,
+        reject_below=config.reject_below,
+    )
+
+
+def _each(predictions: "Iterator[Prediction]", actions: "list[Callable[[Prediction], None]]") -> "Iterator[Prediction]":
+    for prediction in predictions:
+        for action in actions:
+            action(prediction)
+        yield prediction
 
 
 class _Tally:
@@ -68,13 +216,11 @@ class _Tally:
         self.total = self.broken = 0
         self.example = ""
 
-    def count(self, predictions: "Iterable[Prediction]") -> "Iterator[Prediction]":
-        for prediction in predictions:
-            self.total += 1
-            if prediction.error is not None:
-                self.broken += 1
-                self.example = self.example or f"{prediction.path}: {prediction.error}"
-            yield prediction
+    def add(self, prediction: "Prediction") -> None:
+        self.total += 1
+        if prediction.error is not None:
+            self.broken += 1
+            self.example = self.example or f"{prediction.path}: {prediction.error}"
 
     def report(self, strict: bool) -> None:
         """Say how many images were broken; with `strict`, as an error."""
@@ -98,7 +244,9 @@ def _format(format: str, output: Path | None) -> str:
             raise UsageError(f"-o {output}: expected a name that ends in .{format}, as --format says, found .{suffix}.")
         return format
     if suffix not in FILE_FORMATS:
-        raise UsageError(f"-o {output}: expected a name that ends in .jsonl or .csv, or --format jsonl or csv.")
+        raise UsageError(
+            f"-o {output}: expected a name that ends in .jsonl, .csv or .parquet, or --format jsonl, csv or parquet."
+        )
     return suffix
 
 
@@ -121,10 +269,13 @@ def _artefact(model: str, offline: bool) -> Path:
         return pretrained.artifact(name, offline=offline, on_progress=on_progress)
 
 
-def _print_table(predictions: "Iterator[Prediction]", top: int) -> None:
+def _print_table(predictions: "Iterator[Prediction]", top: int, live: bool) -> None:
     from imgclf.cli import console
     from imgclf.prediction import outputs
 
+    if live:
+        _write((outputs.to_text(prediction, top) for prediction in predictions), sys.stdout)
+        return
     first: list[Prediction] = []
     try:
         with console.progress("predicting") as advance:
@@ -140,6 +291,15 @@ def _print_table(predictions: "Iterator[Prediction]", top: int) -> None:
         else:
             _write((outputs.to_text(prediction, top) for prediction in first), sys.stdout)
     _write((outputs.to_text(prediction, top) for prediction in predictions), sys.stdout)
+
+
+def _add(predictions: "Iterator[Prediction]", add: "Callable[[Prediction], None]") -> None:
+    from imgclf.cli import console
+
+    with console.progress("predicting") as advance:
+        for prediction in predictions:
+            add(prediction)
+            advance()
 
 
 def _write(lines: Iterable[str], file: TextIO) -> None:

@@ -116,7 +116,9 @@ def train(
         str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.", rich_help_panel=TRAINING)
     ] = TrainConfig.precision,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = TrainConfig.offline,
-    export: Annotated[str, typer.Option(help="litert, savedmodel, both with a comma, or none.")] = TrainConfig.export,
+    export: Annotated[
+        str, typer.Option(help="litert, savedmodel, onnx, openvino, keras with commas, or none.")
+    ] = TrainConfig.export,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:

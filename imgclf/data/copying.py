@@ -55,7 +55,7 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
 
 def _check_names(dataset: Dataset) -> None:
     """Refuse what would lead out of the folder, or not be the same class when it is read again."""
-    bad = [name for name in dataset.class_names if not all(map(_is_safe, name.split("/")))]
+    bad = [name for name in dataset.class_names if not all(map(is_safe, name.split("/")))]
     if bad:
         raise DatasetError(
             f"{dataset.origin}: expected class names that can be folders, found {listed(map(repr, bad))}. Give other "
@@ -70,7 +70,8 @@ def _check_names(dataset: Dataset) -> None:
         )
 
 
-def _is_safe(name: str) -> bool:
+def is_safe(name: str) -> bool:
+    """Whether a name can be a folder's, and is read back as the same class."""
     return bool(name) and name == name.strip() and not name.startswith(".") and not set(name) & set("\\\0")
 
 

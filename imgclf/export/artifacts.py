@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgclf import __version__, environment
-from imgclf.config import EXPORT_FORMATS
+from imgclf.config import TrainConfig, names
 from imgclf.errors import RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
@@ -29,11 +29,36 @@ OnProgress = Callable[[str, int, int], None]
 OUTPUTS = ("probabilities", "embedding", "feature_map")
 
 BACKBONE = "backbone"
-FORMATS = (*EXPORT_FORMATS, BACKBONE)
+
+FILES = {
+    "litert": "model.tflite",
+    "litert-float16": "model-float16.tflite",
+    "litert-int8": "model-int8.tflite",
+    "savedmodel": "saved_model",
+    "onnx": "model.onnx",
+    "openvino": "openvino",
+    "keras": "classifier.keras",
+    "backbone": "backbone.npz",
+}
+"""What can be exported, and under which name it stands in the run."""
+
+EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "openvino": ("openvino",)}
+"""The packages of the extra that bears the format's name."""
+
+
+def everything() -> list[str]:
+    """All that can be exported here; what lacks its packages is left out, and a warning names the extra to install."""
+    here = []
+    for name in FILES:
+        if all(environment.has_package(package) for package in EXTRAS.get(name, ())):
+            here.append(name)
+        else:
+            log.warning("%s: left out, since its packages are not installed. pip install 'imgclf[%s]'", name, name)
+    return here
 
 
 def export(
-    run: Run, formats: Sequence[str] = EXPORT_FORMATS, *, on_progress: OnProgress | None = None
+    run: Run, formats: Sequence[str] = names(TrainConfig.export), *, on_progress: OnProgress | None = None
 ) -> list[dict[str, Any]]:
     """Write exported models into a run folder, prove each against Keras, and describe them in `artifact.json`.
 
@@ -41,21 +66,25 @@ def export(
     TensorFlow, a child process does the work. The run's lock is the caller's business.
 
     Args:
-        formats: some of `litert` (model.tflite), `savedmodel` (saved_model/) and `backbone` (backbone.npz).
+        formats: some of `FILES`.
 
     Returns:
-        For each a row: `format`, `file` (its name in the run), `bytes`, `seconds`, and the fields of `parity.Proof`.
+        For each a row: `format`, `file` (its name in the run), `precision`, `bytes`, `seconds`, the fields of
+        `parity.Proof`, and `quality`: for reduced precisions the fields of `quality.Quality`, else None.
 
     Raises:
         UsageError: if there is no such format.
         RunError: if the run is damaged or cannot be written.
         ArtifactError: if an exported model disagrees with Keras.
-        MissingError: if TensorFlow is not installed.
+        MissingError: if TensorFlow or the package of a format is not installed.
     """
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in FILES]
     if unknown or not formats:
-        raise UsageError(f"--format: expected some of {', '.join(FORMATS)}, found {', '.join(unknown) or 'none'}.")
-    wanted = [name for name in EXPORT_FORMATS if name in formats]
+        raise UsageError(f"--format: expected some of {', '.join(FILES)}, found {', '.join(unknown) or 'none'}.")
+    wanted = [name for name in FILES if name in formats and name != BACKBONE]
+    for name in wanted:
+        for package in EXTRAS.get(name, ()):
+            environment.require(package, f"'imgclf[{name}]'")
     if not wanted:
         rows = []
     elif keras_backend() == "tensorflow":
@@ -108,7 +137,7 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
 def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) -> list[dict[str, Any]]:
     facts = artifact.read(run.path)
     model = load_model(run, facts)
-    from imgclf.export import parity, savedmodel
+    from imgclf.export import parity, quality, savedmodel
 
     rows: list[dict[str, Any]] = []
     with savedmodel.full_precision():
@@ -121,27 +150,51 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 on_progress("exporting", len(rows), len(formats))
             started = time.monotonic()
             with _stage(run) as stage:
-                new, file = _write(run, format, stage, model, graph, facts)
-                artifact.write(stage, replace(facts, files={new.name: file}))
+                new = stage / FILES[format]
+                kind, _, precision = format.partition("-")
+                _write(run, kind, precision or File.precision, new, model, graph, facts)
+                file = File(kind, *artifact.hash_tree(new), precision or File.precision)
+                described = replace(facts, files={new.name: file})
+                artifact.write(stage, described)
                 proof = parity.prove(new, run.path / new.name, samples, expected)
+                found = None
+                if precision:
+                    found = quality.measure(run, described, new, graph)
+                    file = replace(file, agreement={precision: found.label_agreement} if found else {})
+                elif kind == "openvino":
+                    file = replace(file, agreement=quality.agreements(new, ("bf16",), samples, expected))
                 facts = replace(facts, files={**facts.files, new.name: file})
                 _install(run, new, facts)
-            rows.append(_row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof)))
+            row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
+            rows.append({**row, "precision": file.precision, "quality": asdict(found) if found else None})
     if on_progress:
         on_progress("exporting", len(formats), len(formats))
     return rows
 
 
-def _write(run: Run, format: str, stage: Path, model: "keras.Model", graph: Any, facts: Artifact) -> tuple[Path, File]:
-    from imgclf.export import litert, savedmodel
-
+def _write(run: Run, format: str, precision: str, new: Path, model: "keras.Model", graph: Any, facts: Artifact) -> None:
+    """Write a model in one of the formats; a module is imported when its format is written."""
     if format == "litert":
-        new = stage / run.litert.name
-        new.write_bytes(litert.convert(graph))
-    else:
-        new = stage / run.saved_model.name
+        from imgclf.export import litert, quality
+
+        pixels = quality.calibration(run, facts) if precision == "int8" else None
+        new.write_bytes(litert.convert(graph, facts.labels, precision=precision, calibration=pixels))
+    elif format == "savedmodel":
+        from imgclf.export import savedmodel
+
         savedmodel.write(graph, model, new, facts.labels, facts.decoding)
-    return new, File(format, *artifact.hash_tree(new))
+    elif format == "onnx":
+        from imgclf.export import onnx
+
+        new.write_bytes(onnx.convert(graph, facts))
+    elif format == "openvino":
+        from imgclf.export import openvino
+
+        openvino.write(graph, new, facts.labels)
+    else:
+        from imgclf.export import kerasfile
+
+        kerasfile.write(model, new, facts.labels)
 
 
 def _export_backbone(run: Run) -> dict[str, Any]:
@@ -150,7 +203,8 @@ def _export_backbone(run: Run) -> dict[str, Any]:
     started = time.monotonic()
     path = backbone.export_backbone(run)
     proof = backbone.read_meta(path)["proof"]
-    return _row(BACKBONE, path.name, path.stat().st_size, time.monotonic() - started, proof)
+    row = _row(BACKBONE, path.name, path.stat().st_size, time.monotonic() - started, proof)
+    return {**row, "precision": "float16", "quality": None}
 
 
 def _row(format: str, name: str, size: int, seconds: float, proof: dict[str, Any]) -> dict[str, Any]:

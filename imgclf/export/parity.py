@@ -1,7 +1,7 @@
 """An export proves itself: it is read back as users read it and compared with Keras on the run's own images."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,8 +9,9 @@ from typing import Literal
 from imgclf import environment, prediction
 from imgclf.data import dataset as datasets
 from imgclf.data import images
-from imgclf.data.dataset import SPLITS
+from imgclf.data.dataset import SPLITS, Dataset, Sample
 from imgclf.errors import ArtifactError, ImageError, RunError
+from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact
 from imgclf.runs import Run
 
@@ -34,6 +35,24 @@ ON_FEATURES = 1e-3
 
 TIE = 0.02
 """Where the two best probabilities are closer than this, another label is no disagreement."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ: a probability; the outputs `embedding` and `feature_map`, relative to their largest value; and
+    the label, where the two best probabilities are closer than `tie`."""
+
+    probabilities: float
+    features: float
+    tie: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(ON_PIXELS, ON_FEATURES, TIE),
+    "float16": Tolerance(0.01, 0.01, TIE),
+    "int8": Tolerance(0.25, 0.25, 0.5),  # of a whole test part, `quality.measure` asks for more
+}
+"""By precision."""
 
 KEPT = "This export is not kept; a file that was there before is unchanged."
 
@@ -71,21 +90,29 @@ def collect(run: Run, facts: Artifact) -> Samples:
         return made_up(facts)
     pixels: list[np.ndarray] = []
     encoded: list[bytes] = []
-    if dataset.root.is_dir():
-        for split in reversed(SPLITS):
-            part = dataset.part(split).paths
-            for place in np.random.default_rng(0).permutation(len(part)):
-                if len(encoded) == COUNT:
-                    break
-                try:
-                    data = images.read_bytes(part[place])
-                    pixels.append(images.load(data, facts.image_size, facts.decoding))
-                except ImageError:
-                    continue
-                encoded.append(data)
+    for split in reversed(SPLITS):
+        for _, data, image in readable_images(dataset.part(split), facts, COUNT - len(encoded)):
+            pixels.append(image)
+            encoded.append(data)
     if not encoded:
         return made_up(facts)
     return Samples(np.stack(pixels).astype(np.float32), tuple(encoded), "images")
+
+
+def readable_images(part: Dataset, facts: Artifact, count: int) -> Iterator[tuple[Sample, bytes, np.ndarray]]:
+    """Up to `count` samples with their files and pixels, uint8 (s, s, 3), in an order that is always the same."""
+    if not part.root.is_dir():
+        return
+    paths = part.paths
+    for place in np.random.default_rng(0).permutation(len(part)):
+        if count <= 0:
+            return
+        try:
+            data = images.read_bytes(paths[place])
+            yield part.samples[place], data, images.load(data, facts.image_size, facts.decoding)
+        except ImageError:
+            continue
+        count -= 1
 
 
 def made_up(facts: Artifact, count: int = COUNT) -> Samples:
@@ -128,15 +155,19 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     """
     from imgclf.export import savedmodel  # only here: comparing a backbone needs no TensorFlow
 
+    file = artifact.read(new.parent).files[new.name]
+    allowed = TOLERANCES[file.precision]
     found = prediction.load(new).outputs(samples.pixels)
     for name in expected:
         _check_shape(place, name, expected[name], found)
         if name != "probabilities":
             largest = float(np.abs(expected[name]).max()) or 1.0
-            _check(place, f"the output {name}", expected[name], found[name], ON_FEATURES * largest)
+            _check(place, f"the output {name}", expected[name], found[name], allowed.features * largest)
     known = expected["probabilities"]
-    proof = compare(place, "equal pixels", samples, known, found["probabilities"], ON_PIXELS)
-    readable = [row for row, image in enumerate(samples.encoded) if new.is_dir() and savedmodel.reads(image)]
+    what = "equal pixels"
+    proof = compare(place, what, samples, known, found["probabilities"], allowed.probabilities, allowed.tie)
+    takes_bytes = file.format == "savedmodel"
+    readable = [row for row, image in enumerate(samples.encoded) if takes_bytes and savedmodel.reads(image)]
     if not readable:
         return proof
     answers = savedmodel.predict_bytes(new, [samples.encoded[row] for row in readable])
@@ -149,19 +180,26 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
 
 
 def compare(
-    place: Path, what: str, samples: Samples, expected: np.ndarray, found: np.ndarray, tolerance: float
+    place: Path,
+    what: str,
+    samples: Samples,
+    expected: np.ndarray,
+    found: np.ndarray,
+    tolerance: float,
+    tie: float = TIE,
 ) -> Proof:
     """Compare probabilities (n, classes) and labels.
 
     Args:
         place: the compared file, for messages.
         what: what both answered to, for messages.
+        tie: labels may differ where Keras's two best probabilities are closer than this.
 
     Raises:
         ArtifactError: if a probability differs by more than `tolerance`, or a label differs without a tie.
     """
     difference = _check(place, f"the probabilities for {what}", expected, found, tolerance)
-    return Proof(difference, None, _check_labels(place, what, expected, found), len(expected), samples.source)
+    return Proof(difference, None, _check_labels(place, what, expected, found, tie), len(expected), samples.source)
 
 
 def _check_shape(place: Path, name: str, expected: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
@@ -179,9 +217,9 @@ def _check(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tole
     return difference
 
 
-def _check_labels(place: Path, what: str, expected: np.ndarray, found: np.ndarray) -> float:
+def _check_labels(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tie: float) -> float:
     second, best = np.sort(expected, axis=1)[:, -2:].T
-    clear = best - second >= TIE
+    clear = best - second >= tie
     equal = (expected.argmax(1) == found.argmax(1))[clear]
     if not equal.all():
         raise ArtifactError(

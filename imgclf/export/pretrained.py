@@ -74,7 +74,7 @@ def _make(folder: Path, name: str, offline: bool, on_progress: OnProgress | None
         on_progress("converting", 0, 1)
     folder.mkdir()
     with savedmodel.full_precision():
-        (folder / FILE).write_bytes(litert.convert(savedmodel.trace(model)))
+        (folder / FILE).write_bytes(litert.convert(savedmodel.trace(model), labels))
         facts = Artifact(
             labels=tuple(labels),
             image_size=model.input_shape[1],

@@ -10,6 +10,7 @@ around the cut may differ. One image that cannot be decoded fails its whole batc
 
 import contextlib
 import io
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ environment.prepare_keras()
 import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # noqa: E402
 
 SERVING, SERVING_BYTES = "serving_default", "serve_bytes"
 
@@ -52,6 +54,30 @@ def trace(model: keras.Model) -> Any:
     function = tf.function(lambda pixels: model(pixels, training=False), autograph=False, jit_compile=False)
     with environment.silence_stderr_fd():
         return function.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels"))
+
+
+def named(graph: Any) -> Any:
+    """What `trace` made of a model as a tf.function with its weights as constants and its outputs by name.
+
+    Left as variables, the weights would be written and read as a checkpoint, which takes twice as long (MobileNetV2 to
+    LiteRT on 2 cores: 4.3 s instead of 2.2 s).
+    """
+    constant = convert_variables_to_constants_v2(graph, lower_control_flow=False)
+
+    @tf.function(autograph=False, jit_compile=False)
+    def function(pixels: Any) -> Any:  # freezing forgets the outputs' names
+        return tf.nest.pack_sequence_as(graph.structured_outputs, constant(pixels))
+
+    return function
+
+
+@contextlib.contextmanager
+def frozen(graph: Any) -> Iterator[Path]:
+    """The same as a SavedModel in a temporary folder, which converters read."""
+    with tempfile.TemporaryDirectory(prefix="imgclf-") as folder:
+        signatures = {SERVING: named(graph).get_concrete_function(graph.structured_input_signature[0][0])}
+        tf.saved_model.save(tf.Module(), folder, signatures, OPTIONS)
+        yield Path(folder)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,17 @@ NAME = "artifact.json"
 
 @dataclass(frozen=True)
 class File:
-    """One exported model: its format (`keras`, `litert`, `savedmodel`), and hash and size as `hash_tree` gives them."""
+    """One exported model: its format, and hash and size as `hash_tree` gives them.
+
+    `precision` is what it calculates in: `float32`, `float16` or `int8`. `agreement` maps a precision in which it can
+    be run to the share of images, 0 to 1, that then keep the label of float32, as the export saw it.
+    """
 
     format: str
     sha256: str
     bytes: int
+    precision: str = "float32"
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class Artifact:
     """What holds for every file in `files`, which maps a name in the artefact's folder to its description.
 
     The models take float32 (n, image_size, image_size, 3), RGB 0-255, made of files by the rules of `decoding`.
-    `labels` are in the order of their outputs. `temperature` is already inside their graphs. `data_sha256` is the
-    digest of the dataset they were trained on, "" where imgclf did not train them.
+    `labels` are in the order of their outputs. `temperature` is already inside their graphs. Below the probability
+    `reject_below` no label is given; None is no such limit. `data_sha256` is the digest of the dataset they were
+    trained on, "" where imgclf did not train them.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +50,7 @@ class Artifact:
     temperature: float = 1.0
     window: str | None = None
     allow_truncated: bool = False
+    reject_below: float | None = None
     imgclf: str = __version__
     schema: int = SCHEMA
 
@@ -81,8 +89,18 @@ def write(folder: Path, facts: Artifact) -> None:
     """Write `artifact.json` into a folder, atomically."""
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
     values = asdict(facts)
-    chosen = [key for key in ("window", "allow_truncated") if values[key]]  # what older versions need not know
+    chosen = [key for key in ("window", "allow_truncated", "reject_below") if values[key]]  # older versions know none
+    values["files"] = {name: _described(file) for name, file in facts.files.items()}
     runs.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
+
+
+def _described(file: File) -> dict[str, Any]:
+    values = {"format": file.format, "sha256": file.sha256, "bytes": file.bytes}
+    if file.precision != File.precision:
+        values["precision"] = file.precision
+    if file.agreement:
+        values["agreement"] = dict(file.agreement)
+    return values
 
 
 def read(folder: Path) -> Artifact:
@@ -114,7 +132,13 @@ def read(folder: Path) -> Artifact:
 
 def _parse(values: dict[str, Any]) -> Artifact:
     files = {
-        str(name): File(format=str(entry["format"]), sha256=str(entry["sha256"]), bytes=int(entry["bytes"]))
+        str(name): File(
+            format=str(entry["format"]),
+            sha256=str(entry["sha256"]),
+            bytes=int(entry["bytes"]),
+            precision=str(entry.get("precision", File.precision)),
+            agreement={str(key): float(share) for key, share in entry.get("agreement", {}).items()},
+        )
         for name, entry in values["files"].items()
     }
     labels = values["labels"]
@@ -124,6 +148,9 @@ def _parse(values: dict[str, Any]) -> Artifact:
         raise ValueError(f"resize is {values['resize']!r}")
     if int(values["image_size"]) < 1:
         raise ValueError(f"image_size is {values['image_size']!r}")
+    reject_below = values.get("reject_below")
+    if reject_below is not None and not 0 <= float(reject_below) <= 1:
+        raise ValueError(f"reject_below is {reject_below!r}")
     decoding = Decoding(values["resize"], values.get("window"), values.get("allow_truncated", False))
     return Artifact(
         labels=tuple(labels),
@@ -136,6 +163,7 @@ def _parse(values: dict[str, Any]) -> Artifact:
         data_sha256=str(values["data_sha256"]),
         files=files,
         temperature=float(values["temperature"]),
+        reject_below=None if reject_below is None else float(reject_below),
         imgclf=str(values["imgclf"]),
         schema=int(values["schema"]),
     )

@@ -1,12 +1,12 @@
 """An exported model and images -> what they show."""
 
+import logging
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,21 @@ from imgclf import environment
 from imgclf.config import Decoding, PredictConfig, Resize
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImageError, MissingError, UsageError
-from imgclf.prediction import artifact
-from imgclf.prediction.artifact import Artifact
+from imgclf.prediction import artifact, pipeline, runtimes
+from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.runtimes import RUNTIMES, Runtime
 
-Source = Path | str | bytes | np.ndarray
+log = logging.getLogger(__name__)
+
+
+class Named(NamedTuple):
+    """A file that is called otherwise than where it lies, as what is packed in an archive is."""
+
+    name: str
+    path: str
+
+
+Source = Path | str | bytes | np.ndarray | Named
 """An image: a path, an encoded file's bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), 0-255."""
 
 
@@ -26,22 +36,31 @@ Source = Path | str | bytes | np.ndarray
 class Prediction:
     """What the model said of one image: `probabilities`, float32 (classes,), or an `error`, the other being None.
 
-    `path` is None for an image that did not come from a file.
+    `path` is what the image is called and `file` where it lies; both are None where it did not come from a file. Below
+    the probability `reject_below` there is no label. `embedding`, float32 (d,), is there where it was asked for.
     """
 
     path: str | None
     probabilities: np.ndarray | None
     labels: tuple[str, ...]
     error: str | None = None
+    reject_below: float | None = None
+    embedding: np.ndarray | None = None
+    file: str | None = None
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the model is too little sure of every class to name one."""
+        return self.confidence is not None and self.reject_below is not None and self.confidence < self.reject_below
 
     @property
     def label(self) -> str | None:
-        """The most probable class; of equals, the first."""
-        return self.top(1)[0][0] if self.probabilities is not None else None
+        """The most probable class; of equals, the first. None where it is rejected, or there is an error."""
+        return self.top(1)[0][0] if self.probabilities is not None and not self.rejected else None
 
     @property
     def confidence(self) -> float | None:
-        """The probability of `label`, 0-1."""
+        """The largest probability, 0-1, whether or not the class is rejected for it."""
         return self.top(1)[0][1] if self.probabilities is not None else None
 
     def top(self, k: int) -> list[tuple[str, float]]:
@@ -52,6 +71,13 @@ class Prediction:
         return [(self.labels[i], float(str(self.probabilities[i]))) for i in best]  # 0.9 rather than 0.8999999761
 
 
+FEW = 2
+"""Fewer images than this for each processor are not worth more than one run of the model at a time."""
+
+MANY = 1000
+"""From so many images on, an engine that is slower to start and quicker afterwards is worth its start."""
+
+
 class Classifier:
     """An exported model that answers. `load` makes one."""
 
@@ -60,55 +86,86 @@ class Classifier:
         self.image_size: int = facts.image_size
         self.resize: Resize = facts.resize
         self.decoding: Decoding = facts.decoding
+        self.reject_below: float | None = facts.reject_below
         self._runtime = runtime
 
-    def predict(self, sources: Iterable[Source]) -> list[Prediction]:
-        """Classify images; an image that cannot be read gets a prediction with its error."""
-        return list(self.stream(sources))
+    def predict(self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False) -> list[Prediction]:
+        """Classify images; an image that cannot be read gets a prediction with its error. See `stream`."""
+        return list(self.stream(sources, tta=tta, embeddings=embeddings))
 
-    def stream(self, sources: Iterable[Source], batch_size: int = PredictConfig.batch_size) -> Iterator[Prediction]:
+    def stream(
+        self,
+        sources: Iterable[Source],
+        batch_size: int = PredictConfig.batch_size,
+        *,
+        tta: bool = False,
+        embeddings: bool = False,
+    ) -> Iterator[Prediction]:
         """Classify images one after the other, in order, however many there are: few are held at a time.
 
-        Threads decode up to two batches ahead of the model.
+        As many threads as there are processors decode images and run the model on them. Where the sources come slowly
+        each is answered when it comes. Few images, in a list, get all processors for one run of the model at a time.
+
+        Args:
+            batch_size: two batches at most are taken before their answers are asked for.
+            tta: average over the image and its mirror image (test-time augmentation).
+            embeddings: whether to give the feature vectors, too.
 
         Raises:
-            UsageError: if `sources` is itself one image, or `batch_size` is below 1.
+            UsageError: if `sources` is itself one image, or `batch_size` is below 1, or the model has no embedding.
         """
         if isinstance(sources, str | bytes | os.PathLike) or (isinstance(sources, np.ndarray) and sources.ndim != 4):
             raise UsageError(f"expected a list of images, found one {type(sources).__name__}. Put it into a list.")
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
-        return self._stream(iter(sources), batch_size)
-
-    def _stream(self, sources: Iterator[Source], batch_size: int) -> Iterator[Prediction]:
-        pool = ThreadPoolExecutor(environment.cpu_count(), thread_name_prefix="decode")
-        ahead: deque[tuple[Source, Future[np.ndarray | str]]] = deque()
-
-        def fill() -> None:
-            for source in islice(sources, 2 * batch_size - len(ahead)):
-                ahead.append((source, pool.submit(self._decode, source)))
-
+        names = ("probabilities", "embedding") if embeddings else ("probabilities",)
+        if not set(names) <= set(self._runtime.names):
+            raise UsageError("expected a model that gives an embedding, found one that does not. Export again.")
+        workers = environment.cpu_count()
         try:
-            fill()
-            while ahead:
-                batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
-                decoded = [future.result() for _, future in batch]
-                fill()
-                pixels = [item for item in decoded if not isinstance(item, str)]
-                rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
-                for (source, _), item in zip(batch, decoded, strict=True):
-                    path = os.fspath(source) if isinstance(source, str | Path) else None
-                    if isinstance(item, str):
-                        yield Prediction(path, None, self.labels, item)
-                    else:
-                        yield Prediction(path, next(rows), self.labels)
-        finally:
-            pool.shutdown(cancel_futures=True)
+            few = len(sources) < FEW * workers  # type: ignore[arg-type]
+        except TypeError:
+            few = False
+        if not few:
+            self._runtime.prepare(workers)
+        ahead = 2 * batch_size
+        together = max(1, min(self._runtime.batch_size, ahead // workers))
+        work = partial(self._classify, names=names, tta=tta)
+        return pipeline.run(iter(sources), work, workers=workers, batch=together, ahead=ahead)
+
+    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool) -> list[Prediction]:
+        decoded = [self._decode(source) for source in sources]
+        pixels = [item for item in decoded if not isinstance(item, str)]
+        answer = self._answer(np.stack(pixels).astype(np.float32), names) if pixels else {}
+        if pixels and tta:
+            mirrored = self._answer(np.stack(pixels)[:, :, ::-1].astype(np.float32), names)
+            answer = {name: (values + mirrored[name]) / 2 for name, values in answer.items()}
+        row = iter(range(len(pixels)))
+        predictions = []
+        for source, item in zip(sources, decoded, strict=True):
+            name, file = _places(source)
+            if isinstance(item, str):
+                predictions.append(Prediction(name, None, self.labels, item, file=file))
+                continue
+            place = next(row)
+            values = {key: rows[place] for key, rows in answer.items()}
+            predictions.append(
+                Prediction(
+                    path=name,
+                    probabilities=values["probabilities"],
+                    labels=self.labels,
+                    reject_below=self.reject_below,
+                    embedding=values.get("embedding"),
+                    file=file,
+                )
+            )
+        return predictions
 
     def _decode(self, source: Source) -> np.ndarray | str:
         """The model's pixels, uint8 (s, s, 3), or why there are none."""
         try:
-            return images.load(source, self.image_size, self.decoding)
+            place = source.path if isinstance(source, Named) else source
+            return images.load(place, self.image_size, self.decoding)
         except (ImageError, MissingError) as error:  # one HEIC without its decoder costs no other image its answer
             return str(error)
 
@@ -148,33 +205,66 @@ class Classifier:
         return answer
 
 
-def load(path: Path | str, *, allow_truncated: bool = False) -> Classifier:
+def _places(source: Source) -> tuple[str | None, str | None]:
+    """What an image is called, and where its file lies."""
+    if isinstance(source, Named):
+        return source.name, source.path
+    path = os.fspath(source) if isinstance(source, str | Path) else None
+    return path, path
+
+
+def load(
+    path: Path | str,
+    *,
+    engine: str = PredictConfig.engine,
+    precision: str = PredictConfig.precision,
+    count: int | None = None,
+    allow_truncated: bool = False,
+    reject_below: float | None = None,
+) -> Classifier:
     """Open an exported model.
 
     Args:
         path: a run folder, any folder with an `artifact.json` and the models that it describes, or one of those
-            models itself: `model.tflite` or `saved_model`. Of a folder, LiteRT is taken where it is there.
+            models itself, such as `model.tflite`.
+        engine: what shall run it; `auto` takes what suits `count` images, as `choose` says.
+        precision: `float32`; `float16` or `int8`, of which an export must exist; `bf16`, OpenVINO's bfloat16.
         allow_truncated: whether to classify what there is of a file that is cut short, as a model does anyway that
             was trained so.
+        reject_below: give no label below this probability, 0-1; None leaves that to the artefact.
 
     Raises:
+        UsageError: if there is no such engine or precision, or the two do not go together.
         ArtifactError: if there is no exported model, or it is damaged, foreign or too new.
         MissingError: if the package that runs it is not installed.
     """
+    PredictConfig(engine=engine, precision=precision, reject_below=reject_below)  # which checks them
     path = Path(path)
     folder, name = _locate(path)
     facts = artifact.read(folder)
-    facts = replace(facts, allow_truncated=allow_truncated or facts.allow_truncated)
+    facts = replace(
+        facts,
+        allow_truncated=allow_truncated or facts.allow_truncated,
+        reject_below=facts.reject_below if reject_below is None else reject_below,
+    )
     if name is None:
-        name = _choose(folder, facts)
+        name = choose(folder, facts, engine, precision, count)
     artifact.verify(folder, facts, name)
-    format = facts.files[name].format
-    if format not in RUNTIMES:
+    file = facts.files[name]
+    if file.format not in RUNTIMES:
         raise ArtifactError(
-            f"{folder / name}: expected a model in one of the formats {', '.join(RUNTIMES)}, found {format}. "
+            f"{folder / name}: expected a model in one of the formats {', '.join(RUNTIMES)}, found {file.format}. "
             f"imgclf export {folder} makes them."
         )
-    runtime = RUNTIMES[format](folder / name)
+    if engine not in ("auto", file.format):
+        raise UsageError(f"--engine {engine}: expected a model for it, found {folder / name}, which is {file.format}.")
+    if precision != "bf16" and precision not in (PredictConfig.precision, file.precision):
+        raise UsageError(f"--precision {precision}: expected a model for it, found {folder / name}: {file.precision}.")
+    used = precision if precision != PredictConfig.precision else file.precision
+    if used in file.agreement:
+        share = file.agreement[used]
+        log.info("%s in %s: %.1f%% of labels as in float32, as its export saw.", folder / name, used, 100 * share)
+    runtime = runtimes.start(file.format, folder / name, precision)
     if (runtime.size_px, runtime.classes) != (facts.image_size, len(facts.labels)):
         raise ArtifactError(
             f"{folder / name}: expected {len(facts.labels)} classes at {facts.image_size} px as in {artifact.NAME}, "
@@ -198,13 +288,43 @@ def _locate(path: Path) -> tuple[Path, str | None]:
         return path, None
     raise ArtifactError(
         f"{path}: expected a model with {artifact.NAME} beside it, found none. It holds the labels and the image "
-        "size; imgclf export writes both."
+        "size; imgclf export writes both. Models of other programs, pickles above all, are never loaded."
     )
 
 
-def _choose(folder: Path, facts: Artifact) -> str:
-    for format in RUNTIMES:
-        for name, file in facts.files.items():
-            if file.format == format:
-                return name
-    raise ArtifactError(f"{folder}: expected an exported model in it, found none. imgclf export {folder} makes it.")
+def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: int | None) -> str:
+    """The name of the model in a folder that suits an engine and a precision best.
+
+    `auto` takes LiteRT, which starts quickest, and for MANY images and more what streams quickest: ONNX Runtime. Where
+    there is no model for these, or no package to run it, it takes what there is.
+
+    Raises:
+        ArtifactError: if the folder has no model that fits.
+    """
+    wanted = "float32" if precision == "bf16" else precision
+    formats = list(RUNTIMES) if engine == "auto" else [engine]
+    if precision == "bf16":
+        formats = ["openvino"]
+    elif engine == "auto" and count is not None and count >= MANY:
+        formats.sort(key=lambda format: format != "onnx")
+    fitting = [
+        (name, file.format)
+        for format in formats
+        for name, file in sorted(facts.files.items(), key=_exported_first)
+        if file.format == format and file.precision == wanted
+    ]
+    if not fitting:
+        command = f"imgclf export {folder}"
+        if wanted != "float32":
+            command += f" --quantize {wanted}"
+        elif engine != "auto" or precision == "bf16":
+            command += f" --format {formats[0]}"
+        what = "an exported model" if engine == precision == "auto" else f"a model for {formats[0]} in {wanted}"
+        raise ArtifactError(f"{folder}: expected {what} in it, found none. {command} makes it.")
+    here = [name for name, format in fitting if environment.has_package(runtimes.PACKAGES[format])]
+    return here[0] if here else fitting[0][0]
+
+
+def _exported_first(item: tuple[str, File]) -> bool:
+    """Of two Keras files, `model.keras` is the training's and lacks the outputs of the exported one."""
+    return item[0] == "model.keras"

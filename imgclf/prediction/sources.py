@@ -1,25 +1,36 @@
 """What the user names -> the images that are meant."""
 
 import glob
+import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
-from imgclf.errors import DatasetError
+from imgclf.data import images
+from imgclf.errors import DatasetError, ImgclfError, UsageError
+from imgclf.prediction.classifier import Named
 
 log = logging.getLogger(__name__)
 
 STDIN = "-"
+CHUNK_BYTES = 1 << 16
+SHARD_BYTES = 1 << 14
+"""So much of a file decides which shard it is in; that and its size. More would mean that each machine reads all."""
+
+POLL_S = 0.5
 
 
-def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
+def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]:
     """The paths of the images, in the order of the names; one by one, so that a list may be endless.
 
     Args:
-        names: files; folders, searched at any depth for what ends as images do, hidden files left out; patterns such
-            as `photos/**/*.jpg`; and `-` for `listed`. What exists under a name comes before what a pattern finds.
-        listed: the lines of a list of files and folders.
+        names: files; folders, searched at any depth for what ends as images do, hidden files left out; zip and tar
+            archives of such folders; patterns such as `photos/**/*.jpg`; and `-` for `listed`. What exists under a
+            name comes before what a pattern finds.
+        listed: the lines of a list of files, folders and archives.
 
     Raises:
         DatasetError: if no image is meant by any of the names: folders without images, patterns without a match. A
@@ -34,14 +45,94 @@ def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str]:
         raise DatasetError(f"expected images, found none in {', '.join(names)}.")
 
 
-def _of_list(lines: Iterable[bytes]) -> Iterator[str]:
+def lines(stream: IO[bytes] | None) -> Iterator[bytes]:
+    """The lines of a stream, each as soon as it is there.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    if stream is None:
+        raise UsageError("-: expected a list of images on stdin, which is closed.")
+    raw = getattr(stream, "raw", stream)  # a buffered one would hold a lock while it waits, and end no process
+    rest = b""
+    try:
+        while chunk := raw.read(CHUNK_BYTES):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+    except OSError as error:
+        raise UsageError(f"-: the list on stdin cannot be read ({error.strerror}).") from None
+    if rest:
+        yield rest
+
+
+def shard(found: Iterable[str | Named], part: int, parts: int) -> Iterator[str | Named]:
+    """Those images that part number `part` of `parts`, from 1 on, shall answer.
+
+    The first bytes of a file and its size decide, wherever it lies and whatever it is called: machines that see the
+    same files under other paths share them out alike. A file that cannot be read is decided by its name.
+    """
+    for path in found:
+        if parts == 1 or _number(path.path if isinstance(path, Named) else path) % parts == part - 1:
+            yield path
+
+
+def _number(path: str) -> int:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  (Path.open is slower, and this is done for every file)
+            seen = file.read(SHARD_BYTES) + os.fstat(file.fileno()).st_size.to_bytes(8, "big")
+    except (OSError, ValueError):
+        seen = os.fsencode(os.path.basename(path))  # noqa: PTH119  (a name with a NUL is no Path)
+    return int.from_bytes(hashlib.blake2b(seen, digest_size=8).digest(), "big")
+
+
+def watch(folder: Path, known: set[str]) -> Iterator[str]:
+    """Images that appear in a folder, at any depth, once they have stopped growing. It never ends.
+
+    Args:
+        known: paths that are not meant. What is given is added, and what has gone is taken out: a file that is
+            replaced under its name is meant again.
+
+    Raises:
+        DatasetError: if the folder cannot be read any more.
+    """
+    before: dict[str, tuple[int, int]] = {}
+    while True:
+        now = {path: state for path in _in_folder(folder) if (state := _state(path))}
+        for path, state in now.items():
+            if path not in known and before.get(path) == state:
+                known.add(path)
+                yield path
+        known &= now.keys()
+        before = now
+        time.sleep(POLL_S)
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size and time of a file; None for one that is empty or gone."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (as above)
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status.st_size else None
+
+
+def present(folder: Path) -> set[str]:
+    """The images in a folder, at any depth.
+
+    Raises:
+        DatasetError: if there is no such folder, or it cannot be read.
+    """
+    return set(_in_folder(folder))
+
+
+def _of_list(lines: Iterable[bytes]) -> Iterator[str | Named]:
     for line in lines:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
             yield from _of_path(path)
 
 
-def _of_name(name: str) -> Iterator[str]:
+def _of_name(name: str) -> Iterator[str | Named]:
     places = [name]
     if glob.has_magic(name) and not os.path.lexists(name):
         places = _matches(name)
@@ -54,14 +145,37 @@ def _matches(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
 
 
-def _of_path(path: str) -> Iterator[str]:
-    if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
+def _of_path(path: str) -> Iterator[str | Named]:
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
+        yield from _in_folder(Path(path))
+    elif path.lower().endswith(images.SUFFIXES):
         yield path
-        return
-    from imgclf.data import scanning  # here, since most predictions are of files and should start at once
+    else:
+        yield from _of_file(path)
 
-    found = scanning.scan(Path(path))
+
+def _of_file(path: str) -> Iterator[str | Named]:
+    """What an archive holds; any other file is itself meant."""
+    from imgclf.data import archives  # here, since most predictions are of files and should start at once
+
+    try:
+        if archives.is_archive(Path(path)):
+            folder = archives.unpack(Path(path))
+            for file in _in_folder(folder):
+                yield Named(f"{path}/{Path(file).relative_to(folder).as_posix()}", file)
+            return
+    except ValueError:  # a NUL in the path
+        pass
+    except ImgclfError as error:  # one broken archive costs no other image its answer
+        log.warning("%s", error)
+    yield path
+
+
+def _in_folder(folder: Path) -> Iterator[str]:
+    from imgclf.data import scanning
+
+    found = scanning.scan(folder)
     for skipped in found.skipped:
         if skipped.kind == "unreadable":
-            log.warning("%s: %s", Path(path) / skipped.path, skipped.reason)
-    yield from (str(Path(path) / file) for file in found.files)
+            log.warning("%s: %s", folder / skipped.path, skipped.reason)
+    yield from (str(folder / file) for file in found.files)

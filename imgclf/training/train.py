@@ -21,7 +21,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import loading, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
-from imgclf.evaluation import metrics, outputs, plots, report
+from imgclf.evaluation import metrics, outputs, plots
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
@@ -35,14 +35,12 @@ def train(
     config: TrainConfig | None = None,
     *,
     output: Path | str | None = None,
-    with_report: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train a classifier, score it on the test part, and export it.
 
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
-        with_report: whether to write `report.html`, too.
 
     Returns:
         The finished run.
@@ -67,8 +65,6 @@ def train(
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
         _train(run, model, dataset, config, on_progress)
-        if with_report and run.metrics.is_file():
-            report.write(run, root=dataset.root)
     return run
 
 
@@ -83,8 +79,10 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
     config = TrainConfig.from_dict(facts["config"])
     with _explained(run), run.lock(), _log_to(run.log):
         if run.artifact.exists():
-            made = {file.format for file in artifact.read(run.path).files.values()}
-            missing = [name for name in config.export_formats if name not in made]
+            from imgclf.export import artifacts
+
+            made = artifact.read(run.path).files
+            missing = [name for name in config.export_formats if artifacts.FILES[name] not in made]
             if missing:
                 _export(run, missing)
                 log.info("%s: exported %s", run.path, ", ".join(missing))
@@ -93,8 +91,6 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             return run
         dataset = datasets.read_run(run)
         _train(run, _build(config, dataset), dataset, config, on_progress)
-        if run.metrics.is_file():
-            report.write(run, root=dataset.root)
     return run
 
 

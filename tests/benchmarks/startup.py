@@ -16,7 +16,7 @@ from processes import IMGCLF, measure, show, unzip, verdict
 
 import imgclf
 
-HELP_S, PREDICT_S, PREDICT_MIB = 0.25, 0.35, 120
+HELP_S, PREDICT_S, PREDICT_MIB = 0.25, 0.3, 110
 
 BARE = """
 import json

@@ -62,7 +62,7 @@ def test_a_json_line_for_each_image_agrees_with_the_library(imgclf, trained_run,
     assert [line["path"] for line in lines] == [str(photos / name) for name in names]
     answers = prediction.load(trained_run.path).predict(photos / name for name in names)
     for line, answer in zip(lines, answers, strict=True):
-        assert list(line) == ["path", "label", "confidence", "top", "error"]
+        assert list(line) == ["path", "label", "confidence", "rejected", "top", "error"]
         best = [{"label": label, "confidence": confidence} for label, confidence in answer.top(2)]
         assert (line["label"], line["confidence"], line["top"]) == (answer.label, answer.confidence, best)
     assert {entry["label"] for entry in lines[0]["top"]} == CLASSES
@@ -70,6 +70,7 @@ def test_a_json_line_for_each_image_agrees_with_the_library(imgclf, trained_run,
         "path": "",
         "label": None,
         "confidence": None,
+        "rejected": False,
         "top": [],
         "error": "not an image, or a format that cannot be read",
     }
@@ -158,7 +159,19 @@ def test_a_file_that_exists_is_kept_and_named(imgclf, trained_run, photos, tmp_p
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["-o", "table.txt"], "ends in .jsonl or .csv"),
+        (["-o", "table.txt"], "ends in .jsonl, .csv or .parquet"),
+        (["--format", "parquet"], "Parquet is no text"),
+        (["--resume"], "--resume: expected -o"),
+        (["--resume", "-o", "out.parquet"], "ends in .jsonl or .csv, found out.parquet"),
+        (["--resume", "-o", "out.csv", "--embeddings", "v.npz"], "expected one of them"),
+        (["--engine", "torch"], "one of auto, litert, onnx, openvino, savedmodel, keras"),
+        (["--precision", "int4"], "one of float32, float16, int8, bf16"),
+        (["--reject-below", "2"], "a number from 0 to 1"),
+        (["--shard", "3/2"], "I/N such as 1/4, I from 1 to N"),
+        (["--shard", "0/2"], "I/N such as 1/4"),
+        (["--shard", "half"], "I/N such as 1/4"),
+        (["--embeddings", "v.txt"], "ends in .npz or .parquet"),
+        (["--watch", "/", "--sort-into", "/tmp/x"], "which is watched"),
         (["-o", "out.csv", "--format", "jsonl"], "ends in .jsonl, as --format says, found .csv"),
         (["--format", "xml"], "one of table, jsonl, csv"),
         (["--top", "0"], "--top"),
@@ -265,8 +278,8 @@ def test_the_formats_of_photographs_and_animations_are_read(imgclf, trained_run,
 def test_an_interrupted_table_shows_what_is_finished(imgclf, trained_run, photos, monkeypatch, capsys, finished):
     whole = prediction.Classifier.stream
 
-    def stream(classifier, sources, batch_size):
-        yield from itertools.islice(whole(classifier, sources, batch_size), finished)
+    def stream(classifier, sources, batch_size, **options):
+        yield from itertools.islice(whole(classifier, sources, batch_size, **options), finished)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prediction.Classifier, "stream", stream)

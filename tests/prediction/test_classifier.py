@@ -1,6 +1,7 @@
 import io
 import itertools
 import math
+import pickle
 import re
 import shutil
 import subprocess
@@ -158,8 +159,8 @@ def test_files_become_pixels_by_the_rules_of_the_artefact(spoiled, tmp_path):
     bright = load(spoiled(window="0,4095"))
     assert bright.decoding == Decoding(window="0,4095")
     seen: list[np.ndarray] = []
-    answer = bright.probabilities
-    bright.probabilities = lambda pixels: seen.append(pixels) or answer(pixels)
+    answer = bright._runtime.outputs
+    bright._runtime.outputs = lambda pixels, names: seen.append(pixels) or answer(pixels, names)
     bright.predict([file])
     assert (seen[0] == 255).all()
 
@@ -231,6 +232,9 @@ def test_a_batch_of_none_is_a_usage_error(lite):
 def test_answers_that_are_no_numbers_are_an_artifact_error(colours):
     class Damaged:
         size_px, classes, names, batch_size = 8, 3, ("probabilities",), 4
+
+        def prepare(self, calls):
+            pass
 
         def outputs(self, pixels, names):
             return {"probabilities": np.full((len(pixels), 3), np.nan, np.float32)}
@@ -305,18 +309,97 @@ def test_labels_and_size_that_are_not_the_models_are_an_artifact_error(spoiled, 
         load(spoiled(**fields) / name)
 
 
-def test_a_run_that_was_not_exported_says_how_to_export_it(spoiled):
-    folder = spoiled(files={"model.keras": File("keras", "", 0)})
+def test_a_folder_without_a_model_says_how_to_make_one(spoiled):
+    folder = spoiled(files={})
     with pytest.raises(ArtifactError, match=re.escape(f"imgclf export {folder} makes it")):
         load(folder)
 
 
-def test_a_keras_file_is_refused_with_advice(spoiled):
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"precision": "int8"}, "--quantize int8 makes it"),
+        ({"engine": "onnx"}, "--format onnx makes it"),
+        ({"precision": "bf16"}, "--format openvino makes it"),
+    ],
+)
+def test_what_was_not_exported_is_asked_for_with_the_command_that_makes_it(colours, options, advice):
+    with pytest.raises(ArtifactError, match=advice):
+        load(colours, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"engine": "torch"}, {"precision": "int4"}, {"engine": "savedmodel"}, {"precision": "float16"}]
+)
+def test_an_engine_or_a_precision_that_does_not_fit_is_a_usage_error(colours, options):
+    with pytest.raises(UsageError, match=r"--engine|--precision"):
+        load(colours / "model.tflite", **options)
+
+
+def test_an_unknown_format_is_refused_with_advice(spoiled):
     folder = spoiled()
-    (folder / "model.keras").write_bytes(b"")
-    describe(folder, "model.keras", "keras")
-    with pytest.raises(ArtifactError, match=r"expected a model in one of the formats litert, savedmodel, found keras"):
-        load(folder / "model.keras")
+    (folder / "model.pt").write_bytes(b"")
+    describe(folder, "model.pt", "torch")
+    with pytest.raises(ArtifactError, match=r"one of the formats litert, onnx, openvino, savedmodel, keras, found tor"):
+        load(folder / "model.pt")
+
+
+def test_a_pickle_is_never_loaded(tmp_path, spoiled):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    trap = tmp_path / "model.pkl"
+    trap.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ArtifactError, match="pickles above all, are never loaded"):
+        load(trap)
+    for name, format in (("model.keras", "keras"), ("model.tflite", "litert"), ("model.onnx", "onnx")):
+        folder = spoiled(files={})
+        shutil.copyfile(trap, folder / name)
+        describe(folder, name, format)
+        with pytest.raises(ArtifactError, match=f"{name}: "):
+            load(folder / name)
+        shutil.rmtree(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_below_the_threshold_there_is_no_label(colours, spoiled):
+    pixels = [plain("red"), np.zeros((8, 8, 3), np.uint8)]
+    careful = spoiled(reject_below=0.5)
+    for strict in (load(colours, reject_below=0.5), load(careful)):
+        sure, unsure = strict.predict(pixels)
+        assert (sure.label, sure.rejected) == ("red", False)
+        assert (unsure.label, unsure.rejected, unsure.error) == (None, True, None)
+        assert unsure.confidence == pytest.approx(1 / 3)
+        assert len(unsure.top(3)) == 3
+    assert load(careful, reject_below=0.0).predict(pixels)[1].label == "red"
+
+
+def test_embeddings_come_with_the_answers_where_they_are_asked_for(classifier):
+    with_them = classifier.predict([plain("red"), b"", plain("blue")], embeddings=True)
+    assert with_them[0].embedding == pytest.approx([1, 0, 0])
+    assert with_them[1].embedding is None
+    assert with_them[2].embedding == pytest.approx([0, 0, 1])
+    assert classifier.predict([plain("red")])[0].embedding is None
+
+
+def test_tta_averages_over_the_mirror_image(spoiled):
+    half = np.concatenate([plain("red")[:, :4], plain("blue")[:, 4:]], axis=1)
+    lop_sided = load(spoiled())
+    answer = lop_sided._runtime.outputs
+    lop_sided._runtime.outputs = lambda pixels, names: answer(np.repeat(pixels[:, :, :4], 2, axis=2), names)
+    assert lop_sided.predict([half])[0].top(3)[0] == ("red", pytest.approx(SURE, rel=1e-4))
+    both = dict(lop_sided.predict([half], tta=True)[0].top(3))
+    assert both["red"] == both["blue"] == pytest.approx(SURE / 2 + (1 - SURE) / 4, rel=1e-4)
+
+
+def test_many_images_give_the_answers_of_few(colours, monkeypatch):
+    monkeypatch.setattr(environment, "cpu_count", lambda: 3)
+    classifier = load(colours)
+    names = [("red", "green", "blue")[place % 3] for place in range(100)]
+    assert [p.label for p in classifier.stream(plain(name) for name in names)] == names
+    assert classifier._runtime._count == 3
+    assert [p.label for p in classifier.predict([plain("green")])] == ["green"]
 
 
 @pytest.mark.parametrize(("name", "package"), [("model.tflite", "ai_edge_litert"), ("saved_model", "tensorflow")])

@@ -2,12 +2,18 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction import Prediction, outputs
+from imgclf.prediction import Prediction, embeddings, outputs
 
 LABELS = ("ants", "bees", "wasps")
 BEES = Prediction("b.jpg", np.array([0.125, 0.75, 0.125], np.float32), LABELS)
@@ -23,10 +29,21 @@ def named(path: str, labels: tuple[str, ...] = LABELS) -> Prediction:
 
 def test_a_json_line_has_these_keys_in_this_order():
     assert list(outputs.to_jsonl([BEES, BROKEN], 2)) == [
-        '{"path": "b.jpg", "label": "bees", "confidence": 0.75, "top": [{"label": "bees", "confidence": 0.75}, '
-        '{"label": "ants", "confidence": 0.125}], "error": null}\n',
-        '{"path": "x.jpg", "label": null, "confidence": null, "top": [], "error": "an empty file"}\n',
+        '{"path": "b.jpg", "label": "bees", "confidence": 0.75, "rejected": false, "top": [{"label": "bees", '
+        '"confidence": 0.75}, {"label": "ants", "confidence": 0.125}], "error": null}\n',
+        '{"path": "x.jpg", "label": null, "confidence": null, "rejected": false, "top": [], '
+        '"error": "an empty file"}\n',
     ]
+
+
+def test_a_rejected_image_has_a_confidence_and_no_label():
+    unsure = replace(BEES, reject_below=0.76)
+    values = json.loads(next(outputs.to_jsonl([unsure], 1)))
+    assert (values["label"], values["confidence"], values["rejected"]) == (None, 0.75, True)
+    assert values["top"] == [{"label": "bees", "confidence": 0.75}]
+    assert list(outputs.to_csv([unsure], 1))[1] == "b.jpg,,0.75,\n"
+    assert outputs.to_rows(unsure, 2) == [("b.jpg", "?", "75.0%", ""), ("", "ants", "12.5%", "")]
+    assert not replace(BEES, reject_below=0.75).rejected
 
 
 @needs_bytes_as_names
@@ -127,3 +144,150 @@ def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"), outputs.create(tmp_path / "file" / "out.csv"):
         pass
+
+
+def go_on(path, predictions, format="jsonl", top=1):
+    """Answer what the file does not hold."""
+    with outputs.resume(path, format, top) as (file, done):
+        left = [prediction for prediction in predictions if prediction.path not in done]
+        lines = outputs.to_jsonl(left, top) if format == "jsonl" else (outputs.to_csv_line(p, top) for p in left)
+        file.writelines(lines)
+    return [prediction.path for prediction in left]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+@settings(deadline=None)
+@given(
+    names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6, unique=True),
+    cut=st.integers(0, 10**6),
+)
+def test_wherever_a_file_was_cut_off_going_on_gives_the_whole_file(tmp_path_factory, format, names, cut):
+    folder = tmp_path_factory.mktemp("resume")
+    predictions = [named(name) for name in names]
+    assert go_on(folder / "whole", predictions, format) == names
+    whole = (folder / "whole").read_bytes()
+    (folder / "cut").write_bytes(whole[: cut % (len(whole) + 1)])
+    left = go_on(folder / "cut", predictions, format)
+    assert (folder / "cut").read_bytes() == whole
+    assert left == names[len(names) - len(left) :]
+    assert go_on(folder / "cut", predictions, format) == []
+
+
+@needs_bytes_as_names
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_name_that_is_not_text_is_known_again(tmp_path, format):
+    assert go_on(tmp_path / "out", [named(NOT_TEXT)], format) == [NOT_TEXT]
+    assert go_on(tmp_path / "out", [named(NOT_TEXT)], format) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [
+        ("jsonl", "[1]\n{}\n"),
+        ("jsonl", "path,label\n"),
+        ("csv", "a,b\n1,2\n"),
+        ("csv", "path,label,confidence,error\nx\n"),
+    ],
+)
+def test_a_file_of_something_else_is_a_usage_error_and_stays_as_it_is(tmp_path, format, content):
+    (tmp_path / "out").write_text(content)
+    with pytest.raises(UsageError, match=r"expected (a prediction|the columns)"):
+        go_on(tmp_path / "out", [BEES], format)
+    assert (tmp_path / "out").read_text() == content
+
+
+def test_a_csv_of_another_number_of_classes_is_not_gone_on_with(tmp_path):
+    go_on(tmp_path / "out.csv", [BEES], "csv", top=2)
+    with pytest.raises(UsageError, match="expected the columns path,label,confidence,error, found"):
+        go_on(tmp_path / "out.csv", [BROKEN], "csv", top=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_two_processes_do_not_write_one_file(tmp_path):
+    code = "import sys; from pathlib import Path; from imgclf.prediction import outputs\n"
+    code += "with outputs.resume(Path(sys.argv[1]), 'jsonl', 1): print('open', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "out.jsonl")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "open\n"
+        with pytest.raises(UsageError, match="another imgclf process writes this file"):
+            go_on(tmp_path / "out.jsonl", [BEES])
+        other.communicate("\n")
+    assert go_on(tmp_path / "out.jsonl", [BEES]) == ["b.jpg"]
+
+
+def test_a_full_disk_leaves_what_was_finished_and_says_how_to_go_on(tmp_path):
+    full = pytest.raises(ImgclfError, match=r"No space left.*go on with --resume")
+    with full, outputs.resume(tmp_path / "out.jsonl", "jsonl", 1) as (file, _):
+        file.writelines(outputs.to_jsonl([BEES], 1))
+        file.flush()
+        raise OSError(28, "No space left on device")
+    assert go_on(tmp_path / "out.jsonl", [BEES, BROKEN]) == ["x.jpg"]
+
+
+@pytest.mark.parametrize("count", [0, 1, outputs.ROWS + 1])
+def test_parquet_has_the_columns_of_csv(tmp_path, count):
+    with outputs.parquet(tmp_path / "out.parquet", 2) as add:
+        for prediction in [replace(BEES, path=f"{number}.jpg") for number in range(count)] + [BROKEN, named(NOT_TEXT)]:
+            add(prediction)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert tuple(table.column_names) == outputs.columns(2)
+    rows = table.to_pylist()
+    assert [row["path"] for row in rows[:count]] == [f"{number}.jpg" for number in range(count)]
+    assert rows[count] == dict.fromkeys(outputs.columns(2)) | {"path": "x.jpg", "error": "an empty file"}
+    assert rows[-1] | {"path": ""} == {
+        "path": "",
+        "label": "bees",
+        "confidence": 0.75,
+        "error": None,
+        "label_2": "ants",
+        "confidence_2": 0.125,
+    }
+
+
+def test_an_interrupted_parquet_file_can_be_read(tmp_path):
+    with pytest.raises(KeyboardInterrupt), outputs.parquet(tmp_path / "out.parquet", 1) as add:
+        add(BEES)
+        raise KeyboardInterrupt
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 1
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_embeddings_stand_beside_their_paths(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(5, 3)).astype(np.float32)
+    names = ["a.jpg", "naïve 蜂.jpg", "two\nlines.jpg", "x" * 300, "e.jpg"]
+    path = tmp_path / f"vectors{suffix}"
+    with embeddings.create(path) as add:
+        for name, vector in zip(names, vectors, strict=True):
+            add(replace(BEES, path=name, embedding=vector))
+            add(BROKEN)
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as found:
+            assert found["paths"].tolist() == names
+            assert np.array_equal(found["embeddings"], vectors)
+    else:
+        table = pq.read_table(path)
+        assert table["path"].to_pylist() == names
+        assert np.array_equal(np.array(table["embedding"].to_pylist(), np.float32), vectors)
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+
+
+@needs_bytes_as_names
+def test_embeddings_of_nothing_and_of_odd_names_can_be_read(tmp_path):
+    with embeddings.create(tmp_path / "none.npz"):
+        pass
+    with np.load(tmp_path / "none.npz", allow_pickle=False) as found:
+        assert found["paths"].shape == (0,)
+        assert len(found["embeddings"]) == 0
+    with embeddings.create(tmp_path / "odd.npz") as add:
+        add(replace(BEES, path=NOT_TEXT, embedding=np.ones(2, np.float32)))
+    with np.load(tmp_path / "odd.npz", allow_pickle=False) as found:
+        assert found["paths"].tolist() == [NOT_TEXT]
+
+
+def test_embeddings_overwrite_nothing_and_want_a_known_ending(tmp_path):
+    (tmp_path / "mine.npz").write_text("mine")
+    for name, expected in (("mine.npz", "found one that exists"), ("v.txt", "ends in .npz or .parquet")):
+        with pytest.raises(UsageError, match=expected), embeddings.create(tmp_path / name):
+            pass
+    assert (tmp_path / "mine.npz").read_text() == "mine"

@@ -1,12 +1,15 @@
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from imgclf.errors import DatasetError
+from imgclf.errors import DatasetError, UsageError
 from imgclf.prediction import sources
+from imgclf.prediction.classifier import Named
 
 
 @pytest.fixture
@@ -28,6 +31,12 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
         path.touch()
     monkeypatch.chdir(tmp_path)
     return lambda *names, listed=(): [Path(path).as_posix() for path in sources.find(names, listed)]
+
+
+def write(path: Path, content: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
 
 
 def test_a_folder_means_the_images_at_any_depth_without_hidden_ones(found):
@@ -106,3 +115,108 @@ def test_a_folder_that_cannot_be_searched_is_logged(found, caplog, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     assert found("photos/sub") == ["photos/sub/d.webp"]
     assert "deep: the folder cannot be read (Permission denied)" in caplog.text
+
+
+def test_an_archive_means_the_images_in_it_under_its_own_name(tmp_path):
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("a/1.jpg", "b/2.png", "b/notes.txt"):
+            packed.writestr(name, name)
+    for names, listed in (([str(archive)], ()), (["-"], [os.fsencode(archive)]), ([f"{tmp_path}/*.zip"], ())):
+        found = list(sources.find(names, listed))
+        assert [item.name for item in found] == [f"{archive}/a/1.jpg", f"{archive}/b/2.png"]
+        assert [Path(item.path).read_text() for item in found] == ["a/1.jpg", "b/2.png"]
+
+
+def test_a_broken_archive_is_given_as_it_is_and_costs_no_other_its_answer(tmp_path, caplog):
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a/1.jpg", bytes(100))
+    broken = bytearray(archive.read_bytes())
+    broken[40] ^= 1  # in the image, whose checksum is then wrong
+    archive.write_bytes(broken)
+    assert list(sources.find([str(archive), "a.jpg"], ())) == [str(archive), "a.jpg"]
+    assert "photos.zip" in caplog.text
+
+
+def test_lines_come_as_they_are_typed():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as typed:
+        lines = sources.lines(stream)
+        typed.write(b"a.jpg\nb.")
+        assert next(lines) == b"a.jpg"
+        typed.write(b"jpg\nlast")
+        assert next(lines) == b"b.jpg"
+        typed.close()
+        assert list(lines) == [b"last"]
+
+
+def test_lines_of_any_length_come_back():
+    text = b"x" * 200_000 + b"\n\n" + b"y\n"
+    assert list(sources.lines(io.BytesIO(text))) == [b"x" * 200_000, b"", b"y"]
+
+
+def test_a_list_that_cannot_be_read_is_a_usage_error():
+    class Unreadable(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(21, "Is a directory")
+
+    with pytest.raises(UsageError, match="which is closed"):
+        next(sources.lines(None))
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\)"):
+        next(sources.lines(Unreadable()))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_the_shards_hold_each_image_once_wherever_it_lies(tmp_path, parts):
+    contents = [os.urandom(100) * (1 + number % 3) for number in range(60)]
+    here = [write(tmp_path / "here" / f"{number}.jpg", content) for number, content in enumerate(contents)]
+    there = [write(tmp_path / "there" / f"x{number}.png", content) for number, content in enumerate(contents)]
+    missing = [str(tmp_path / f"none{number}.jpg") for number in range(9)]
+    shares = [list(sources.shard([*here, *missing], part, parts)) for part in range(1, parts + 1)]
+    assert sorted(path for share in shares for path in share) == sorted([*here, *missing])
+    if parts > 1:
+        assert all(share for share in shares)
+    for part, share in enumerate(shares, start=1):
+        places = [here.index(path) for path in share if path in here]
+        assert list(sources.shard(there, part, parts)) == [there[place] for place in places]
+
+
+def test_a_packed_image_is_in_the_shard_of_its_content(tmp_path):
+    path = write(tmp_path / "a.jpg", b"content")
+    part = next(part for part in (1, 2) if list(sources.shard([path], part, 2)))
+    packed = Named("photos.zip/a.jpg", path)
+    assert list(sources.shard([packed], part, 2)) == [packed]
+
+
+def test_what_comes_into_a_watched_folder_is_given_once_it_stops_growing(tmp_path, monkeypatch):
+    old = write(tmp_path / "old.jpg", b"old")
+    growing = tmp_path / "sub" / "new.jpg"
+    steps = []
+
+    def sleep(_):
+        steps.append(len(steps))
+        if steps[-1] < 3:
+            write(growing, b"x" * len(steps))
+        elif steps[-1] == 6:
+            growing.write_bytes(b"another one")  # under a name that was answered
+        elif steps[-1] == 8:
+            growing.unlink()
+        elif steps[-1] == 10:
+            write(growing, b"back again")
+        elif steps[-1] == 14:
+            write(tmp_path / "notes.txt", b"no image")
+            write(tmp_path / "last.png", b"last")
+
+    monkeypatch.setattr(sources.time, "sleep", sleep)
+    found = sources.watch(tmp_path, {old})
+    assert next(found) == str(growing)
+    assert len(steps) == 4  # seen twice in the same state
+    assert next(found) == str(growing)
+    assert 11 < len(steps) < 14  # gone and come back
+    assert next(found) == str(tmp_path / "last.png")
+
+
+def test_a_watched_folder_that_goes_is_a_dataset_error(tmp_path):
+    with pytest.raises(DatasetError, match="cannot be read"):
+        next(sources.watch(tmp_path / "none", set()))

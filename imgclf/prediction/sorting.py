@@ -1,0 +1,83 @@
+"""Images -> a folder for each class that a model sees in them."""
+
+import contextlib
+import filecmp
+import itertools
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from imgclf.data import copying
+from imgclf.errors import ImgclfError, UsageError
+from imgclf.prediction.classifier import Prediction
+
+REJECTED = "_rejected"
+"""The folder of images in which the model is not sure enough of any class."""
+
+
+class Sorter:
+    """Puts files into `<folder>/<class>/`, unchanged, and overwrites nothing that is there.
+
+    Files are hard links where the disk can do that, else copies. A class name with slashes becomes folders in each
+    other. A file whose name is taken by another one is called `name-1.jpg`; the same file is not put there twice.
+
+    Raises:
+        UsageError: if a class name cannot be a folder's name, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
+        bad = [label for label in labels if not all(map(copying.is_safe, label.split("/"))) or label == REJECTED]
+        if bad:
+            raise UsageError(f"--sort-into: expected class names that can be folders, found {bad[0]!r}.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--sort-into {folder}: the folder cannot be made ({error.strerror}).") from None
+        self._folder = folder
+
+    def place(self, prediction: Prediction) -> None:
+        """Put one image into its class; one that has an error, or came from no file, stays out.
+
+        Raises:
+            ImgclfError: if it cannot be written.
+        """
+        if prediction.file is None or prediction.error is not None:
+            return
+        folder = self._folder / (REJECTED if prediction.label is None else prediction.label)
+        source = Path(prediction.file).resolve()  # of a link, the file: a copied link could point to nowhere
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in itertools.count():
+                name = f"{source.stem}-{number}{source.suffix}" if number else source.name
+                if _put(source, folder / name):
+                    return
+        except OSError as error:
+            raise ImgclfError(f"--sort-into {folder}: {source} cannot be put there ({error.strerror}).") from None
+
+
+def _put(source: Path, target: Path) -> bool:
+    """Whether the file now stands there, or did before; False where something else does."""
+    try:
+        os.link(source, target)
+        return True
+    except FileExistsError:
+        return _is_same(source, target)
+    except OSError:  # another disk, or one without links
+        pass
+    try:
+        with source.open("rb") as old, target.open("xb") as new:
+            try:
+                shutil.copyfileobj(old, new)
+            except BaseException:
+                target.unlink()
+                raise
+    except FileExistsError:
+        return _is_same(source, target)
+    with contextlib.suppress(OSError):
+        shutil.copystat(source, target)
+    return True
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    return target.is_file() and (source.samefile(target) or filecmp.cmp(source, target, shallow=False))

@@ -1,0 +1,65 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgclf.errors import ImgclfError, UsageError
+from imgclf.prediction import Prediction, sorting
+
+LABELS = ("ants", "bees/wild")
+BEES = Prediction(None, np.array([0.2, 0.8], np.float32), LABELS)
+
+
+def image(path: Path, content: str) -> Prediction:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return replace(BEES, path=str(path), file=str(path))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_images_are_put_into_their_classes_and_nothing_is_overwritten(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    out = tmp_path / "out"
+    sorter = sorting.Sorter(out, LABELS)
+    first, second = image(tmp_path / "a" / "1.jpg", "one"), image(tmp_path / "b" / "1.jpg", "another")
+    unsure = replace(image(tmp_path / "a" / "2.jpg", "unsure"), reject_below=0.9)
+    for _ in range(2):  # the second time finds all in its place
+        for prediction in (first, second, unsure, replace(first, error="broken", probabilities=None), BEES):
+            sorter.place(prediction)
+    assert contents(out) == {"bees/wild/1.jpg": "one", "bees/wild/1-1.jpg": "another", "_rejected/2.jpg": "unsure"}
+    assert Path(str(first.file)).samefile(out / "bees" / "wild" / "1.jpg") == links
+
+
+def test_of_a_link_the_file_is_taken(tmp_path):
+    real = image(tmp_path / "real.jpg", "one")
+    (tmp_path / "linked.jpg").symlink_to("real.jpg")
+    sorting.Sorter(tmp_path / "out", LABELS).place(replace(real, file=str(tmp_path / "linked.jpg")))
+    assert not (tmp_path / "out" / "bees" / "wild" / "real.jpg").is_symlink()
+    assert contents(tmp_path / "out") == {"bees/wild/real.jpg": "one"}
+
+
+@pytest.mark.parametrize("label", ["..", "a/../b", "", ".hidden", "_rejected"])
+def test_a_class_that_cannot_be_a_folder_is_a_usage_error(tmp_path, label):
+    with pytest.raises(UsageError, match="class names that can be folders"):
+        sorting.Sorter(tmp_path / "out", ("ants", label))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match="cannot be made"):
+        sorting.Sorter(tmp_path / "out", LABELS)
+    sorter = sorting.Sorter(tmp_path / "folder", LABELS)
+    (tmp_path / "folder" / "bees").write_text("a file")
+    with pytest.raises(ImgclfError, match="cannot be put there"):
+        sorter.place(image(tmp_path / "1.jpg", "one"))
