@@ -22,6 +22,7 @@ ENGINE_PRECISIONS = ("float32", "float16", "int8", "bf16")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
+REPORT_FORMATS = ("html", "md", "json")
 LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
 
 
@@ -257,6 +258,21 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class KfoldConfig(Config):
+    """How to cross-validate."""
+
+    folds: int = 5
+    repeats: int = 1
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.folds >= 2, "folds", "a whole number of at least 2", self.folds)
+        for option in ("repeats", "jobs"):
+            _check(getattr(self, option) >= 1, option, "a whole number of at least 1", getattr(self, option))
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(ReadConfig):
     """How to read the images to score, and how to score."""
 
@@ -264,13 +280,24 @@ class EvaluateConfig(ReadConfig):
     batch_size: int = 32
     missing_classes: str = "error"
     unknown_classes: str = "error"
+    format: str = "html"
+    kfold: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(self.kfold is None or self.kfold >= 2, "kfold", "a whole number of at least 2", self.kfold)
+        for name in self.formats:
+            _check(name in REPORT_FORMATS, "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
+        _check(bool(self.formats), "format", ", ".join(REPORT_FORMATS) + " or several of them", self.format)
         _check(self.top_k >= 1, "top_k", "a whole number of at least 1", self.top_k)
         _check(self.batch_size >= 1, "batch_size", "a whole number of at least 1", self.batch_size)
         _choice(self.missing_classes, "missing_classes", ("error", "allow"))
         _choice(self.unknown_classes, "unknown_classes", ("error", "skip"))
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the report."""
+        return names(self.format)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import typer
 
 from imgclf import runs
 from imgclf.cli import options
-from imgclf.config import EvaluateConfig
+from imgclf.config import EvaluateConfig, KfoldConfig
+from imgclf.errors import UsageError
 
 if TYPE_CHECKING:
     from imgclf.evaluation.evaluate import Evaluation
+    from imgclf.runs import Run
 
 
 def evaluate(
@@ -44,13 +46,23 @@ def evaluate(
     unknown_classes: Annotated[
         str, typer.Option(help="A class of DATA that the model does not know: error or skip.")
     ] = EvaluateConfig.unknown_classes,
+    format: Annotated[
+        str, typer.Option(help="Of the report: html, md, json, or several with commas.")
+    ] = EvaluateConfig.format,
+    kfold: Annotated[
+        int | None,
+        typer.Option(help="Train the run's recipe so many times on parts of its images, and test on the rest."),
+    ] = EvaluateConfig.kfold,
     fail_under: Annotated[
-        str | None, typer.Option(help="Exit with 6 if a score is lower, such as accuracy=0.9,macro_f1=0.85.")
+        str | None, typer.Option(help="Exit with 6 if a score is lower, such as accuracy.low=0.9,macro_f1=0.85.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
     """Score a run's model on its test part, or on any folder of labelled images."""
+    if kfold is not None:
+        _cross_validate(context, runs.find(run), kfold, fail_under, json=json, quiet=quiet)
+        return
     from imgclf.cli import console
     from imgclf.data import readers
     from imgclf.evaluation import evaluate as evaluation
@@ -68,6 +80,30 @@ def evaluate(
     else:
         _print(result)
     console.note(f"Written to {result.folder}")
+    gates.check(result.metrics, least)
+
+
+def _cross_validate(
+    context: typer.Context, run: "Run", folds: int, fail_under: str | None, *, json: bool, quiet: bool
+) -> None:
+    """Cross-validation has the run's own images, settings and folder: other options would do nothing."""
+    from imgclf.cli import console
+    from imgclf.cli import kfold as command
+    from imgclf.evaluation import gates
+
+    allowed = ("run", "kfold", "fail_under", "json", "quiet")
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
+    given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
+    if given:
+        named = ", ".join("DATA" if name == "data" else "--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"--kfold takes the run's own images and settings; leave out {named}.")
+    console.err.quiet = quiet
+    least = gates.parse(fail_under)
+    from imgclf.training import crossval
+
+    with console.phases() as on_progress:
+        result = crossval.of_run(run, KfoldConfig(folds=folds), on_progress=on_progress)
+    command.show(result, json=json)
     gates.check(result.metrics, least)
 
 

@@ -12,7 +12,7 @@ from imgclf import prediction, runs
 from imgclf.config import EvaluateConfig
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_run
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import metrics, outputs, plots
+from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.prediction.classifier import Classifier, Prediction
 from imgclf.runs import Run
@@ -40,7 +40,7 @@ def evaluate(
     output: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a run's model, and write `metrics.json`, `predictions.csv` and `confusion_matrix.png`.
+    """Score a run's model, and write `metrics.json`, `predictions.csv`, `confusion_matrix.png` and the report.
 
     Classes are matched by name, whatever their order. Unreadable images are left out of the scores.
 
@@ -87,6 +87,7 @@ def evaluate(
         outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
         plots.confusion_matrix(folder / "confusion_matrix.png", scores)
         runs.write_json(folder / run.metrics.name, scores)
+        report.write(run, folder, root=part.root, formats=config.formats)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
     return Evaluation(folder, scores, skipped)

@@ -10,39 +10,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgclf import environment
+from imgclf.evaluation.intervals import wilson
+from imgclf.evaluation.metrics import curves as curve
 from imgclf.runs import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from imgclf.evaluation.outputs import Predictions
+
 MOST_WRITTEN = 30
 """Above so many classes the cells hold colour only: numbers would be too small to read."""
 
 DPI = 120
+BLUE = "#1f5fa8"
+TEN = ("#1f77b4", "#d95f02", "#2ca02c", "#c2185b", "#7b5ea7", "#8c564b", "#17a2b8", "#b8860b", "#555555", "#e377c2")
 LABEL_PITCH_IN = 0.14  # the least distance between two labels, in inches; where cells are smaller, labels are left out
 LONGEST_NAME = 28
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 
 
 def confusion_matrix(path: Path, metrics: dict[str, Any]) -> None:
+    """Write what `draw_confusion_matrix` draws.
+
+    Raises:
+        OSError: if the file cannot be written; an old one is then untouched.
+    """
+    save(draw_confusion_matrix(metrics), path)
+
+
+def draw_confusion_matrix(metrics: dict[str, Any]) -> "Figure":
     """Draw the confusion matrix: true classes as rows, predicted ones as columns.
 
     A cell's colour is its share of its row, so that small classes show as well as large ones, on a square-root scale,
     which lets rare mistakes show. The number in it is the count.
 
     Args:
-        path: the PNG file to write.
         metrics: what `metrics.score` returns.
-
-    Raises:
-        OSError: if the file cannot be written; an old one is then untouched.
     """
     names = [_drawable(name) for name in metrics["confusion_matrix"]["labels"]]
     counts = np.array(metrics["confusion_matrix"]["counts"])  # (classes, classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side_in = float(np.clip(0.5 * len(names), 2.4, 10 if len(names) <= 100 else 14))
-    figure = _figure(side_in)
+    figure = new_figure(side_in)
     axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     _label_classes(axes, names, side_in)
@@ -57,7 +68,98 @@ def confusion_matrix(path: Path, metrics: dict[str, Any]) -> None:
     bar.set_ticks(np.sqrt(ticks).tolist(), labels=[f"{tick:.0%}" for tick in ticks], fontsize=8)
     bar.set_label("share of the true class", fontsize=9)
     bar.outline.set_visible(False)
-    _save(figure, path)
+    return figure
+
+
+def reliability(metrics: dict[str, Any]) -> bytes:
+    """Draw how often answers are right against how sure they are; below that, how many there are. A PNG file.
+
+    A bin's dot has its 95 % interval, so that few images are not taken for bad calibration.
+
+    Args:
+        metrics: what `metrics.score` returns.
+    """
+    bins = metrics["calibration"]["bins"]
+    confidence, accuracy = ([row[key] for row in bins] for key in ("confidence", "accuracy"))
+    ends = np.array([wilson(round(row["accuracy"] * row["n"]), row["n"]) for row in bins])
+    figure = new_figure(4.2, 4.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot((0, 1), (0, 1), color="0.7", linewidth=1, linestyle="--")
+    reach = np.maximum(np.abs(ends.T - np.array(accuracy)), 0)
+    upper.errorbar(confidence, accuracy, yerr=reach, fmt="o", color=BLUE, ecolor="0.6", markersize=5, elinewidth=1)
+    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share of right answers")
+    left, width = [row["from"] for row in bins], [row["to"] - row["from"] for row in bins]
+    lower.bar(left, [row["n"] for row in bins], width=width, align="edge", color=BLUE, edgecolor="white")
+    lower.set(xlabel="confidence", ylabel="images")
+    _tidy(upper, lower)
+    figure.align_ylabels()
+    return to_png(figure)
+
+
+def curves(predictions: "Predictions") -> bytes:
+    """Draw ROC and precision-recall curves, each class against the rest: by name for up to ten classes, else the mean
+    in colour and each class in grey. A PNG file, b"" if no class has images on both sides."""
+    lines = [curve(predictions.labels, predictions.probabilities, i) for i in range(len(predictions.class_names))]
+    known = [(name, line) for name, line in zip(predictions.class_names, lines, strict=True) if len(line["fpr"])]
+    if not known:
+        return b""
+    named = len(known) <= len(TEN)
+    figure = new_figure(8.4, 4.2)
+    roc, precision = figure.subplots(1, 2)
+    roc.plot((0, 1), (0, 1), color="0.7", linewidth=1, linestyle="--")
+    for place, (name, line) in enumerate(known):
+        style: dict[str, Any] = {"color": TEN[place], "label": _drawable(name)} if named else {"color": "0.8"}
+        roc.plot(line["fpr"], line["tpr"], linewidth=1.5 if named else 0.5, **style)
+        precision.plot(line["recall"], line["precision"], linewidth=1.5 if named else 0.5, **style)
+    if not named:
+        at = np.linspace(0, 1, 101)
+        mean = np.mean([np.interp(at, line["fpr"], line["tpr"]) for _, line in known], axis=0)
+        roc.plot(at, mean, color=BLUE, linewidth=2, label=f"mean of {len(known)} classes")
+        mean = np.mean([np.interp(at, line["recall"][::-1], line["precision"][::-1]) for _, line in known], axis=0)
+        precision.plot(at, mean, color=BLUE, linewidth=2, label=f"mean of {len(known)} classes")
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    precision.set(xlabel="recall", ylabel="precision", title="Precision and recall")
+    for axes in (roc, precision):
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axes.title.set_fontsize(10)
+    legend = precision.legend(fontsize=8, frameon=False, loc="lower left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _tidy(roc, precision)
+    figure.subplots_adjust(wspace=0.28)
+    return to_png(figure)
+
+
+def history(rows: Sequence[dict[str, str]]) -> bytes:
+    """Draw the rows of `history.csv`: loss and accuracy on training and validation images. A PNG file, b"" for fewer
+    than two epochs, which make no curve."""
+    if len(rows) < 2:
+        return b""
+    figure = new_figure(8.4, 3.2)
+    at = range(1, len(rows) + 1)
+    pair = figure.subplots(1, 2)
+    for axes, key in zip(pair, ("loss", "accuracy"), strict=True):
+        for prefix, colour, label in (("", "0.55", "training"), ("val_", BLUE, "validation")):
+            values = [float(row.get(prefix + key) or "nan") for row in rows]
+            if np.isfinite(values).any():
+                axes.plot(at, values, color=colour, label=label, linewidth=1.5, marker="o", markersize=3)
+        axes.set(xlabel="epoch", ylabel=key)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    pair[0].legend(fontsize=8, frameon=False)
+    _tidy(*pair)
+    figure.subplots_adjust(wspace=0.25)
+    return to_png(figure)
+
+
+def _tidy(*several: "Axes") -> None:
+    for axes in several:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[:].set_color("0.7")
+        axes.tick_params(labelsize=8, color="0.7")
+        axes.grid(color="0.93", linewidth=0.8)
+        axes.set_axisbelow(True)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_fontsize(9)
 
 
 def _label_classes(axes: "Axes", names: Sequence[str], side_in: float) -> None:
@@ -97,19 +199,29 @@ def _drawable(name: str) -> str:
     return f"{plain[:half]}\N{HORIZONTAL ELLIPSIS}{plain[1 - half :]}"
 
 
-def _figure(side_in: float) -> "Figure":
-    """An empty square figure, drawn by Agg whatever the machine's display; Matplotlib's cache goes under our root."""
+def new_figure(width_in: float, height_in: float | None = None) -> "Figure":
+    """An empty figure, square without a height. Agg draws it, whatever the display; caches go under our root."""
     environment.prepare_matplotlib()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(side_in, side_in), dpi=DPI)
+    figure = Figure(figsize=(width_in, height_in or width_in), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises:
+        OSError: if the file cannot be written; an old one is then untouched.
+    """
+    write_atomic(path, to_png(figure))
+
+
+def to_png(figure: "Figure") -> bytes:
+    """A figure as PNG, in fonts that this machine has."""
     from matplotlib import font_manager
     from matplotlib.text import Text
 
@@ -121,4 +233,4 @@ def _save(figure: "Figure", path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter that no font on this machine has is drawn as a box
         figure.savefig(png, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
-    write_atomic(path, png.getvalue())
+    return png.getvalue()

@@ -21,7 +21,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import loading, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
-from imgclf.evaluation import metrics, outputs, plots
+from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
@@ -35,12 +35,14 @@ def train(
     config: TrainConfig | None = None,
     *,
     output: Path | str | None = None,
+    with_report: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Run:
     """Train a classifier, score it on the test part, and export it.
 
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
+        with_report: whether to write `report.html`, too.
 
     Returns:
         The finished run.
@@ -65,6 +67,8 @@ def train(
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
         _train(run, model, dataset, config, on_progress)
+        if with_report and run.metrics.is_file():
+            report.write(run, root=dataset.root)
     return run
 
 
@@ -91,6 +95,8 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             return run
         dataset = datasets.read_run(run)
         _train(run, _build(config, dataset), dataset, config, on_progress)
+        if run.metrics.is_file():
+            report.write(run, root=dataset.root)
     return run
 
 

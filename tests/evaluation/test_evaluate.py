@@ -105,7 +105,7 @@ def test_other_data_is_scored_into_a_numbered_folder_and_the_run_stays_as_it_is(
     assert first.folder == run.path / "evaluations" / "other-1"
     assert second.folder == run.path / "evaluations" / "other-2"
     written = sorted(path.name for path in first.folder.iterdir())
-    assert written == ["confusion_matrix.png", "metrics.json", "predictions.csv"]
+    assert written == ["confusion_matrix.png", "metrics.json", "predictions.csv", "report.html"]
     assert not run.metrics.exists()
 
 

@@ -1,0 +1,49 @@
+"""imgclf compare"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more runs, or folders that imgclf evaluate wrote.")],
+    common: Annotated[
+        bool, typer.Option("--common", help="Where test sets differ, compare on the images that all have.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Say which of several runs is better on the same test images, and whether that can be chance."""
+    from imgclf.cli import console
+    from imgclf.evaluation import compare as comparing
+
+    result = comparing.compare(runs, common=common)
+    if json:
+        console.print_json(result)
+    else:
+        _print(result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from imgclf.cli import console
+
+    keys = [key for key in result["runs"][0] if key not in ("run", "intervals")]
+    rows = []
+    for row in result["runs"]:
+        low, high = row["intervals"]["accuracy"]
+        values = ["" if row[key] is None else f"{row[key]:.3f}" for key in keys]
+        rows.append((row["run"], values[0], f"{low:.3f} to {high:.3f}", *values[1:]))
+    heads = [key.replace("_", " ") for key in keys]
+    console.table(f"On {result['n']} images", ("run", heads[0], "95 %", *heads[1:]), rows)
+    pairs = [
+        (
+            *pair["runs"],
+            f"{pair['accuracy']:+.3f}",
+            f"{pair['interval'][0]:+.3f} to {pair['interval'][1]:+.3f}",
+            f"{pair['only_first']} : {pair['only_second']}",
+            f"{pair['p']:.2g}",
+        )
+        for pair in result["pairs"]
+    ]
+    console.table("Pairs", ("first", "second", "gain", "95 %", "right alone", "p"), pairs)
+    console.out.print(result["sentence"])

@@ -1,0 +1,157 @@
+"""Which of several runs is better, on the same test images, and whether chance alone would show as much."""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgclf.data import dataset as datasets
+from imgclf.errors import RunError, UsageError
+from imgclf.evaluation import intervals, outputs
+from imgclf.evaluation.outputs import Predictions
+from imgclf.runs import Run
+
+log = logging.getLogger(__name__)
+
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier")
+LEVEL = 0.05
+
+
+def compare(paths: Sequence[Path], *, common: bool = False) -> dict[str, Any]:
+    """Compare runs by what they said of the same test images.
+
+    Args:
+        paths: run folders, or folders that `imgclf evaluate` wrote; at least two.
+        common: whether to compare on the images that all have, where the test sets differ.
+
+    Returns:
+        `n`, `runs` (one row each: `run`, and its scores on these images), `pairs` (one row for each pair: `runs`,
+        `accuracy` (the difference, second minus first), `interval` (95 %, paired bootstrap), `only_first` and
+        `only_second` (images that one alone answers rightly), `p` (McNemar, exact)), and `sentence`.
+
+    Raises:
+        UsageError: if there are fewer than two runs, or one is named twice.
+        RunError: if one has no predictions, the classes differ, or the test sets differ without `common`.
+    """
+    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError(f"expected at least 2 different runs to compare, found {', '.join(map(str, paths))}.")
+    found = [_read(path) for path in paths]
+    names = found[0][0].class_names
+    for path, (predictions, _) in zip(paths, found, strict=True):
+        if sorted(predictions.class_names) != sorted(names):
+            raise RunError(f"{path}: expected the classes of {paths[0]}, found others. Only equals can be compared.")
+    rows = _aligned(paths, found, common)
+    labels = np.array([names.index(found[0][0].class_names[i]) for i in found[0][0].labels[rows[0]]])
+    groups = [found[0][1].get(found[0][0].paths[row], ("", ""))[1] for row in rows[0]]
+    answers = []
+    for path, (predictions, _), own in zip(paths, found, rows, strict=True):
+        order = [predictions.class_names.index(name) for name in names]
+        theirs = np.array([names.index(predictions.class_names[i]) for i in predictions.labels[own]])
+        if (theirs != labels).any():
+            raise RunError(
+                f"{path}: expected the labels of {paths[0]}, found others for {(theirs != labels).sum()} images."
+            )
+        answers.append(predictions.probabilities[own][:, order])
+    table = [{"run": str(path), **_scores(labels, answer, names)} for path, answer in zip(paths, answers, strict=True)]
+    pairs = [
+        {"runs": [str(paths[i]), str(paths[j])], **pair(labels, answers[i], answers[j], groups)}
+        for i, j in itertools.combinations(range(len(paths)), 2)
+    ]
+    return {"n": len(labels), "runs": table, "pairs": pairs, "sentence": _sentence(table, pairs)}
+
+
+def pair(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, groups: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """How much better the second is than the first, and whether that can be chance.
+
+    Args:
+        labels: int (n,).
+        first, second: float (n, classes).
+
+    Source: McNemar 1947, doi:10.1007/BF02295996, as the exact binomial test of the images on which one alone is right.
+    """
+    from scipy import stats
+
+    groups = groups if groups and any(groups) else None
+    right = [(answer.argmax(axis=1) == labels).astype(np.float64) for answer in (first, second)]
+    gain = right[1] - right[0]
+    values = [gain @ weights / weights.sum(axis=0) for weights in intervals.draws(labels, groups)]
+    low, high = np.percentile(np.concatenate(values), (2.5, 97.5))
+    only_first, only_second = int((gain < 0).sum()), int((gain > 0).sum())
+    differing = only_first + only_second
+    return {
+        "accuracy": float(gain.mean()),
+        "interval": [float(low), float(high)],
+        "only_first": only_first,
+        "only_second": only_second,
+        "p": float(stats.binomtest(only_second, differing).pvalue) if differing else 1.0,
+    }
+
+
+def _scores(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    from imgclf.evaluation import metrics
+
+    scores = metrics.score(labels, probabilities, names)
+    return {key: scores[key] for key in SCORES} | {"intervals": {key: scores["intervals"][key] for key in SCORES}}
+
+
+def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
+    """The predictions, and for each path the image's hash and group where a manifest tells them."""
+    run = Run(path)
+    predictions = outputs.read_predictions(run.predictions)
+    known: dict[str, tuple[str, str]] = {}
+    if run.manifest.is_file():
+        samples = datasets.read_manifest(run.manifest, path).samples
+        known = {s.path: (s.sha256, s.group) for s in samples}
+    return predictions, known
+
+
+def _aligned(
+    paths: Sequence[Path], found: Sequence[tuple[Predictions, dict[str, tuple[str, str]]]], common: bool
+) -> list[np.ndarray]:
+    """For each run the rows of its predictions that are of the same images, in the same order.
+
+    Images are told by their content where every run knows it, else by their path.
+    """
+    hashed = all(known and all(known.get(p, ("",))[0] for p in predictions.paths) for predictions, known in found)
+    keys = [[known[p][0] if hashed else p for p in predictions.paths] for predictions, known in found]
+    places = [{key: row for row, key in reversed(list(enumerate(own)))} for own in keys]
+    shared = [key for key in dict.fromkeys(keys[0]) if all(key in own for own in places)]
+    largest = max(len(own) for own in places)
+    if len(shared) < largest and not common:
+        raise RunError(
+            f"{' and '.join(map(str, paths))}: expected the same test images, found {len(shared)} that all have, of up "
+            f"to {largest}. Score both on one set (imgclf evaluate RUN DATA), or compare on these with --common."
+        )
+    if not shared:
+        raise RunError(f"{' and '.join(map(str, paths))}: expected test images in common, found none.")
+    return [np.array([own[key] for key in shared]) for own in places]
+
+
+def _sentence(table: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> str:
+    best = max(table, key=lambda row: row["accuracy"])
+    others = [p for p in pairs if best["run"] in p["runs"]]
+    close = [p for p in others if p["p"] >= LEVEL]
+    if len(table) == 2:
+        only = others[0]
+        by = abs(only["accuracy"])
+        other = next(name for name in only["runs"] if name != best["run"])
+        if not only["accuracy"]:
+            return f"No difference: {best['run']} and {other} give equally many right answers."
+        if not close:
+            return (
+                f"{best['run']} is better than {other}: {by:.1%} more right answers, hardly by chance "
+                f"(p = {only['p']:.2g})."
+            )
+        return (
+            f"No difference can be told: {best['run']} gives {by:.1%} more right answers than {other}, which chance "
+            f"alone would show as well (p = {only['p']:.2g})."
+        )
+    if not close:
+        return f"{best['run']} is better than every other one (each p < {LEVEL})."
+    names = ", ".join(next(name for name in p["runs"] if name != best["run"]) for p in close)
+    return f"{best['run']} has the most right answers, but chance alone can explain its lead over {names}."

@@ -1,0 +1,40 @@
+"""Small pictures inside a page: JPEG as data URIs, so that the page needs no other file."""
+
+import base64
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from imgclf import environment
+from imgclf.config import Decoding
+from imgclf.data import images
+from imgclf.errors import ImageError, MissingError
+
+SIDE_PX = 128
+QUALITY = 72
+
+
+def draw(path: Path, rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -> str | None:
+    """The whole image, upright, at most so large; None if it cannot be read any more."""
+    try:
+        image = images.decode(path, rules)
+    except (ImageError, MissingError):
+        return None
+    image.thumbnail((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return data_uri(file.getvalue(), "image/jpeg")
+
+
+def draw_all(paths: Iterable[Path], rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -> list[str | None]:
+    """The same for many, on all processors."""
+    with ThreadPoolExecutor(environment.cpu_count(), thread_name_prefix="thumbnail") as pool:
+        return list(pool.map(lambda path: draw(path, rules, side_px), paths))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file's content as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,278 @@
+"""k-fold cross-validation: every image is tested once, by a model that has not seen it; each fold is a run on disk."""
+
+import gc
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import imgclf
+from imgclf import environment, runs
+from imgclf.config import KfoldConfig, TrainConfig
+from imgclf.data import dataset as datasets
+from imgclf.data import splitting
+from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
+from imgclf.errors import DatasetError, RunError
+from imgclf.evaluation import metrics, outputs, plots, report
+from imgclf.runs import Run
+from imgclf.training import resolving
+from imgclf.training import train as training
+from imgclf.training.fitting import OnProgress
+
+log = logging.getLogger("imgclf")
+
+FOLDS = "folds.json"
+SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "matthews", "log_loss")
+"""The scores of which mean, deviation and interval over the folds are given."""
+
+_DONE = ("labels", "rename", "class_map", "classes", "limit", "group_by", "test_group", "split_from")
+"""Settings that were applied to the images before they were dealt out, once for all folds."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What came out: the folder, the content of its `folds.json`, and the scores of all images together."""
+
+    folder: Path
+    folds: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """One training: where it goes, and on which images of the dataset it is tested."""
+
+    folder: Path
+    tested: tuple[int, ...]
+    seed: int
+
+
+def kfold(
+    dataset: Dataset,
+    config: TrainConfig | None = None,
+    settings: KfoldConfig | None = None,
+    *,
+    output: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> CrossValidation:
+    """Cross-validate a recipe on every image, less a test part that the data came with.
+
+    Folds are stratified; groups and duplicates stay together. A folder that holds folds of the same images and settings
+    already is gone on with: finished folds are kept, one that was interrupted is resumed.
+
+    Args:
+        config: how to train. Nothing is exported.
+        output: by default `runs/<data>-<backbone>-kfold-<n>`.
+
+    Raises:
+        DatasetError: if a class has too few images or groups for so many folds.
+        RunError: if the folder holds something else.
+    """
+    config, settings = config or TrainConfig(), settings or KfoldConfig()
+    dataset, notes = _chosen(dataset, config)
+    config, found = resolving.resolve(config)
+    for note in (*notes, *found):
+        log.info("%s", note)
+    config = replace(config, export="none", **{name: getattr(TrainConfig, name) for name in _DONE})
+    folder = output or runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
+    run = _open(folder, dataset, config, settings)
+    with run.lock():
+        return _all_folds(run, dataset, config, settings, on_progress)
+
+
+def of_run(
+    run: Run, settings: KfoldConfig, *, dataset: Dataset | None = None, on_progress: OnProgress | None = None
+) -> CrossValidation:
+    """Cross-validate a run's recipe on its own training and validation images, in `kfold-<folds>` inside it.
+
+    Args:
+        dataset: the run's images, where they are no longer where the run found them.
+
+    Raises:
+        DatasetError: as `kfold`.
+        RunError: if the run is damaged.
+    """
+    config = TrainConfig.from_dict(run.read_config()["config"])
+    dataset = dataset or datasets.read_run(run)
+    kept = tuple(replace(s, split=UNASSIGNED) for s in dataset.samples if s.split in (TRAIN, VALIDATION))
+    name = f"kfold-{settings.folds}" + (f"x{settings.repeats}" if settings.repeats > 1 else "")
+    config = replace(config, **{name: getattr(TrainConfig, name) for name in _DONE})
+    return kfold(replace(dataset, samples=kept), config, settings, output=run.path / name, on_progress=on_progress)
+
+
+def _chosen(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
+    """The images to deal out, labelled, chosen and grouped as training would."""
+    given = {s.split for s in dataset.samples}
+    dataset, notes = splitting.prepare(dataset, replace(config, validation_fraction=0.0, test_fraction=0.0))
+    notes = [note for note in notes if not note.startswith(("Images:", "Groups:", "There is no", "No "))]
+    if given & {TRAIN, VALIDATION, TEST} or config.test_group:
+        kept = tuple(s for s in dataset.samples if s.split != TEST)
+        if len(kept) < len(dataset):
+            notes.append(f"The test part that the data came with stays out: {len(dataset) - len(kept):,} images.")
+        dataset = replace(dataset, samples=kept)
+    return dataset.with_splits([UNASSIGNED] * len(dataset)), notes
+
+
+def _open(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldConfig) -> Run:
+    """The folder, new or of the same cross-validation."""
+    run = Run(folder)
+    facts = {
+        "imgclf": imgclf.__version__,
+        "data": str(dataset.origin.resolve()),
+        "data_sha256": dataset.digest(),
+        "config": config.to_dict(),
+        "kfold": {"folds": settings.folds, "repeats": settings.repeats},
+        "versions": environment.versions(),
+        "hardware": environment.hardware() | {"keras_backend": keras.backend.backend()},
+    }
+    if run.config.is_file():
+        before = run.read_config()
+        for key in ("data_sha256", "config", "kfold"):
+            if before.get(key) != facts[key]:
+                raise RunError(
+                    f"{folder}: expected folds of the same images and settings, found others (their {key} differs). "
+                    "Choose another -o."
+                )
+    else:
+        runs.create(folder)
+    runs.write_json(run.config, facts)
+    run.write_labels(list(dataset.class_names))
+    datasets.write_manifest(dataset.with_splits([TEST] * len(dataset)), run.manifest)
+    return run
+
+
+def _all_folds(
+    run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfig, on_progress: OnProgress | None
+) -> CrossValidation:
+    folds = _dealt(run, dataset, config, settings)
+    work = [(fold, dataset, config) for fold in folds if not (fold.folder / "predictions.csv").is_file()]
+    done = len(folds) - len(work)
+    if done:
+        log.info("%d of %d folds are finished already", done, len(folds))
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if on_progress:
+            on_progress("folds", done, len(folds))
+
+    for item in work[: 1 if settings.jobs > 1 else None]:  # the first alone: it computes what all share
+        _train_fold(*item)
+        tell()
+    if settings.jobs > 1 and len(work) > 1:
+        with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+            for _ in pool.map(_train_fold, *zip(*work[1:], strict=True)):
+                tell()
+    return _summed_up(run, dataset, folds, settings)
+
+
+def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfig) -> list[_Fold]:
+    smallest, count = min(((n, name) for name, n in dataset.counts().items()), default=(0, ""))
+    if smallest < settings.folds:
+        raise DatasetError(
+            f"{dataset.origin}: expected at least {settings.folds} images of every class for {settings.folds} folds, "
+            f"found {smallest} of {datasets.listed([count])}. Ask for fewer --folds, or leave the class out."
+        )
+    groups = {s.group for s in dataset.samples if s.group}
+    alone = sum(not s.group for s in dataset.samples)
+    if groups and len(groups) + alone < settings.folds:
+        raise DatasetError(
+            f"{dataset.origin}: expected at least {settings.folds} groups for {settings.folds} folds, found "
+            f"{len(groups) + alone}. Ask for fewer --folds."
+        )
+    folds = []
+    for repeat in range(settings.repeats):
+        place = run.path / f"repeat-{repeat + 1}" if settings.repeats > 1 else run.path
+        dealt = splitting.folds(dataset, settings.folds, config.seed + repeat)
+        for number, (_, tested) in enumerate(dealt, start=1):
+            folds.append(_Fold(place / f"fold-{number}", tuple(tested.tolist()), config.seed + repeat))
+    return folds
+
+
+def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
+    """Train one fold, or go on with it; one that left nothing to go on with is begun anew."""
+    tested = set(fold.tested)
+    own = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
+    started = Run(fold.folder)
+    if fold.folder.is_dir() and not started.checkpoint.is_file():
+        shutil.rmtree(fold.folder)
+    if started.checkpoint.is_file():
+        training.resume(started)
+    else:
+        log.info("%s: %d images to test on", fold.folder, len(tested))
+        training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False)
+    keras.backend.clear_session()  # else the graphs of all folds stay in memory
+    gc.collect()
+
+
+def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:
+    names = list(dataset.class_names)
+    rows, seen, pooled = [], {s.path: s for s in dataset.samples}, []
+    for place, fold in enumerate(folds):
+        scores = runs.read_json(fold.folder / run.metrics.name)
+        name = fold.folder.relative_to(run.path).as_posix()
+        rows.append({"fold": name, "n": scores["n"], **{key: scores[key] for key in SUMMARY}})
+        if place < settings.folds:  # each image once: further repeats only sharpen the mean
+            found = outputs.read_predictions(fold.folder / run.predictions.name)
+            if found.class_names != names:
+                raise RunError(f"{fold.folder}: expected the classes of the other folds, found others. Remove it.")
+            pooled.append(found)
+    paths = [path for part in pooled for path in part.paths]
+    labels = np.concatenate([part.labels for part in pooled])
+    probabilities = np.concatenate([part.probabilities for part in pooled])
+    groups = [seen[path].group for path in paths]
+    scores = metrics.score(labels, probabilities, names, groups=groups)
+    share = 1 / (settings.folds - 1)  # test images to training images
+    summary = {key: _summary([row[key] for row in rows], share) for key in SUMMARY}
+    mean, ends = summary["accuracy"]["mean"], summary["accuracy"]["interval"]
+    again = f" times {settings.repeats}" if settings.repeats > 1 else ""
+    sentence = (
+        f"Accuracy {mean:.3f} on average over {settings.folds}{again} folds, 95 % interval {ends[0]:.3f} to "
+        f"{ends[1]:.3f}, for training sets of this size (Nadeau and Bengio's correction)."
+    )
+    facts = {"keys": list(SUMMARY), "rows": rows, "summary": summary, "sentence": sentence}
+    try:
+        outputs.write_predictions(run.predictions, paths, labels, probabilities, names)
+        runs.write_json(run.metrics, scores)
+        runs.write_json(run.path / FOLDS, facts)
+        plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
+        report.write(run, root=dataset.root)
+    except OSError as error:
+        raise RunError(f"{run.path}: the folds' scores cannot be written ({error.strerror}).") from None
+    return CrossValidation(run.path, facts, scores)
+
+
+def _summary(values: Sequence[float | None], share: float) -> dict[str, Any]:
+    """`mean`, `deviation` and `interval` of a score over the folds; None where a fold does not define it."""
+    if any(value is None for value in values):
+        return {"mean": None, "deviation": None, "interval": None}
+    known = [float(value) for value in values if value is not None]
+    return {
+        "mean": float(np.mean(known)),
+        "deviation": float(np.std(known, ddof=1)),
+        "interval": list(corrected_interval(known, share)),
+    }
+
+
+def corrected_interval(values: Sequence[float], share: float) -> tuple[float, float]:
+    """The 95 % interval of the mean over folds, whose training sets overlap: wider than that of independent ones.
+
+    Args:
+        values: a score on every fold, of all repeats; at least 2.
+        share: how many test images come on one training image: 1 / (k - 1) for k folds.
+
+    Source: Nadeau and Bengio 2003, doi:10.1023/A:1024068626366, section 4.1; for repeats, Bouckaert and Frank 2004.
+    """
+    from scipy import stats
+
+    mean, variance, n = float(np.mean(values)), float(np.var(values, ddof=1)), len(values)
+    reach = float(stats.t.ppf(0.975, n - 1)) * math.sqrt((1 / n + share) * variance)
+    return mean - reach, mean + reach

@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from imgclf.errors import RunError
+from imgclf.evaluation import card
+from imgclf.evaluation.outputs import read_predictions
+from imgclf.evaluation.report import collect
+from imgclf.runs import Run
+from tests.evaluation.test_report import make
+
+
+def test_the_card_has_metadata_and_scores_and_shows_names_as_they_are(tmp_path):
+    run = make(tmp_path)
+    path = card.write(run)
+    text = path.read_text()
+    assert path == run.path / "README.md"
+    head, body = text.removeprefix("---\n").split("\n---\n", 1)
+    scores = json.loads(run.metrics.read_text())
+    assert "pipeline_tag: image-classification" in head
+    assert f"    - type: accuracy\n      value: {scores['accuracy']:.6g}" in head
+    assert '      name: "images"' in head
+    assert "<script>" not in body and r"\[red\]x\[/red\]" in body
+    assert f"| Accuracy | {scores['accuracy']:.3f} |" in body
+    assert "9 for test" in body
+
+
+def test_a_name_cannot_break_out_of_the_metadata(tmp_path):
+    run = make(tmp_path)
+    facts = collect(run, run.path, read_predictions(run.predictions)) | {"title": 'a"\nlicense: mit\n---'}
+    head = card.text(facts).split("\n---\n")[0]
+    assert "license" not in [line.partition(":")[0] for line in head.splitlines()]
+
+
+def test_a_run_without_scores_has_no_card(tmp_path):
+    run = make(tmp_path)
+    run.predictions.unlink()
+    with pytest.raises(RunError, match=r"predictions\.csv"):
+        card.write(Run(run.path))

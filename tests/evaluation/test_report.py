@@ -1,0 +1,197 @@
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgclf import runs
+from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
+from imgclf.errors import RunError, UsageError
+from imgclf.evaluation import metrics, outputs, report
+from imgclf.runs import Run
+
+NASTY = ("<script>alert(1)</script>", "[red]x[/red]", "a & \"b\" '{{ 7 * 7 }}'")
+
+
+def make(folder: Path, names: tuple[str, ...] = NASTY, count: int = 4, wrong: int = 5) -> Run:
+    """A run folder with scores, whose images exist; some predictions are wrong."""
+    run = runs.create(folder / "run")
+    rng = np.random.default_rng(0)
+    samples = []
+    for place, name in enumerate(names):
+        (folder / "images" / str(place)).mkdir(parents=True)
+        for number in range(count):
+            path = f"{place}/{number}.png"
+            Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / "images" / path)
+            samples.append(Sample(path, name, TEST if number else TRAIN, sha256=f"{place}{number}"))
+    dataset = Dataset(folder / "images", tuple(samples), names)
+    write_manifest(dataset, run.manifest)
+    run.write_labels(list(names))
+    settings = {"backbone": "small-cnn", "method": "scratch", "image_size": 32, "rename": NASTY[0]}
+    runs.write_json(run.config, {"data": str(dataset.root), "config": settings, "versions": {"python": "3"}})
+    part = dataset.part(TEST)
+    probabilities = rng.dirichlet(np.ones(len(names)), len(part)) * 0.2 + 0.8 * np.eye(len(names))[part.labels]
+    probabilities[:wrong] = np.roll(probabilities[:wrong], 1, axis=1)
+    scores = metrics.score(part.labels, probabilities, names, replicates=20)
+    runs.write_json(run.metrics, scores)
+    outputs.write_predictions(run.predictions, [s.path for s in part.samples], part.labels, probabilities, names)
+    run.history.write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,2,0.5,2.1,0.4\n2,1,0.7,,\n")
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with its report. Read it, never write it."""
+    made = make(tmp_path_factory.mktemp("shared"))
+    names = ("html", "md", "json")
+    assert report.write(made, formats=names) == [made.path / f"report.{name}" for name in names]
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(shared: Run) -> str:
+    return (shared.path / "report.html").read_text()
+
+
+def test_what_a_person_typed_is_escaped(page):
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "[red]x[/red]" in page
+    assert "{{ 7 * 7 }}" in page and "&#34;b&#34;" in page
+
+
+def test_the_page_needs_no_other_file(page):
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/|#)", page)
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_every_cell_of_the_matrix_leads_to_its_images(shared, page):
+    links = set(re.findall(r'href="#(c-\d+-\d+)"', page))
+    counts = np.array(runs.read_json(shared.metrics)["confusion_matrix"]["counts"])
+    assert links == {f"c-{i}-{j}" for i, j in np.argwhere(counts)}
+    assert links == set(re.findall(r'class="cell" id="(c-\d+-\d+)"', page))
+    cell = re.search(r'id="c-0-1".*?<p><a href="#confusion">', page, re.DOTALL)
+    assert cell and cell[0].count("<img") == counts[0, 1] and "0/1.png" in cell[0]
+
+
+def test_the_worst_mistakes_come_first_and_the_least_certain_too(run):
+    facts = report.collect(run, run.path, outputs.read_predictions(run.predictions))
+    assert len(facts["mistakes"]) == 5
+    confidences = [row["confidence"] for row in facts["mistakes"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert all(row["label"] != row["predicted"] for row in facts["mistakes"])
+    assert len(facts["unsure"]) == 9
+    second, best = np.sort(outputs.read_predictions(run.predictions).probabilities, axis=1)[:, -2:].T
+    assert [row["row"] for row in facts["unsure"]] == np.argsort(best - second).tolist()
+    assert facts["data"]["sides"] == {"train": 3, "validation": 0, "test": 9}
+
+
+def test_json_and_markdown_hold_the_same_numbers(shared):
+    markdown, as_json = ((shared.path / f"report.{name}").read_text() for name in ("md", "json"))
+    facts = json.loads(as_json)
+    assert facts["scores"] == runs.read_json(shared.metrics)
+    assert f"| Accuracy | {facts['scores']['accuracy']:.3f} |" in markdown
+    assert "<script>" not in markdown
+    assert r"&lt;script&gt;alert(1)&lt;/script&gt;" in markdown
+
+
+def test_images_that_are_gone_leave_their_paths(run, tmp_path):
+    shutil.rmtree(tmp_path / "images")
+    text = report.write(run)[0].read_text()
+    assert "image/jpeg" not in text
+    assert "0/1.png" in text and "no picture" in text
+
+
+def test_many_classes_get_a_picture_of_the_matrix(tmp_path):
+    names = tuple(f"class {i}" for i in range(report.MOST_CLASSES + 1))
+    text = report.write(make(tmp_path, names, count=2))[0].read_text()
+    assert 'class="matrix"' not in text
+    assert "Confusion matrix: true classes as rows" in text
+    assert text.count('class="cell"') == len(names)
+
+
+def test_a_model_without_a_mistake_and_without_history(tmp_path):
+    run = make(tmp_path, wrong=0)
+    run.history.unlink()
+    text = report.write(run)[0].read_text()
+    assert "None: every answer is right." in text
+    assert "Learning curves" not in text
+
+
+def test_scores_of_an_older_version_are_an_error_that_says_so(run):
+    runs.write_json(run.metrics, {"accuracy": 1.0})
+    with pytest.raises(RunError, match=r"metrics\.json.*older.*imgclf evaluate"):
+        report.write(run)
+
+
+def test_an_unknown_format_is_a_usage_error(run):
+    with pytest.raises(UsageError, match="pdf"):
+        report.write(run, formats=("pdf",))
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\nb", "`x`", "<b>", "[x](y)", "\u202eevil", "\ud880"])
+def test_markdown_escapes(text):
+    escaped = report.markdown(text)
+    assert "\n" not in escaped and "<" not in escaped and escaped.isprintable()
+    assert not re.search(r"(?<!\\)[|`\[\]]", escaped)
+
+
+PROBE = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const rows = () => [...document.querySelectorAll("table.sorts tbody tr")];
+  const column = (place) => rows().map((row) => row.cells[place].textContent);
+  const press = (place) => document.querySelectorAll("table.sorts thead th")[place].querySelector("button").click();
+  const found = {};
+  press(2); found.falling = column(2);
+  press(2); found.rising = column(2);
+  press(0); found.names = column(0);
+  const visible = (part) => getComputedStyle(part).display !== "none";
+  const shown = () => [...document.querySelectorAll(".cell")].filter(visible).map((part) => part.id);
+  found.before = shown();
+  document.querySelector('.matrix a[href="#c-0-1"]').click();
+  setTimeout(() => {
+    found.after = shown();
+    document.querySelector("input[value=row]").click();
+    found.share = document.querySelector('.matrix a[href="#c-0-1"]').textContent;
+    found.wide = document.documentElement.scrollWidth > innerWidth;
+    const out = document.createElement("pre"); out.id = "found"; out.textContent = JSON.stringify(found);
+    document.body.append(out);
+  }, 100);
+}, 100));
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_works_in_a_browser(page, tmp_path, width):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium here")
+    probed = tmp_path / "page.html"
+    probed.write_text(page.replace("</body>", PROBE + "</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        [browser, *options, f"--window-size={width},900", "--dump-dom", probed.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert "CONSOLE" not in done.stderr
+    dumped = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert dumped, done.stderr
+    found = json.loads(dumped[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert found["falling"] == sorted(found["falling"], reverse=True)
+    assert found["rising"] == sorted(found["falling"])
+    assert sorted(found["names"]) == sorted(NASTY) and found["names"][-1] == NASTY[2]
+    assert (found["before"], found["after"]) == ([], ["c-0-1"])
+    assert found["share"] == "100%"
+    assert not found["wide"]
