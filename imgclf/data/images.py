@@ -40,6 +40,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
 """Pillow's names of the formats that are opened, HEIF beside them where pillow-heif is installed. Others are not: EPS,
 for one, would run a PostScript program."""
 
+EMPTY = "an empty file"
+NO_IMAGE = "not an image, or a format that cannot be read"
+"""Two of the reasons why an image cannot be decoded that are told apart elsewhere."""
+
 NO_MEMORY = "too large for the memory"
 """The one reason why an image cannot be decoded that lies in the machine and not in the file."""
 
@@ -97,6 +101,11 @@ class _Process:
 _PROCESS = _Process()
 
 
+def prepared(allow_truncated: bool = False) -> contextlib.AbstractContextManager[None]:
+    """A context in which many images are opened: each then need not prepare the process again."""
+    return _PROCESS.prepared(allow_truncated)
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of itself: stored pixels (before EXIF orientation) and Pillow's name of the format."""
@@ -115,7 +124,7 @@ def read_bytes(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        raise ImageError(_reason(error)) from None
+        raise ImageError(reason(error)) from None
 
 
 def fingerprint() -> str:
@@ -139,6 +148,39 @@ def inspect(data: bytes, allow_truncated: bool = False) -> Header:
         if not _ends_whole(data, header.format):
             image.load()
     return header
+
+
+@dataclass(frozen=True)
+class Look:
+    """What can be seen of a file at a glance: its header, how it is stored, and a small upright RGB image of it.
+
+    `is_grey` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
+    """
+
+    header: Header
+    is_grey: bool
+    is_turned: bool
+    is_animated: bool
+    image: Image.Image
+
+
+def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Look:
+    """Decode all of an encoded image, to a smaller size where that is cheaper: its shorter side then has `side_px` at
+    least. For statistics; the pixels are not those of `decode`.
+
+    A JPEG decoder reads the whole file, and finds what is wrong with it, also where it draws every eighth pixel only.
+
+    Raises:
+        As `inspect`.
+    """
+    with _opened(data, allow_truncated) as image:
+        header = Header(image.width, image.height, image.format or "")
+        is_animated = header.format != "MPO" and bool(getattr(image, "is_animated", False))
+        is_grey = image.mode in ("1", "L", "LA", "La", *_DEEP)
+        image.draft(None, (side_px, side_px))
+        image.load()
+        upright = _upright(image)
+        return Look(header, is_grey, upright is not image, is_animated, to_rgb(upright))
 
 
 def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image:
@@ -177,7 +219,7 @@ def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Im
 def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
     """The image, not yet decoded; whatever goes wrong inside the block comes out as an ImageError with a reason."""
     if not data:
-        raise ImageError("an empty file")
+        raise ImageError(EMPTY)
     formats = _heif_formats() if _is_heif(data) else FORMATS
     with _PROCESS.prepared(allow_truncated):
         try:
@@ -188,7 +230,7 @@ def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
         except ImageError:
             raise
         except Exception as error:  # decoders raise nearly anything on damaged input; one bad image is one bad image
-            raise ImageError(_reason(error)) from None
+            raise ImageError(reason(error)) from None
 
 
 def _is_heif(data: bytes) -> bool:
@@ -206,7 +248,8 @@ def _heif_formats() -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why an image cannot be read, in a few words, from what its decoder or the system raised."""
     match error:
         case FileNotFoundError():
             return "no such file"
@@ -217,7 +260,7 @@ def _reason(error: Exception) -> str:
         case MemoryError():
             return NO_MEMORY
         case UnidentifiedImageError():
-            return "not an image, or a format that cannot be read"
+            return NO_IMAGE
         case Image.DecompressionBombError():
             return f"more than {MAX_PIXELS:,} pixels"
     return f"damaged or truncated ({str(error) or type(error).__name__})"

@@ -15,6 +15,7 @@ from imgclf.config import ReadConfig
 from imgclf.data import archives, arrays, folders, images, naming, objects, tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
 from imgclf.data.scanning import Found, Listing, Progress, scan
+from imgclf.data.scans import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def read(
     limit: int | None = None,
     min_classes: int = 2,
     on_progress: Progress | None = None,
+    scanner: Scanner | None = None,
 ) -> Dataset:
     """Read a data set of any layout, a folder or a zip or tar archive of one.
 
@@ -52,6 +54,7 @@ def read(
         min_classes: fewer classes than this are an error.
         on_progress: called with (files read, files to read), in the calling thread; before that, for what has to be
             unpacked, with (done, to do).
+        scanner: looks at the files instead, decodes all of each, and knows their records afterwards.
 
     Raises:
         DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
@@ -69,7 +72,7 @@ def read(
     _warn_of_idle_options(name, source.layout, settings)
     listing = _named(source, _list(source, settings, on_progress), settings)
     wanted = _choose(name, listing, classes, min_classes)
-    samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress)
+    samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
     names = tuple(sorted({s.label for s in samples}))
     if len(names) < min_classes:
         broken = f"{len(unreadable)} images cannot be read, such as {listed([unreadable[0].path])}"
@@ -278,11 +281,16 @@ def _warn_of_case(name: Path, classes: Iterable[str]) -> None:
 
 
 def _examine_all(
-    root: Path, samples: Sequence[Sample], allow_truncated: bool, on_progress: Progress | None
+    root: Path,
+    samples: Sequence[Sample],
+    allow_truncated: bool,
+    on_progress: Progress | None,
+    scanner: Scanner | None,
 ) -> tuple[list[Sample], list[Skipped]]:
     """Hash and open every file, in threads."""
     readable, unreadable, done = [], [], 0
-    for results in _in_threads(root, samples, allow_truncated):
+    looked = _scan(root, samples, scanner) if scanner else _in_threads(root, samples, allow_truncated)
+    for results in looked:
         for result in results:
             if isinstance(result, Sample):
                 readable.append(result)
@@ -304,18 +312,33 @@ def _in_threads(root: Path, samples: Sequence[Sample], allow_truncated: bool) ->
         pool.shutdown(cancel_futures=True)
 
 
+def _scan(root: Path, samples: Sequence[Sample], scanner: Scanner) -> Iterator[list[Sample | Skipped]]:
+    rest = iter(samples)
+    for chunk in scanner.examine(root, [s.path for s in samples]):
+        yield [
+            _sample(sample, seen.sha256, seen.header)
+            if seen.record
+            else Skipped(sample.path, "unreadable", seen.reason)
+            for seen, sample in zip(chunk, rest, strict=False)
+        ]
+
+
 def _examine(root: Path, sample: Sample, allow_truncated: bool) -> Sample | Skipped:
     try:
         data = images.read_bytes(root / sample.path)
         header = images.inspect(data, allow_truncated)
     except ImageError as error:
         return Skipped(sample.path, "unreadable", str(error))
+    return _sample(sample, hashlib.sha256(data).hexdigest(), header)
+
+
+def _sample(sample: Sample, sha256: str, header: images.Header) -> Sample:
     return Sample(
         path=sample.path,
         label=sample.label,
         split=sample.split,
         group=sample.group,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         width=header.width,
         height=header.height,
         format=header.format,

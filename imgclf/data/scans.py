@@ -1,0 +1,296 @@
+"""The scan: everything that is to be known of an image's file, in one pass over it, and remembered.
+
+A file is read once: its hash, its header, whether all of it can be decoded, and the statistics of its pixels. What was
+seen stays in the cache by the file's path, size and time of change, and by its content. So a second scan opens nothing,
+a scan that was interrupted goes on where it was, and a copy of a file elsewhere is not decoded again.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from imgclf import environment
+from imgclf.data import images, statistics
+from imgclf.data.dataset import Dataset
+from imgclf.errors import ImageError
+
+log = logging.getLogger("imgclf")
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+VERSION = 1
+"""Raised by a change after which the same file may give another record."""
+
+LIMIT_BYTES = 2_000_000_000
+"""Size up to which the scans stay on disk: about a million images. Above it all of them go."""
+
+DTYPE = np.dtype(
+    [
+        ("width", "i4"),
+        ("height", "i4"),
+        ("format", "S8"),
+        ("grey", "?"),
+        ("turned", "?"),
+        ("animated", "?"),
+        *((name, statistics.DTYPE[name]) for name in statistics.DTYPE.names or ()),
+    ]
+)
+"""The record of one content: stored pixels, Pillow's name of the format, whether it is stored as grey, has an EXIF
+orientation, has more frames than one; and `statistics.DTYPE`."""
+
+_THREADS_MORE = 2  # than processors: some always wait for the disk
+_CHUNK = 64
+_SAVE_EVERY_S = 5.0
+_DOUBT_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one file turned out to be: its SHA-256 and its record, or why it has none."""
+
+    sha256: str = ""
+    record: bytes = b""
+    reason: str = ""
+
+    @property
+    def header(self) -> images.Header:
+        row = np.frombuffer(self.record, DTYPE)[0]
+        return images.Header(int(row["width"]), int(row["height"]), row["format"].decode())
+
+
+class Scanner:
+    """Looks at files, and remembers. Used as a context, it saves at the end what is not saved yet.
+
+    A cache that cannot be read or written is no error: then nothing is remembered, and a warning says so.
+
+    Args:
+        allow_truncated: whether a file that is cut short is an image.
+        folder: where the scans are kept; by default in the cache.
+    """
+
+    def __init__(self, allow_truncated: bool = False, folder: Path | None = None) -> None:
+        self._allow_truncated = allow_truncated
+        self._folder = folder or environment.cache_root() / "scans"
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._root = b""
+        self._files: dict[bytes, tuple[int, int, bytes]] = {}  # path -> size, time of change in ns, content
+        self._contents: dict[bytes, Seen] = {}
+        self._new_files: list[tuple[bytes, bytes, int, int, bytes]] = []
+        self._new_contents: list[tuple[bytes, bytes, str]] = []
+        self._saved = time.monotonic()
+
+    def __enter__(self) -> Self:
+        try:
+            self._database = self._open()
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._save()
+        if self._database:
+            self._database.close()
+            self._database = None
+
+    def examine(self, root: Path, paths: Sequence[str]) -> Iterator[list[Seen]]:
+        """Look at files below a folder, in threads; lists of what was seen, in the order of the paths.
+
+        Raises:
+            MissingError: if one is HEIC and pillow-heif is not installed.
+        """
+        self._enter_root(root)
+        base = str(root)
+        chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+        try:
+            yield from in_threads(lambda chunk: self._examine(base, chunk), chunks)
+        finally:
+            self._save()
+
+    def records(self, dataset: Dataset) -> np.ndarray:
+        """An array (n,) of DTYPE, of the dataset's samples in their order; those not yet seen are looked at.
+
+        A sample that can no longer be read has zeros.
+        """
+        wanted = [bytes.fromhex(s.sha256) for s in dataset.samples]
+        missing = [s.path for s, key in zip(dataset.samples, wanted, strict=True) if key not in self._contents]
+        if missing:
+            for _ in self.examine(dataset.root, missing):
+                pass
+        blank = bytes(DTYPE.itemsize)
+        found = (self._contents.get(key) for key in wanted)
+        return np.frombuffer(b"".join(seen.record if seen and seen.record else blank for seen in found), DTYPE)
+
+    def _examine(self, base: str, paths: Sequence[str]) -> list[Seen]:
+        """Look at some files, in one thread."""
+        with images.prepared(self._allow_truncated):
+            return self._examine_prepared(base, paths)
+
+    def _examine_prepared(self, base: str, paths: Sequence[str]) -> list[Seen]:
+        results: list[Seen | None] = []
+        fresh: list[tuple[int, images.Look, bytes]] = []  # place in results
+        squares = []
+        files = []
+        for path in paths:
+            name, key = os.fsencode(path), b""
+            try:
+                status = os.stat(f"{base}/{path}")  # noqa: PTH116  (a Path for each would cost more than the call)
+                old = self._files.get(name)
+                if old and old[:2] == (status.st_size, status.st_mtime_ns):
+                    results.append(self._contents[old[2]])
+                    continue
+                data = images.read_bytes(f"{base}/{path}")
+                digest = hashlib.sha256(data)
+                key = digest.digest()
+                if not _is_in_doubt(status.st_mtime_ns):
+                    files.append((self._root, name, status.st_size, status.st_mtime_ns, key))
+                if known := self._contents.get(key) or self._find(key):
+                    results.append(known)
+                    continue
+                look = images.look(data, statistics.SIDE_PX, self._allow_truncated)
+                squares.append(statistics.tiles(look.image))
+                fresh.append((len(results), look, key))
+                results.append(None)
+            except (ImageError, OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+                reason = str(error) if isinstance(error, ImageError) else images.reason(error)
+                results.append(Seen(key.hex(), b"", reason))
+        made = self._records(fresh, squares)
+        for (place, _, _), seen in zip(fresh, made, strict=True):
+            results[place] = seen
+        seen_all = [seen for seen in results if seen]
+        self._remember(files, seen_all)
+        return seen_all
+
+    def _find(self, key: bytes) -> Seen | None:
+        """What is remembered of a content that no known file has."""
+        with self._lock:
+            if not self._database:
+                return None
+            try:
+                query = "SELECT record, reason FROM contents WHERE sha256 = ?"
+                row = self._database.execute(query, (key,)).fetchone()
+            except sqlite3.Error as error:
+                self._give_up(error)
+                return None
+            if row:
+                self._contents[key] = Seen(key.hex(), *row)
+            return self._contents.get(key)
+
+    def _records(
+        self, fresh: Sequence[tuple[int, images.Look, bytes]], squares: Sequence[statistics.Tiles]
+    ) -> list[Seen]:
+        rows = np.zeros(len(fresh), DTYPE)
+        measured = statistics.measure(squares)
+        for name in statistics.DTYPE.names or ():
+            rows[name] = measured[name]
+        for row, (_, look, _) in zip(rows, fresh, strict=True):
+            row["width"], row["height"], row["format"] = look.header.width, look.header.height, look.header.format
+            row["grey"], row["turned"], row["animated"] = look.is_grey, look.is_turned, look.is_animated
+        return [Seen(key.hex(), row.tobytes()) for row, (_, _, key) in zip(rows, fresh, strict=True)]
+
+    def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, bytes]], seen: Sequence[Seen]) -> None:
+        with self._lock:
+            for one in seen:
+                key = bytes.fromhex(one.sha256)
+                if key and key not in self._contents and one.reason != images.NO_MEMORY:
+                    self._contents[key] = one
+                    self._new_contents.append((key, one.record, one.reason))
+            self._new_files += [row for row in files if row[4] in self._contents]
+            due = time.monotonic() - self._saved > _SAVE_EVERY_S
+        if due:
+            self._save()
+
+    def _enter_root(self, root: Path) -> None:
+        """Load what is known of the files below a folder."""
+        name = os.fsencode(root.resolve())
+        if name == self._root:
+            return
+        self._root = name
+        self._files = {}
+        if not self._database:
+            return
+        query = (
+            "SELECT path, size, changed, sha256, record, reason FROM files JOIN contents USING (sha256) WHERE root = ?"
+        )
+        try:
+            for path, size, changed, key, record, reason in self._database.execute(query, (name,)):
+                self._files[path] = (size, changed, key)
+                if key not in self._contents:
+                    self._contents[key] = Seen(key.hex(), record, reason)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _open(self) -> sqlite3.Connection:
+        rules = f"{VERSION} {self._allow_truncated} {DTYPE.descr} {images.fingerprint()}"
+        name = f"{hashlib.sha256(rules.encode()).hexdigest()[:16]}.sqlite"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / name
+        if path.exists() and path.stat().st_size > LIMIT_BYTES:
+            path.unlink()
+        database = sqlite3.connect(path, timeout=30, check_same_thread=False)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.executescript(
+            "CREATE TABLE IF NOT EXISTS contents (sha256 BLOB PRIMARY KEY, record BLOB, reason TEXT);"
+            "CREATE TABLE IF NOT EXISTS files (root BLOB, path BLOB, size INTEGER, changed INTEGER, sha256 BLOB,"
+            " PRIMARY KEY (root, path)) WITHOUT ROWID;"
+        )
+        return database
+
+    def _save(self) -> None:
+        with self._lock:
+            contents, self._new_contents = self._new_contents, []
+            files, self._new_files = self._new_files, []
+            self._saved = time.monotonic()
+            if not self._database or not (contents or files):
+                return
+            try:
+                with self._database:
+                    self._database.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", contents)
+                    self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", files)
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("%s: what is seen of the images cannot be kept there (%s).", self._folder, error)
+        if self._database:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+
+def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
+    """The results in order, by threads a little ahead of the reader; after an error or an interrupt no more begin."""
+    threads = environment.cpu_count() + _THREADS_MORE
+    pool = ThreadPoolExecutor(threads)
+    ahead: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _is_in_doubt(changed_ns: int) -> bool:
+    """Whether a file may yet change within the same tick of its clock: then its time says nothing."""
+    return abs(time.time_ns() - changed_ns) < _DOUBT_NS
