@@ -1,6 +1,7 @@
 """Every setting of every command: its default, its validation, its JSON. A default lives here and nowhere else."""
 
 import dataclasses
+import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SIZE_RANGE = (16, 1024)
 REPORT_FORMATS = ("html", "md", "json")
+NEAR_DUPLICATES = ("group", "off")
 LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
 
 
@@ -113,6 +115,69 @@ class Decoding(Config):
 
 
 @dataclass(frozen=True)
+class Thresholds(Config):
+    """From where on the doctor speaks of an image or a class. docs/doctor.md says what each measure is, and how often
+    it is wrong.
+
+    Args:
+        near: the correlation of two thumbnails, laid onto each other; from there they show the same picture.
+        near_group: the share of all images above which a group of near-duplicates is not kept together.
+        blank: the share of pixels within 8 of the median grey; from there an image is near-blank.
+        dark: the 95th percentile of grey, 0 to 255, up to which an image is very dark.
+        bright: the 5th percentile from which on it is very bright.
+        blurry: the blur seen at 128 px, 0 to 1.
+        information: the entropy of the grey histogram in bits, 0 to 8, up to which there is little in an image.
+        grey: the mean difference of the channels, 0 to 255, up to which an image is grey.
+        grey_share: the share of all images up to which grey ones are worth a word.
+        small_px: the shorter side in px below which an image is very small.
+        large_mp: the megapixels above which it is very large.
+        outlier: how many times its sides are longer or shorter than the median's.
+        aspect: the longer side over the shorter one.
+        rare: the share of all files up to which a format or an ending is odd.
+        imbalance: the images of the largest class over those of the smallest.
+        small_class: the different images below which a class is too small to split.
+    """
+
+    near: float = 0.94
+    near_group: float = 0.01
+    blank: float = 0.97
+    dark: float = 40.0
+    bright: float = 215.0
+    blurry: float = 0.66
+    information: float = 3.0
+    grey: float = 1.0
+    grey_share: float = 0.2
+    small_px: float = 32.0
+    large_mp: float = 50.0
+    outlier: float = 4.0
+    aspect: float = 3.0
+    rare: float = 0.01
+    imbalance: float = 10.0
+    small_class: float = 10.0
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """The defaults, changed by NAME=VALUE,NAME=VALUE.
+
+        Raises:
+            UsageError: if a name is unknown or a value is no number from 0 on.
+        """
+        known = [field.name.replace("_", "-") for field in dataclasses.fields(cls)]
+        values: dict[str, float] = {}
+        for item in names(text):
+            name, _, number = (part.strip() for part in item.partition("="))
+            near = ", ".join(difflib.get_close_matches(name, known, 1)) or ", ".join(known)
+            _check(name in known, "thresholds", f"names such as {near}, each with =VALUE", item)
+            try:
+                values[name.replace("-", "_")] = float(number)
+            except ValueError:
+                _check(False, "thresholds", f"a number as {name}", number)
+        for name, value in values.items():
+            _check(0 <= value < math.inf, "thresholds", f"a number of at least 0 as {name.replace('_', '-')}", value)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class ReadConfig(Config):
     """How data become samples. None means: recognised from the data themselves."""
 
@@ -146,6 +211,9 @@ class DataConfig(ReadConfig):
     class_map: str | None = None
     classes: str | None = None
     limit: int | None = None
+    exclude: str | None = None
+    near_duplicates: str = "group"
+    thresholds: str | None = None
     val_as: str = "test"
     validation_fraction: float = 0.15
     test_fraction: float = 0.15
@@ -157,6 +225,8 @@ class DataConfig(ReadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.limit is None or self.limit >= 1, "limit", "a whole number of at least 1", self.limit)
+        _choice(self.near_duplicates, "near_duplicates", NEAR_DUPLICATES)
+        _ = self.doctor_thresholds
         _choice(self.val_as, "val_as", ("test", "validation"))
         for option in ("validation_fraction", "test_fraction"):
             _check(0 <= getattr(self, option) < 1, option, "a number from 0 to below 1", getattr(self, option))
@@ -165,6 +235,15 @@ class DataConfig(ReadConfig):
         _check(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 4294967295", self.seed)
         _check(_is_pattern(self.group_by or "."), "group_by", "a regular expression, parent or a column", self.group_by)
         _check(len(self.renames) == len(names(self.rename)), "rename", "old=new, each class once", self.rename)
+
+    @property
+    def doctor_thresholds(self) -> Thresholds:
+        """From where on the doctor speaks.
+
+        Raises:
+            UsageError: if there is no such threshold, or it cannot be.
+        """
+        return Thresholds.parse(self.thresholds)
 
     @property
     def class_filter(self) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """imgclf ingest"""
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,11 @@ from imgclf.cli import options
 from imgclf.config import DataConfig
 from imgclf.errors import UsageError
 
-MOST_NAMED = 20
+if TYPE_CHECKING:
+    from imgclf.data.doctor import Checkup
+
+MOST_LINES = 25
+MOST_CLASSES = 8
 
 
 def ingest(
@@ -28,6 +33,16 @@ def ingest(
     with_split: Annotated[
         bool, typer.Option("--with-split", help="With --to: in train/, validation/ and test/ as train would split.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what the doctor found here, a new HTML file with thumbnails.")
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Write the files to leave out here, a new CSV file for train --exclude.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(help="Exit with 6 if there are such findings: kinds or severities, such as leakage,error."),
+    ] = None,
     layout: options.Layout = DataConfig.layout,
     depth: options.Depth = DataConfig.depth,
     path_column: options.PathColumn = DataConfig.path_column,
@@ -45,6 +60,9 @@ def ingest(
     class_map: options.ClassMap = DataConfig.class_map,
     classes: options.Classes = DataConfig.classes,
     limit: options.Limit = DataConfig.limit,
+    exclude: options.Exclude = DataConfig.exclude,
+    near_duplicates: options.NearDuplicates = DataConfig.near_duplicates,
+    thresholds: options.Thresholds = DataConfig.thresholds,
     val_as: options.ValAs = DataConfig.val_as,
     validation_fraction: options.ValidationFraction = DataConfig.validation_fraction,
     test_fraction: options.TestFraction = DataConfig.test_fraction,
@@ -57,64 +75,96 @@ def ingest(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
-    """Look at a data set: classes, counts, sizes, formats, unreadable files, and how train would split it."""
+    """Look at a data set: classes, counts, sizes, what is wrong with which files, and how train would split it."""
     from imgclf.cli import console
-    from imgclf.data import copying, readers, splitting
+    from imgclf.data import copying, doctor, readers, scans, splitting
     from imgclf.data.dataset import write_manifest
 
     console.err.quiet = quiet
-    if output and os.path.lexists(output):
-        raise UsageError(f"-o {output}: expected a new file, found one that exists. Choose another -o, or remove it.")
+    for option, path in (("-o", output), ("--report", report), ("--quarantine", quarantine)):
+        _check_new(option, path)
     if with_split and not to:
         raise UsageError("--with-split says how --to makes its folders; give --to, too.")
+    forbidden = doctor.forbidden(fail_on)
     settings = DataConfig(**{field.name: context.params[field.name] for field in fields(DataConfig)})
-    with console.phases() as report:
+    with console.phases() as show, scans.Scanner(settings.allow_truncated) as scanner:
         found = readers.read(
             data,
             settings,
             classes=() if settings.relabels else settings.class_filter,
-            on_progress=lambda done, total: report("reading", done, total),
+            on_progress=lambda done, total: show("reading", done, total),
+            scanner=scanner,
         )
-        dataset, notes = splitting.prepare(found, settings)
-        for note in notes:
+        chosen, notes = splitting.choose(found, settings)
+        checkup = doctor.examine(chosen, settings, scanner)
+        dataset, more = splitting.divide(chosen, settings, checkup.related)
+        for note in (*notes, *more):
             console.note(note)
         if to:
             given = {s.path: s.split for s in found.samples}
             sides = [s.split if with_split else given[s.path] for s in dataset.samples]
             linked, copied = copying.copy(
-                dataset.with_splits(sides), to, lambda done, total: report("copying", done, total)
+                dataset.with_splits(sides), to, lambda done, total: show("copying", done, total)
             )
             console.note(f"{to}: {linked:,} files linked, {copied:,} copied.")
+        if report:
+            from imgclf.evaluation import doctor_report
+
+            doctor_report.write(chosen, checkup, report)
+            console.note(f"The report is in {report}.")
     if json:
-        console.print_json(dataset.summary())
+        console.print_json(dataset.summary() | {"doctor": checkup.to_dict()})
     else:
-        _print(dataset.summary())
+        _print(dataset.summary(), checkup)
     if output:
-        try:
-            write_manifest(dataset, output)
-        except OSError as error:
-            raise UsageError(f"-o {output}: the manifest cannot be written ({error.strerror}).") from None
+        _write("-o", output, lambda path: write_manifest(dataset, path))
         console.note(f"The manifest is in {output}. Its data have the sha256 {dataset.digest()}.")
+    if quarantine:
+        out = doctor.quarantine(chosen, checkup)
+        _write("--quarantine", quarantine, lambda path: doctor.write_quarantine(out, path))
+        console.note(f"{quarantine}: {len(out):,} files to leave out.")
+    doctor.check(checkup, forbidden)
 
 
-def _print(summary: dict[str, Any]) -> None:
-    """The summary of a dataset as a table and a few lines."""
+def _check_new(option: str, path: Path | None) -> None:
+    if path and os.path.lexists(path):
+        raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another, or remove it.")
+
+
+def _write(option: str, path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: it cannot be written ({error.strerror}).") from None
+
+
+def _print(summary: dict[str, Any], checkup: "Checkup") -> None:
+    """The summary of a dataset and of what the doctor found, in MOST_LINES lines."""
     from imgclf.cli import console
-    from imgclf.data.dataset import listed
 
-    rows = [(name, *counts.values()) for name, counts in summary["classes"].items()]
-    total = ("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
-    console.table(None, ("class", "images", "train", "validation", "test"), [*rows, total])
+    names = list(summary["classes"])
+    names = names if len(names) <= MOST_CLASSES else sorted(names, key=lambda n: -summary["classes"][n]["images"])
+    shown = names if len(names) <= MOST_CLASSES else [*names[: MOST_CLASSES // 2], *names[-MOST_CLASSES // 2 + 1 :]]
+    rows = [(name, *summary["classes"][name].values()) for name in shown]
+    every = [list(counts.values()) for counts in summary["classes"].values()]
+    if len(shown) < len(names):
+        hidden = [list(summary["classes"][name].values()) for name in names if name not in shown]
+        rows.insert(MOST_CLASSES // 2, (f"{len(hidden):,} more", *map(sum, zip(*hidden, strict=True))))
+    console.table(
+        None,
+        ("class", "images", "train", "validation", "test"),
+        [*rows, ("all", *map(sum, zip(*every, strict=True)))],
+    )
     sizes = ", ".join(f"{name} {width} x {height}" for name, (width, height) in summary["sizes"].items())
     lines = [f"sizes: {sizes} px", f"formats: {_counted(summary['formats'])}"]
     if summary["skipped"]:
         lines.append(f"skipped: {_counted(summary['skipped'])}")
-    if summary["empty_classes"]:
-        lines.append(f"classes without images: {listed(summary['empty_classes'])}")
-    unreadable = summary["unreadable"]
-    lines += [f"unreadable: {listed([file['path']])}: {file['reason']}" for file in unreadable[:MOST_NAMED]]
-    if len(unreadable) > MOST_NAMED:
-        lines.append(f"unreadable: {len(unreadable) - MOST_NAMED} more; --json names all")
+    room = MOST_LINES - (len(rows) + 5) - len(lines)
+    found = checkup.lines()
+    fits = len(found) if len(found) <= room else room - 1
+    lines += found[:fits] or ["nothing wrong was found"]
+    if len(found) > fits:
+        lines.append(f"{len(found) - fits} more kinds of findings; --json and --report name all of them")
     for line in lines:
         console.out.print(line, soft_wrap=True)
 

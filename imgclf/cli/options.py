@@ -47,6 +47,18 @@ ClassMap = Annotated[
 ]
 Classes = Annotated[str | None, typer.Option(help="Only these classes, such as a,b.", rich_help_panel=LABELLING)]
 Limit = Annotated[int | None, typer.Option(help="At most so many images in all.", rich_help_panel=LABELLING)]
+Exclude = Annotated[
+    str | None,
+    typer.Option(help="A CSV file of paths to leave out, such as --quarantine writes.", rich_help_panel=LABELLING),
+]
+NearDuplicates = Annotated[
+    str,
+    typer.Option(help="group keeps them on one side of the split; off looks for none.", rich_help_panel=SPLITTING),
+]
+Thresholds = Annotated[
+    str | None,
+    typer.Option(help="Of the doctor: name=value,name=value (docs/doctor.md).", rich_help_panel=LABELLING),
+]
 ValAs = Annotated[
     str,
     typer.Option(help="What val/ is when there is no test/ folder: test or validation.", rich_help_panel=SPLITTING),

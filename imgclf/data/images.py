@@ -30,10 +30,20 @@ MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
 number is the one from which Pillow itself refuses."""
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"),
-    *(".heic", ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""Pillow's names of the formats, and how the names of their files end, in lower case."""
+
+SUFFIXES = tuple(suffix for suffixes in ENDINGS.values() for suffix in suffixes)
 """How the names of image files end, in lower case. The content then decides which format it is."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")

@@ -74,6 +74,34 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     ]
 
 
+def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
+    """Leave out the images that a list names, such as the one that `imgclf ingest --quarantine` writes.
+
+    Args:
+        table: as `tables.open_table` reads it, with a column `path`. Paths that are not among the images are counted.
+
+    Returns:
+        The dataset, what is left out being in its `skipped` as "excluded", and a note for the user.
+
+    Raises:
+        DatasetError: if the list cannot be read, has no such column, or leaves no image.
+    """
+    content = tables.open_table(table)
+    if "path" not in content.header:
+        raise DatasetError(f"{table}: expected a column path, found {listed(content.header) or 'nothing'}.")
+    place = content.header.index("path")
+    paths = {fields[place] for _, fields in content.rows if len(fields) > place and fields[place]}
+    excluded = [Skipped(s.path, "excluded", f"left out by {table.name}") for s in dataset.samples if s.path in paths]
+    samples = [s for s in dataset.samples if s.path not in paths]
+    if not samples:
+        raise DatasetError(f"{table}: expected some images to be left, found all {len(excluded):,} in it.")
+    result = _with_samples(dataset, samples, {name: name for name in dataset.class_names})
+    result = replace(result, skipped=tuple(sorted([*dataset.skipped, *excluded], key=lambda s: s.path)))
+    unknown = len(paths - {s.path for s in dataset.samples} - {s.path for s in dataset.skipped})
+    foreign = f"; {unknown:,} other paths are not among the images" if unknown else ""
+    return result, [f"{table}: {len(excluded):,} images left out{foreign}."]
+
+
 def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     """Give classes other names, all at once; two stay two.
 

@@ -9,7 +9,6 @@ Sources: Sivic and Zisserman 2003, "Video Google" (the inverted file); Lucas and
 registration technique" (the fine comparison).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +20,13 @@ MIN_SPREAD = 6.0
 
 _FREQUENCIES = 8
 _CROPS = (0.0, 0.025, 0.05)
-_PROBES = 6
-_NEAREST = 12
+_PROBES = 6  # drawers that an image looks into
+_NEAREST = 8  # images that it takes from all of them
 _MIN_COSINE = 0.80
-_BATCH = 4096
-_STEPS = 4
-_MARGIN = 2
+_BATCH = 512
+_COARSE_PX = 16
+_COARSE_SLACK = 0.3  # by which a coarse likeness may be too small
+_MARGIN = 1 / 16  # of the side: where a shifted picture has no pixels
 _MAX_SHIFT = 0.08  # of the side
 _MAX_STRETCH = 0.14
 
@@ -54,16 +54,13 @@ def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
         seed: of the centres.
     """
     rows = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(axis=1) >= MIN_SPREAD)
-    first, second = candidates(thumbs[rows], seed)
-    likeness = np.concatenate(
-        [np.zeros(0, np.float32)]
-        + [
-            compare(thumbs[rows[first[i : i + _BATCH]]], thumbs[rows[second[i : i + _BATCH]]])
-            for i in range(0, len(first), _BATCH)
-        ]
-    )
+    first, second = (rows[found] for found in candidates(thumbs[rows], seed))
+    likeness = np.zeros(len(first), np.float32)
+    for i in range(0, len(first), _BATCH):
+        part = slice(i, i + _BATCH)
+        likeness[part] = compare(thumbs[first[part]], thumbs[second[part]], min_likeness)
     keep = likeness >= min_likeness
-    return Pairs(rows[first[keep]], rows[second[keep]], likeness[keep])
+    return Pairs(first[keep], second[keep], likeness[keep])
 
 
 def candidates(thumbs: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -75,12 +72,13 @@ def candidates(thumbs: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     drawers = _nearest(hashes, centres, 1)[:, 0]
     order = np.argsort(drawers, kind="stable")
     bounds = np.searchsorted(drawers[order], np.arange(len(centres) + 1))
-    found = []
+    codes = [np.zeros(0, np.int64)]
     for crop in _CROPS:
         asking = perceptual_hashes(thumbs, crop) if crop else hashes
-        found += list(_look_up(asking, hashes, _nearest(asking, centres, _PROBES), order, bounds))
-    codes = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-    return codes // len(thumbs), codes % len(thumbs)
+        one, other = _look_up(asking, hashes, _nearest(asking, centres, _PROBES), order, bounds)
+        codes.append(np.minimum(one, other) * len(thumbs) + np.maximum(one, other))
+    pairs = np.unique(np.concatenate(codes))
+    return pairs // len(thumbs), pairs % len(thumbs)
 
 
 def perceptual_hashes(thumbs: np.ndarray, crop: float) -> np.ndarray:
@@ -128,74 +126,111 @@ def _nearest(hashes: np.ndarray, centres: np.ndarray, count: int) -> np.ndarray:
     """int (n, count): the nearest centres of each hash, in no order."""
     count = min(count, len(centres))
     parts = []
-    for i in range(0, len(hashes), _BATCH):
-        cosines = hashes[i : i + _BATCH] @ centres.T
-        parts.append(cosines.argmax(axis=1)[:, None] if count == 1 else np.argpartition(-cosines, count - 1)[:, :count])
+    for i in range(0, len(hashes), 8 * _BATCH):
+        cosines = hashes[i : i + 8 * _BATCH] @ centres.T
+        parts.append(
+            cosines.argmax(axis=1)[:, None] if count == 1 else np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        )
     return np.concatenate(parts)
 
 
 def _look_up(
     asking: np.ndarray, hashes: np.ndarray, drawers: np.ndarray, order: np.ndarray, bounds: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Pairs as lower * n + higher: of each image the nearest in its drawers, drawer by drawer."""
-    count = len(hashes)
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of each image in its drawers: who asks, and what is found. Drawer by drawer, then the best of all."""
     askers = np.argsort(drawers.ravel(), kind="stable")
     limits = np.searchsorted(drawers.ravel()[askers], np.arange(len(bounds)))
+    none = np.zeros(0, np.int64)
+    found = [(none, none, np.zeros(0, np.float32))]
     for drawer in range(len(bounds) - 1):
         inside = order[bounds[drawer] : bounds[drawer + 1]]
         outside = askers[limits[drawer] : limits[drawer + 1]] // drawers.shape[1]
-        if not len(inside) or not len(outside):
-            continue
         cosines = asking[outside] @ hashes[inside].T  # (askers, filed)
-        cosines[outside[:, None] == inside[None, :]] = -1
+        cosines[outside[:, None] == inside] = -1
         if cosines.shape[1] > _NEAREST:
-            best = np.argpartition(-cosines, _NEAREST)[:, :_NEAREST]
-            kept = np.take_along_axis(cosines, best, axis=1) >= _MIN_COSINE
-            one, other = np.broadcast_to(outside[:, None], best.shape)[kept], inside[best[kept]]
+            columns = np.argpartition(-cosines, _NEAREST, axis=1)[:, :_NEAREST]
+            cosines, filed = np.take_along_axis(cosines, columns, axis=1), inside[columns]
         else:
-            rows, columns = np.nonzero(cosines >= _MIN_COSINE)
-            one, other = outside[rows], inside[columns]
-        yield np.minimum(one, other) * count + np.maximum(one, other)
+            filed = np.broadcast_to(inside, cosines.shape)
+        near = cosines >= _MIN_COSINE
+        found.append((np.broadcast_to(outside[:, None], filed.shape)[near], filed[near], cosines[near]))
+    one, other, cosines = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    best = np.lexsort((-cosines, one))
+    one, other = one[best], other[best]
+    place = np.arange(len(one)) - np.searchsorted(one, one)  # among those of the same asker
+    return one[place < _NEAREST], other[place < _NEAREST]
 
 
-def compare(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def compare(one: np.ndarray, other: np.ndarray, min_likeness: float = 0.0) -> np.ndarray:
     """How alike two pictures are once the one is shifted and stretched onto the other, up to 1.
 
-    Gauss-Newton steps find shift and stretch along both axes, brightness and contrast. The likeness is the
-    correlation of what is left without the coarse shading, in which many pictures are alike.
+    Gauss-Newton steps find shift and stretch along both axes beside brightness and contrast, on a coarse picture
+    first. The likeness is the correlation of what is left without the coarse shading, in which many pictures are alike.
 
     Args:
         one, other: uint8 (m, 32, 32).
+        min_likeness: pairs that are clearly less alike need not be compared finely; they get -1.
 
     Returns:
         float32 (m,).
     """
-    count, size = len(one), one.shape[1]
-    inner = slice(_MARGIN, size - _MARGIN)
-    grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    goal = _normal(other[:, inner, inner].astype(np.float32))
-    source = one.astype(np.float32)
-    shift = np.zeros((count, 2), np.float32)  # along y and x, in sides
-    stretch = np.zeros((count, 2), np.float32)
-    for _ in range(_STEPS):
-        moved = _warp(source, shift, stretch)
-        down, right = np.gradient(moved, 1 / size, axis=(1, 2))
-        values = moved[:, inner, inner]
-        down, right = down[:, inner, inner], right[:, inner, inner]
-        y, x = grid[inner][None, :, None], grid[inner][None, None, :]
-        flat = values.std(axis=(1, 2), keepdims=True) + 1e-3
-        values = _normal(values)
-        columns = [down / flat, right / flat, down * y / flat, right * x / flat, values, np.ones_like(values)]
-        system = np.stack([c.reshape(count, -1) for c in columns], axis=2)  # (m, p, 6)
-        normal = np.einsum("mpi,mpj->mij", system, system, optimize=True) + 1e-2 * np.eye(6, dtype=np.float32)
-        right_side = np.einsum("mpi,mp->mi", system, (goal - values).reshape(count, -1), optimize=True)
-        step = np.linalg.solve(normal, right_side[..., None])[..., 0]
-        shift = np.clip(shift + step[:, :2], -_MAX_SHIFT, _MAX_SHIFT)
-        stretch = np.clip(stretch + step[:, 2:4], -_MAX_STRETCH, _MAX_STRETCH)
-    moved = _warp(source, shift, stretch)[:, inner, inner]
-    a, b = _fine(moved), _fine(other[:, inner, inner].astype(np.float32))
-    likeness: np.ndarray = (a * b).mean(axis=(1, 2)).astype(np.float32)
+    likeness = np.full(len(one), -1, np.float32)
+    moves = _align(_reduced(one), _reduced(other), np.zeros((len(one), 4), np.float32), steps=3)
+    coarse = _correlation(_reduced(one), _reduced(other), moves, cut=3)
+    close = np.flatnonzero(coarse >= min_likeness - _COARSE_SLACK)
+    if len(close):
+        source, goal = _smoothed(one[close]), _smoothed(other[close])
+        likeness[close] = _correlation(source, goal, _align(source, goal, moves[close], steps=3), cut=5)
     return likeness
+
+
+def _reduced(thumbs: np.ndarray) -> np.ndarray:
+    """uint8 (m, 32, 32) -> float32 (m, 16, 16), means of blocks."""
+    block = thumbs.shape[1] // _COARSE_PX
+    blocks = thumbs.reshape(len(thumbs), _COARSE_PX, block, _COARSE_PX, block)
+    means: np.ndarray = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return means
+
+
+def _smoothed(thumbs: np.ndarray) -> np.ndarray:
+    """As float32, each pixel with half of its neighbours: linear interpolation then takes little more away."""
+    size = thumbs.shape[1]
+    blur = np.eye(size, dtype=np.float32) / 2 + (np.eye(size, k=1) + np.eye(size, k=-1)).astype(np.float32) / 4
+    blur[0, 0] = blur[-1, -1] = 0.75
+    smooth: np.ndarray = blur @ thumbs.astype(np.float32) @ blur
+    return smooth
+
+
+def _align(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, steps: int) -> np.ndarray:
+    """Moves float32 (m, 4) that lay the source onto the goal: shift along y and x, stretch along y and x, in sides."""
+    count, size = len(source), source.shape[1]
+    margin = round(size * _MARGIN)
+    inner = slice(margin, size - margin)
+    grid = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)[inner]
+    wanted = _normal(goal[:, inner, inner])
+    for _ in range(steps):
+        moved = _warp(source, moves)
+        down, right = (g[:, inner, inner] for g in np.gradient(moved, 1 / size, axis=(1, 2)))
+        values = moved[:, inner, inner]
+        scale = values.std(axis=(1, 2), keepdims=True) + 1e-3
+        down, right, values = down / scale, right / scale, _normal(values)
+        columns = (down, right, down * grid[:, None], right * grid, values, np.ones_like(values))
+        system = np.stack([column.reshape(count, -1) for column in columns], axis=1)  # (m, 6, p)
+        squares = system @ system.transpose(0, 2, 1) + 1e-2 * np.eye(6, dtype=np.float32)
+        rest = system @ (wanted - values).reshape(count, -1, 1)
+        moves = moves + np.linalg.solve(squares, rest)[:, :4, 0]
+        limit = np.array([_MAX_SHIFT, _MAX_SHIFT, _MAX_STRETCH, _MAX_STRETCH], np.float32)
+        moves = np.clip(moves, -limit, limit)
+    return moves
+
+
+def _correlation(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, cut: int) -> np.ndarray:
+    """float32 (m,): of the goal and of the moved source, both without the margin and their `cut` lowest frequencies."""
+    margin = round(source.shape[1] * _MARGIN)
+    inner = slice(margin, source.shape[1] - margin)
+    moved, still = _fine(_warp(source, moves)[:, inner, inner], cut), _fine(goal[:, inner, inner], cut)
+    means: np.ndarray = (moved * still).mean(axis=(1, 2))
+    return means
 
 
 def _normal(values: np.ndarray) -> np.ndarray:
@@ -205,31 +240,29 @@ def _normal(values: np.ndarray) -> np.ndarray:
     return normal
 
 
-def _fine(values: np.ndarray) -> np.ndarray:
-    """Each picture without its lowest frequencies, normalised."""
-    basis = _cosines(values.shape[1], 3)
+def _fine(values: np.ndarray, cut: int) -> np.ndarray:
+    """Each picture without its `cut` lowest frequencies along both axes, normalised."""
+    basis = _cosines(values.shape[1], cut)
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
-    low = np.einsum("ui,nij,vj->nuv", basis, values, basis, optimize=True)
-    return _normal(values - np.einsum("ui,nuv,vj->nij", basis, low, basis, optimize=True))
+    return _normal(values - basis.T @ (basis @ values @ basis.T) @ basis)
 
 
-def _warp(values: np.ndarray, shift: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-    """(m, s, s) drawn anew with each place multiplied by 1 + stretch, from the middle, and moved by shift; linearly."""
+def _warp(values: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """(m, s, s) drawn anew with each place stretched from the middle and shifted, by linear interpolation."""
     size = values.shape[1]
-    grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    for axis in (0, 1):
-        places = (grid * (1 + stretch[:, axis, None]) + shift[:, axis, None] + 0.5) * size - 0.5  # (m, s)
-        low = np.clip(np.floor(places).astype(int), 0, size - 2)
-        share = np.clip(places - low, 0, 1).astype(np.float32)
-        if axis == 0:
-            below = np.take_along_axis(values, low[:, :, None], axis=1)
-            above = np.take_along_axis(values, low[:, :, None] + 1, axis=1)
-            values = below + (above - below) * share[:, :, None]
-        else:
-            below = np.take_along_axis(values, low[:, None, :], axis=2)
-            above = np.take_along_axis(values, low[:, None, :] + 1, axis=2)
-            values = below + (above - below) * share[:, None, :]
-    return values
+    pixels = np.arange(size, dtype=np.float32)
+    grid = (pixels + 0.5) / size - 0.5
+
+    def weights(shift: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+        places = (grid * (1 + stretch[:, None]) + shift[:, None] + 0.5) * size - 0.5
+        away = np.abs(np.clip(places, 0, size - 1)[:, :, None] - pixels)
+        hats: np.ndarray = np.maximum(1 - away, 0)  # (m, s, s): of each new pixel, the share of each old one
+        return hats
+
+    moved: np.ndarray = (
+        weights(moves[:, 0], moves[:, 2]) @ values @ weights(moves[:, 1], moves[:, 3]).transpose(0, 2, 1)
+    )
+    return moved
 
 
 def groups(count: int, pairs: Pairs) -> list[list[int]]:

@@ -20,8 +20,8 @@ from imgclf.errors import DatasetError, UsageError
 K = TypeVar("K", bound=Hashable)
 
 
-def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]:
-    """Label, choose, group and split what was read, as the settings say: all that training does before the pixels.
+def choose(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]:
+    """Leave out, label, choose and group what was read, as the settings say: all that comes before the split.
 
     Returns:
         The dataset, and notes for the user.
@@ -30,6 +30,9 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
         ImgclfError: of any kind, if a setting or a file that it names does not suit the dataset.
     """
     notes = []
+    if settings.exclude:
+        dataset, found = labels.exclude(dataset, Path(settings.exclude))
+        notes += found
     if settings.labels:
         dataset, found = labels.correct(dataset, Path(settings.labels))
         notes += found
@@ -47,6 +50,16 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
     if settings.group_by:
         dataset, found = grouping.group(dataset, settings.group_by)
         notes += found
+    return dataset, notes
+
+
+def divide(dataset: Dataset, settings: DataConfig, related: Iterable[Sequence[int]] = ()) -> tuple[Dataset, list[str]]:
+    """Split what was chosen, as the settings say; `related` and the result as in `split`.
+
+    Raises:
+        ImgclfError: of any kind, if a setting or a file that it names does not suit the dataset.
+    """
+    notes = []
     old = None
     if settings.split_from:
         path = Path(settings.split_from)
@@ -61,6 +74,7 @@ def prepare(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]
         seed=settings.seed,
         test_group=settings.test_group,
         old=old,
+        related=related,
     )
     return dataset, notes + found
 

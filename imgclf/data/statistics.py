@@ -93,4 +93,5 @@ def _blur(grey: np.ndarray) -> float:
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.maximum(one, other) - np.minimum(one, other)
+    distance: np.ndarray = np.maximum(one, other) - np.minimum(one, other)
+    return distance

@@ -18,7 +18,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import loading, splitting
+from imgclf.data import doctor, loading, scans, splitting
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
@@ -53,7 +53,7 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     config, notes = resolving.resolve(config or TrainConfig())
-    dataset, data_notes = splitting.prepare(dataset, config)
+    dataset, data_notes = _prepare(dataset, config)
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
     stem = f"{dataset.name}-{config.backbone}"
     run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
@@ -70,6 +70,18 @@ def train(
         if with_report and run.metrics.is_file():
             report.write(run, root=dataset.root)
     return run
+
+
+def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
+    """Choose and split the images, near-duplicates kept together; the notes say what is wrong with them."""
+    chosen, notes = splitting.choose(dataset, config)
+    if config.near_duplicates == "group":
+        with scans.Scanner(config.allow_truncated) as scanner:
+            checkup = doctor.examine(chosen, config, scanner)
+    else:
+        checkup = doctor.examine(chosen, config)
+    dataset, more = splitting.divide(chosen, config, checkup.related)
+    return dataset, [*notes, *checkup.lines(), *more]
 
 
 def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:

@@ -1,0 +1,372 @@
+"""What is wrong with a dataset, by file: findings, each of a kind that has a severity and says what training does.
+
+Nothing is rendered here, and no file is opened: what the scan has seen of the files is looked through.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from imgclf.config import DataConfig, Thresholds, names
+from imgclf.data import grouping, images, similar
+from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, csv_line, listed
+from imgclf.data.scans import Scanner
+from imgclf.errors import GateError, UsageError
+from imgclf.runs import write_atomic
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+MIN_KEPT_APART = 10
+"""Images that a group of near-duplicates may have whatever its share is."""
+
+BLUR_MIN_PX = 64
+"""The shorter side in px below which sharpness says nothing."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding: how bad it is, what it is, what `imgclf train` does, and which files a quarantine takes.
+
+    `quarantine` is "all", "all but one", "training" (those that are not in the test part), or "" for none.
+    """
+
+    severity: str
+    what: str
+    action: str
+    quarantine: str = ""
+
+
+KINDS = {
+    "conflict": Kind(ERROR, "the same picture in two classes", "kept on one side; exact copies only train", "all"),
+    "leakage": Kind(ERROR, "the same picture on two sides", "given sides are kept: scores flatter", "training"),
+    "unreadable": Kind(ERROR, "damaged, cut short or not to be opened", "left out", "all"),
+    "empty": Kind(ERROR, "files of 0 bytes", "left out", "all"),
+    "not-an-image": Kind(ERROR, "named as an image, but none", "left out", "all"),
+    "empty-class": Kind(WARNING, "a class without images", "left out"),
+    "small-class": Kind(WARNING, "too few different images to split", "split as far as they go"),
+    "similar-names": Kind(WARNING, "class names that differ in case or spaces alone", "taken as different classes"),
+    "imbalance": Kind(WARNING, "classes of very different sizes", "used as they are"),
+    "duplicate": Kind(WARNING, "byte for byte the same", "kept on one side", "all but one"),
+    "near-duplicate": Kind(WARNING, "the same picture, encoded, sized or cropped anew", "kept on one side"),
+    "look-alikes": Kind(WARNING, "many near-duplicates in one group", "not kept together: too many"),
+    "wrong-extension": Kind(WARNING, "the content is of another format than the name", "the content counts"),
+    "near-blank": Kind(WARNING, "nearly one colour", "used", "all"),
+    "blurry": Kind(NOTE, "blurred", "used"),
+    "very-dark": Kind(NOTE, "nearly black", "used"),
+    "very-bright": Kind(NOTE, "nearly white", "used"),
+    "low-information": Kind(NOTE, "few shades", "used"),
+    "very-small": Kind(NOTE, "few pixels", "used, enlarged"),
+    "very-large": Kind(NOTE, "many pixels", "used, reduced"),
+    "size-outlier": Kind(NOTE, "a size far from the others'", "used"),
+    "odd-aspect": Kind(NOTE, "long and narrow", "used, resized to a square"),
+    "odd-format": Kind(NOTE, "a format or an ending that few files have", "used"),
+    "grey": Kind(NOTE, "grey among colour", "used"),
+    "turned": Kind(NOTE, "an EXIF orientation", "turned upright"),
+    "animated": Kind(NOTE, "several frames", "the first frame is used"),
+    "other-file": Kind(NOTE, "not named as an image", "left out"),
+}
+"""In the order in which they are shown."""
+
+CHEAP = frozenset(
+    {
+        *("conflict", "leakage", "unreadable", "empty", "not-an-image", "empty-class", "small-class", "similar-names"),
+        *("imbalance", "duplicate", "wrong-extension", "very-small", "very-large", "size-outlier", "odd-aspect"),
+        *("odd-format", "other-file"),
+    }
+)
+"""What is found without the pixels."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: with some files, or with some classes. `text` says what was found."""
+
+    kind: str
+    text: str
+    paths: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def severity(self) -> str:
+        """error, warning or note."""
+        return KINDS[self.kind].severity
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "text": self.text,
+            "paths": list(self.paths),
+            "classes": list(self.classes),
+        }
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """All findings of a dataset, the worst first, and the rows of near-duplicates that no split may divide."""
+
+    findings: tuple[Finding, ...]
+    related: tuple[tuple[int, ...], ...]
+    thresholds: Thresholds
+
+    def of(self, kind: str) -> list[Finding]:
+        """The findings of one kind."""
+        return [finding for finding in self.findings if finding.kind == kind]
+
+    @property
+    def kinds(self) -> list[dict[str, Any]]:
+        """For each kind that occurs: its name, severity, what it is, what training does, findings and files."""
+        return [
+            {
+                "kind": name,
+                "severity": kind.severity,
+                "what": kind.what,
+                "action": kind.action,
+                "findings": len(found),
+                "files": len({path for finding in found for path in finding.paths}),
+            }
+            for name, kind in KINDS.items()
+            if (found := self.of(name))
+        ]
+
+    def lines(self, most: int = 2) -> list[str]:
+        """One line for each kind that occurs: how bad, how many files or classes, what training does, the first."""
+        lines = []
+        for kind in self.kinds:
+            first = self.of(kind["kind"])[0]
+            count = kind["files"] or kind["findings"]
+            example = listed(first.paths or first.classes, most)
+            lines.append(f"{kind['severity']}: {kind['kind']} {count:,}, {kind['action']}: {example}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the thresholds, the kinds that occur, and every finding."""
+        return {
+            "thresholds": asdict(self.thresholds),
+            "kinds": self.kinds,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = None) -> Checkup:
+    """Look a dataset through: all of it with a scanner, without one what needs no pixels (`CHEAP`).
+
+    Args:
+        dataset: its samples with the sides that it brings along, not those of a split made here.
+    """
+    limits = settings.doctor_thresholds
+    found = [*_of_files(dataset), *_of_classes(dataset, limits), *_of_headers(dataset, limits)]
+    related: list[tuple[int, ...]] = []
+    contents = _Contents(dataset)
+    found += _copies(dataset, contents.copies(), "byte for byte the same", "duplicate")
+    if scanner:
+        records = scanner.records(dataset)
+        found += _of_pixels(dataset, records, limits)
+        for rows, likeness in _near(contents, records, limits.near):
+            share = len(rows) / len(dataset)
+            if len(rows) > MIN_KEPT_APART and share > limits.near_group:
+                text = f"{len(rows):,} images alike, {share:.1%} of all; more than {limits.near_group:.1%}"
+                found.append(Finding("look-alikes", text, tuple(dataset.samples[row].path for row in rows)))
+            else:
+                related.append(rows)
+                found += _copies(dataset, [rows], f"alike, correlation {likeness:.2f}", "near-duplicate")
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    found.sort(key=lambda finding: (order[finding.kind], finding.paths, finding.classes))
+    return Checkup(tuple(found), tuple(related), limits)
+
+
+class _Contents:
+    """The different contents of a dataset's files and the rows that have each."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for row, sample in enumerate(dataset.samples):
+            rows[grouping.content(sample)].append(row)
+        self.rows = list(rows.values())
+        self.firsts = np.array([members[0] for members in self.rows], np.int64)
+
+    def copies(self) -> list[tuple[int, ...]]:
+        return [tuple(members) for members in self.rows if len(members) > 1]
+
+
+def _near(contents: _Contents, records: np.ndarray, min_likeness: float) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Groups of rows of different contents that show the same picture, and how alike the least alike are."""
+    pairs = similar.find(records["thumb"][contents.firsts], min_likeness)
+    least: dict[int, float] = {}
+    groups = similar.groups(len(contents.firsts), pairs)
+    group_of = {row: number for number, rows in enumerate(groups) for row in rows}
+    for row, likeness in zip(pairs.first.tolist(), pairs.likeness.tolist(), strict=True):
+        number = group_of[row]
+        least[number] = min(likeness, least.get(number, 1.0))
+    for number, rows in enumerate(groups):
+        yield tuple(sorted(row for content in rows for row in contents.rows[content])), least[number]
+
+
+def _copies(dataset: Dataset, groups: Iterable[Sequence[int]], text: str, harmless: str) -> Iterator[Finding]:
+    """Sets of rows that show the same, as conflicts and leaks; as `harmless` where they are neither."""
+    for rows in groups:
+        samples = [dataset.samples[row] for row in rows]
+        paths = tuple(sample.path for sample in samples)
+        labels = tuple(sorted({sample.label for sample in samples}))
+        sides = sorted({sample.split for sample in samples if sample.split})
+        if len(labels) > 1:
+            yield Finding("conflict", text, paths, labels)
+        if len(sides) > 1:
+            yield Finding("leakage", f"{text}, in {' and '.join(sides)}", paths)
+        if len(labels) < 2 and len(sides) < 2:
+            yield Finding(harmless, text, paths)
+
+
+def _of_files(dataset: Dataset) -> Iterator[Finding]:
+    """What was left out in reading."""
+    for skipped in dataset.skipped:
+        if skipped.kind == "empty-class":
+            yield Finding("empty-class", skipped.reason, classes=(skipped.path,))
+        elif skipped.kind == "not-an-image":
+            yield Finding("other-file", skipped.reason, (skipped.path,))
+        elif skipped.kind == "unreadable":
+            yield Finding(_unreadable(skipped), skipped.reason, (skipped.path,))
+
+
+def _unreadable(skipped: Skipped) -> str:
+    return {images.EMPTY: "empty", images.NO_IMAGE: "not-an-image"}.get(skipped.reason, "unreadable")
+
+
+def _of_classes(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
+    contents: defaultdict[str, set[str]] = defaultdict(set)
+    for sample in dataset.samples:
+        contents[sample.label].add(grouping.content(sample))
+    for name in dataset.class_names:
+        if len(contents[name]) < limits.small_class:
+            text = f"{len(contents[name])} different images, fewer than {limits.small_class:g}"
+            yield Finding("small-class", text, classes=(name,))
+    counts = dataset.counts()
+    if counts:
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        if counts[most] >= limits.imbalance * max(counts[least], 1):
+            text = f"{counts[most]:,} images and {counts[least]:,}, {limits.imbalance:g} times as many or more"
+            yield Finding("imbalance", text, classes=(most, least))
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
+    for name in dataset.class_names:
+        spellings["".join(name.split()).casefold()].append(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            yield Finding("similar-names", "the same but for case or spaces", classes=tuple(alike))
+
+
+def _of_headers(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
+    samples = dataset.samples
+    if not samples:
+        return
+    median = float(np.median([(s.width * s.height) ** 0.5 for s in samples]))
+    formats = Counter(s.format for s in samples)
+    endings = Counter(PurePosixPath(s.path).suffix.lower() for s in samples)
+    for sample in samples:
+        short, long = sorted((sample.width, sample.height))
+        paths, size = (sample.path,), f"{sample.width} x {sample.height} px"
+        if short < limits.small_px:
+            yield Finding("very-small", f"{size}, below {limits.small_px:g}", paths)
+        if short * long > limits.large_mp * 1e6:
+            yield Finding("very-large", f"{size}, more than {limits.large_mp:g} megapixels", paths)
+        times = (short * long) ** 0.5 / median if median else 1.0
+        if short and max(times, 1 / times) > limits.outlier:
+            than = f"{times:.1f} times" if times > 1 else f"a {1 / times:.1f}th of"
+            yield Finding("size-outlier", f"{size}, {than} the median", paths)
+        if short and long / short > limits.aspect:
+            yield Finding("odd-aspect", f"{size}, more than {limits.aspect:g} to 1", paths)
+        ending = PurePosixPath(sample.path).suffix.lower()
+        format = "JPEG" if sample.format == "MPO" else "BMP" if sample.format == "DIB" else sample.format
+        if ending and format in images.ENDINGS and ending not in images.ENDINGS[format]:
+            yield Finding("wrong-extension", f"{ending} with the content of a {format} file", paths)
+        for name, count in ((sample.format, formats[sample.format]), (ending, endings[ending])):
+            if count <= limits.rare * len(samples):
+                yield Finding("odd-format", f"{name or 'no ending'}, as {count:,} of {len(samples):,} files", paths)
+                break
+
+
+def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Iterator[Finding]:
+    grey = records["grey"] | (records["chroma"] <= limits.grey)
+    blank = records["flat"] >= limits.blank
+    sharpness_counts = np.minimum(records["width"], records["height"]) >= BLUR_MIN_PX
+    measures = (
+        ("near-blank", "flat", "of the pixels are alike", blank),
+        ("very-dark", "high", "is the 95th percentile of grey", ~blank & (records["high"] <= limits.dark)),
+        ("very-bright", "low", "is the 5th percentile of grey", ~blank & (records["low"] >= limits.bright)),
+        ("blurry", "blur", "of 1", ~blank & sharpness_counts & (records["blur"] >= limits.blurry)),
+        ("low-information", "entropy", "bits", ~blank & (records["entropy"] <= limits.information)),
+        ("grey", "chroma", "between the channels", grey & (grey.mean() <= limits.grey_share)),
+        ("turned", None, "an EXIF orientation", records["turned"]),
+        ("animated", None, "more than one frame", records["animated"]),
+    )
+    seen = records["width"] > 0
+    for kind, measure, text, where in measures:
+        for row in np.flatnonzero(where & seen).tolist():
+            value = f"{records[measure][row]:.3g} " if measure else ""
+            yield Finding(kind, f"{value}{text}", (dataset.samples[row].path,))
+
+
+def forbidden(text: str | None) -> tuple[str, ...]:
+    """The kinds of a comma-separated list of kinds and severities, none for None; a severity means its kinds.
+
+    Raises:
+        UsageError: if a name is neither.
+    """
+    kinds: list[str] = []
+    for name in names(text):
+        of_severity = [kind for kind, facts in KINDS.items() if facts.severity == name]
+        if name not in KINDS and not of_severity:
+            raise UsageError(
+                f"--fail-on: expected kinds among {', '.join(KINDS)}, or error, warning or note; found {name!r}."
+            )
+        kinds += of_severity or [name]
+    return tuple(dict.fromkeys(kinds))
+
+
+def check(checkup: Checkup, kinds: Sequence[str]) -> None:
+    """Compare what was found with what must not be there.
+
+    Raises:
+        GateError: if there are findings of one of these kinds, naming how many of each.
+    """
+    there = [f"{kind} {len(found):,}" for kind in kinds if (found := checkup.of(kind))]
+    if there:
+        raise GateError(f"--fail-on: found {', '.join(there)}.")
+
+
+def quarantine(dataset: Dataset, checkup: Checkup) -> dict[str, str]:
+    """The files that are better left out, by path, and the kind of finding that says so.
+
+    Of copies one stays, of pictures on two sides those of the latest side, test before validation before training;
+    of pictures in two classes none, since it is not known which class is right.
+    """
+    split = {sample.path: sample.split for sample in dataset.samples}
+    out: dict[str, str] = {}
+    for finding in checkup.findings:
+        paths: Sequence[str] = finding.paths
+        match KINDS[finding.kind].quarantine:
+            case "":
+                continue
+            case "all but one":
+                paths = paths[1:]
+            case "training":
+                order = (TRAIN, VALIDATION)
+                latest = max((order.index(split[p]) if split[p] in order else len(order)) for p in paths)
+                paths = [p for p in paths if split[p] in order and order.index(split[p]) < latest]
+        for path in paths:
+            out.setdefault(path, finding.kind)
+    return out
+
+
+def write_quarantine(files: dict[str, str], path: Path) -> None:
+    """Write what `quarantine` gives as CSV with the columns path and kind, for `imgclf train --exclude`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    lines = [csv_line(("path", "kind")), *(csv_line(item) for item in sorted(files.items()))]
+    write_atomic(path, "".join(lines))
