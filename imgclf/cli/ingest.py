@@ -77,7 +77,7 @@ def ingest(
 ) -> None:
     """Look at a data set: classes, counts, sizes, what is wrong with which files, and how train would split it."""
     from imgclf.cli import console
-    from imgclf.data import copying, doctor, readers, scans, splitting
+    from imgclf.data import copying, doctor, preparing, readers, scans
     from imgclf.data.dataset import write_manifest
 
     console.err.quiet = quiet
@@ -93,12 +93,11 @@ def ingest(
             settings,
             classes=() if settings.relabels else settings.class_filter,
             on_progress=lambda done, total: show("reading", done, total),
-            scanner=scanner,
+            scanner=scanner if settings.limit is None else None,
         )
-        chosen, notes = splitting.choose(found, settings)
-        checkup = doctor.examine(chosen, settings, scanner)
-        dataset, more = splitting.divide(chosen, settings, checkup.related)
-        for note in (*notes, *more):
+        prepared = preparing.prepare(found, settings, scanner)
+        dataset, checkup = prepared.dataset, prepared.checkup
+        for note in prepared.notes:
             console.note(note)
         if to:
             given = {s.path: s.split for s in found.samples}
@@ -110,7 +109,7 @@ def ingest(
         if report:
             from imgclf.evaluation import doctor_report
 
-            doctor_report.write(chosen, checkup, report)
+            doctor_report.write(prepared.chosen, checkup, report)
             console.note(f"The report is in {report}.")
     if json:
         console.print_json(dataset.summary() | {"doctor": checkup.to_dict()})
@@ -120,7 +119,7 @@ def ingest(
         _write("-o", output, lambda path: write_manifest(dataset, path))
         console.note(f"The manifest is in {output}. Its data have the sha256 {dataset.digest()}.")
     if quarantine:
-        out = doctor.quarantine(chosen, checkup)
+        out = doctor.quarantine(prepared.chosen, checkup)
         _write("--quarantine", quarantine, lambda path: doctor.write_quarantine(out, path))
         console.note(f"{quarantine}: {len(out):,} files to leave out.")
     doctor.check(checkup, forbidden)

@@ -127,7 +127,7 @@ def train(
 ) -> None:
     """Train a classifier on a folder of images, test it, and export it."""
     from imgclf.cli import console
-    from imgclf.data import readers
+    from imgclf.data import readers, scans
 
     console.err.quiet = quiet
     if resume:
@@ -139,13 +139,16 @@ def train(
             run = training.resume(runs.find(resume), on_progress=on_progress)
         else:
             settings, source = _settings(context, data, config)
-            dataset = readers.read(
-                source,
-                settings,
-                classes=() if settings.relabels else settings.class_filter,
-                limit=None if settings.relabels else settings.limit,
-                on_progress=lambda done, total: on_progress("reading", done, total),
-            )
+            with scans.Scanner(settings.allow_truncated) as scanner:
+                sees_all = settings.near_duplicates == "group" and settings.limit is None
+                dataset = readers.read(
+                    source,
+                    settings,
+                    classes=() if settings.relabels else settings.class_filter,
+                    limit=None if settings.relabels else settings.limit,
+                    on_progress=lambda done, total: on_progress("reading", done, total),
+                    scanner=scanner if sees_all else None,
+                )
             from imgclf.training import train as training  # after reading: a wrong folder fails before Keras loads
 
             run = training.train(dataset, settings, output=output, on_progress=on_progress)

@@ -138,10 +138,9 @@ class Checkup:
         """One line for each kind that occurs: how bad, how many files or classes, what training does, the first."""
         lines = []
         for kind in self.kinds:
-            first = self.of(kind["kind"])[0]
-            count = kind["files"] or kind["findings"]
-            example = listed(first.paths or first.classes, most)
-            lines.append(f"{kind['severity']}: {kind['kind']} {count:,}, {kind['action']}: {example}")
+            named = [name for found in self.of(kind["kind"]) for name in found.paths or found.classes]
+            named = list(dict.fromkeys(named))
+            lines.append(f"{kind['severity']}: {kind['kind']} {len(named):,}, {kind['action']}: {listed(named, most)}")
         return lines
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import doctor, loading, scans, splitting
+from imgclf.data import loading, preparing, scans
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
@@ -73,15 +73,13 @@ def train(
 
 
 def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
-    """Choose and split the images, near-duplicates kept together; the notes say what is wrong with them."""
-    chosen, notes = splitting.choose(dataset, config)
-    if config.near_duplicates == "group":
-        with scans.Scanner(config.allow_truncated) as scanner:
-            checkup = doctor.examine(chosen, config, scanner)
+    """Choose and split the images; the notes say what is wrong with them, a line for each kind of problem."""
+    if config.near_duplicates == "off":
+        prepared = preparing.prepare(dataset, config)
     else:
-        checkup = doctor.examine(chosen, config)
-    dataset, more = splitting.divide(chosen, config, checkup.related)
-    return dataset, [*notes, *checkup.lines(), *more]
+        with scans.Scanner(config.allow_truncated) as scanner:
+            prepared = preparing.prepare(dataset, config, scanner)
+    return prepared.dataset, [*prepared.checkup.lines(), *prepared.notes]
 
 
 def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imgclf.cli import app
 from imgclf.config import TrainConfig
@@ -52,21 +53,105 @@ def test_it_names_what_cannot_be_read(ingest: Run, image_folder: Callable[..., P
     code, out, _ = ingest(folder)
     assert code == 0
     assert "skipped: empty-class 1, hidden 1, not-an-image 1, unreadable 2" in out
-    assert "classes without images: cat" in out
-    assert "unreadable: ant/[red]zero[bold].jpg: an empty file" in out
-    assert r"unreadable: 'bee/new\nline.jpg': not an image, or a format that cannot be read" in out
+    assert "error: empty 1, left out: ant/[red]zero[bold].jpg" in out
+    assert r"error: not-an-image 1, left out: 'bee/new\nline.jpg'" in out
+    assert "warning: empty-class 1, left out: cat" in out
+    assert "note: other-file 1, left out: ant/notes.txt" in out
 
 
-def test_many_unreadable_files_are_cut_short_in_print_and_whole_in_json(
-    ingest: Run, image_folder: Callable[..., Path]
-) -> None:
+def test_many_findings_are_one_line_in_print_and_whole_in_json(ingest: Run, image_folder: Callable[..., Path]) -> None:
     folder = image_folder(count=3)
     for number in range(25):
-        (folder / f"ant/zero{number}.jpg").touch()
+        (folder / f"ant/zero{number:02}.jpg").touch()
     _, out, _ = ingest(folder)
-    assert "unreadable: 5 more; --json names all" in out
+    assert "error: empty 25, left out: ant/zero00.jpg, ant/zero01.jpg and 23 more" in out
     _, out, _ = ingest(folder, "--json")
-    assert len(json.loads(out)["unreadable"]) == 25
+    found = json.loads(out)
+    assert len(found["unreadable"]) == 25
+    empty = [finding for finding in found["doctor"]["findings"] if finding["kind"] == "empty"]
+    assert [finding["paths"] for finding in empty] == [[f"ant/zero{number:02}.jpg"] for number in range(25)]
+
+
+def test_the_summary_has_at_most_25_lines(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(classes=tuple(f"class {n:02}" for n in range(30)), count=2)
+    (folder / "Class 01").mkdir()
+    for number, name in enumerate(("a.webp", "b.gif", "c.JPG", "d.bmp")):
+        Image.new("RGB", (3 + number, 200), (number, 0, 0)).save(folder / "class 01" / name)
+    Image.new("RGB", (40, 40)).save(folder / "Class 01/blank.png")
+    (folder / "class 02/broken.png").write_bytes((folder / "class 02/000.png").read_bytes()[:200])
+    (folder / "class 02/empty.png").touch()
+    (folder / "class 02/no.png").write_text("no")
+    (folder / "class 03/copy.png").write_bytes((folder / "class 02/001.png").read_bytes())
+    (folder / "class 04/copy.jpg").write_bytes((folder / "class 04/001.png").read_bytes())
+    code, out, _ = ingest(folder)
+    lines = out.splitlines()
+    assert (code, len(lines)) == (0, 25)
+    assert "24 more" in out
+    assert "error: conflict 2, " in out
+    assert "more kinds of findings; --json and --report name all of them" in lines[-1]
+
+
+def test_fail_on_ends_with_6_after_everything_is_printed(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=12)
+    assert ingest(folder, "--fail-on", "unreadable,error")[0] == 0
+    (folder / "ant/empty.png").touch()
+    code, out, err = ingest(folder, "--fail-on", "error", "--quarantine", tmp_path / "out.csv")
+    assert (code, "Error: --fail-on: found empty 1." in err) == (6, True)
+    assert "error: empty 1" in out
+    assert (tmp_path / "out.csv").read_text() == "path,kind\nant/empty.png,empty\n"
+    code, _, err = ingest(folder, "--fail-on", "leakage,rust")
+    assert (code, "found 'rust'" in err) == (2, True)
+
+
+def test_exclude_leaves_out_what_quarantine_wrote(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=12)
+    for name in ("ant/copy.png", "bee/copy.png"):
+        (folder / name).write_bytes((folder / "ant/000.png").read_bytes())
+    (folder / "bee/again.png").write_bytes((folder / "bee/001.png").read_bytes())
+    before = {path: path.stat() for path in folder.rglob("*.png")}
+    _, out, _ = ingest(folder, "--quarantine", tmp_path / "out.csv")
+    assert "error: conflict 3" in out
+    _, out, err = ingest(folder, "--exclude", tmp_path / "out.csv", "--json")
+    found = json.loads(out)
+    assert "4 images left out" in err
+    assert found["images"] == 27 - 4
+    assert {kind["kind"] for kind in found["doctor"]["kinds"]} == set()
+    assert {path: path.stat() for path in folder.rglob("*.png")} == before
+
+
+def test_thresholds_are_settable_stated_and_checked(ingest: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(count=12)
+    _, out, _ = ingest(folder, "--json", "--thresholds", "small-px=33, aspect=5")
+    found = json.loads(out)["doctor"]
+    assert (found["thresholds"]["small_px"], found["thresholds"]["aspect"]) == (33, 5)
+    assert [(kind["kind"], kind["files"]) for kind in found["kinds"]] == [("very-small", 24)]
+    assert found["findings"][0]["text"] == "32 x 32 px, below 33"
+    code, _, err = ingest(folder, "--thresholds", "blury=1")
+    assert (code, "names such as blurry" in err) == (2, True)
+    assert ingest(folder, "--thresholds", "dark=-1")[0] == ingest(folder, "--thresholds", "dark=x")[0] == 2
+
+
+def test_a_report_that_cannot_be_written_is_an_error(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(count=12)
+    (tmp_path / "file").touch()
+    code, _, err = ingest(folder, "--report", tmp_path / "file/report.html")
+    assert (code, "the report cannot be written" in err) == (2, True)
+    assert ingest(folder, "--report", tmp_path / "file")[0] == 2
+
+
+def test_a_folder_of_broken_files_alone_is_an_error(ingest: Run, tmp_path: Path) -> None:
+    for name in ("ant/a.png", "ant/b.jpg", "bee/c.png"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad" / name).write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    code, out, err = ingest(tmp_path / "bad")
+    assert (code, out) == (3, "")
+    assert "3 images cannot be read, such as ant/a.png" in err
 
 
 def test_json_is_the_summary_of_the_split_dataset(ingest: Run, image_folder: Callable[..., Path]) -> None:
@@ -79,7 +164,9 @@ def test_json_is_the_summary_of_the_split_dataset(ingest: Run, image_folder: Cal
         test_fraction=TrainConfig.test_fraction,
         seed=5,
     )
-    assert json.loads(out) == expected.summary()
+    found = json.loads(out)
+    assert found.pop("doctor")["findings"] == []
+    assert found == expected.summary()
 
 
 def test_the_manifest_holds_the_split_of_train(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -135,7 +222,7 @@ def test_an_output_that_cannot_be_written_is_an_error(
     (tmp_path / "file").touch()
     code, _, err = ingest(image_folder(count=3), "-o", tmp_path / "file" / "manifest.csv")
     assert code == 2
-    assert "the manifest cannot be written" in err
+    assert "it cannot be written" in err
 
 
 def test_to_makes_a_copy_of_class_folders(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:

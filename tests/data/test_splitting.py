@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imgclf.config import DataConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import grouping, readers, splitting
+from imgclf.data import grouping, preparing, readers, splitting
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, RunError, UsageError
 
@@ -38,6 +38,11 @@ def dataset(samples: list[Sample]) -> Dataset:
 def split(samples: list[Sample], **changes: object) -> tuple[Dataset, list[str]]:
     options = {"validation_fraction": 0.15, "test_fraction": 0.15, "seed": 0, **changes}
     return splitting.split(dataset(samples), **options)
+
+
+def prepare(data: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
+    prepared = preparing.prepare(data, config)
+    return prepared.dataset, prepared.notes
 
 
 def sides(samples: list[Sample], **changes: object) -> dict[str, str]:
@@ -540,7 +545,7 @@ def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Pa
         classes="insect,cat",
         group_by=r"(\d)\.png",
     )
-    result, notes = splitting.prepare(data, config)
+    result, notes = prepare(data, config)
     assert result.counts() == {"cat": 12, "insect": 23}
     assert {s.group for s in result.samples} == set("0123456789")
     assert all(len({s.split for s in result.samples if s.group == g}) == 1 for g in "0123456789")
@@ -548,7 +553,7 @@ def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Pa
         f"{tmp_path / 'labels.csv'}: 1 labels changed, 1 images left out.",
         f"{tmp_path / 'map.csv'}: 4 classes became 3.",
     ]
-    assert splitting.prepare(data, replace(config, limit=7))[0].counts() == {"cat": 2, "insect": 5}
+    assert prepare(data, replace(config, limit=7))[0].counts() == {"cat": 2, "insect": 5}
 
 
 @pytest.mark.parametrize("change", ["rename", "map"])
@@ -559,26 +564,26 @@ def test_prepare_refuses_what_leaves_one_class(image_folder: Callable[..., Path]
     if change == "map":
         config = DataConfig(class_map=str(tmp_path / "map.csv"))
     with pytest.raises(DatasetError, match=r"at least 2 classes to tell apart, found (emmet|insect)\."):
-        splitting.prepare(data, config)
+        prepare(data, config)
 
 
 def test_prepare_keeps_the_sides_of_a_manifest_and_names_its_hash(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = readers.read(image_folder(count=20, size_px=8))
-    old, _ = splitting.prepare(replace(data, samples=data.samples[::2]), DataConfig(seed=1))
+    old, _ = prepare(replace(data, samples=data.samples[::2]), DataConfig(seed=1))
     datasets.write_manifest(old, tmp_path / "m.csv")
-    result, notes = splitting.prepare(data, DataConfig(split_from=str(tmp_path / "m.csv")))
+    result, notes = prepare(data, DataConfig(split_from=str(tmp_path / "m.csv")))
     assert result.samples[::2] == old.samples
     assert notes[:2] == [
         f"Sides are kept from {tmp_path / 'm.csv'} (sha256 {old.digest()}).",
         "Sides kept from the old split: 20 images; new ones: 20.",
     ]
     with pytest.raises(RunError, match="expected a run folder"):
-        splitting.prepare(data, DataConfig(split_from=str(tmp_path)))
+        prepare(data, DataConfig(split_from=str(tmp_path)))
     for name in ("none.csv", "x" * 300):
         with pytest.raises(DatasetError, match="the manifest cannot be read"):
-            splitting.prepare(data, DataConfig(split_from=str(tmp_path / name)))
+            prepare(data, DataConfig(split_from=str(tmp_path / name)))
 
 
 @pytest.mark.real

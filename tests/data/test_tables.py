@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from imgclf.config import DataConfig, ReadConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import readers, splitting, tables
+from imgclf.data import preparing, readers, tables
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.errors import DatasetError, MissingError, UsageError
 
@@ -86,12 +86,13 @@ def test_group_by_names_a_column(flat: Path) -> None:
     (flat / "labels.csv").write_text("path,label,patient,site\n000,ant,1,a\n001,bee,2,b\n002,bee,3,b\n003,ant,4,a\n")
     usual, by_site = DataConfig(), DataConfig(group_by="site")
     assert [s.group for s in readers.read(flat, usual).samples] == ["1", "2", "3", "4"]
-    dataset, notes = splitting.prepare(readers.read(flat, by_site), by_site)
+    prepared = preparing.prepare(readers.read(flat, by_site), by_site)
+    dataset, notes = prepared.dataset, prepared.notes
     assert [s.group for s in dataset.samples] == ["a", "b", "b", "a"]
     assert not [note for note in notes if note.startswith("--group-by")]
     strange = DataConfig(group_by="sight")
     with pytest.raises(UsageError, match=r"matches none of the paths, such as 000.png. Nor is it a column"):
-        splitting.prepare(readers.read(flat, strange), strange)
+        preparing.prepare(readers.read(flat, strange), strange)
 
 
 def test_columns_can_be_named(flat: Path) -> None:
