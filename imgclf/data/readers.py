@@ -1,11 +1,12 @@
 """Whatever holds images -> Dataset: recognise the layout, list what it says, and read each file once."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from imgclf.data.scans import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
 
 log = logging.getLogger(__name__)
+
+Looked = Generator[list[Sample | Skipped], None, None]
 
 _CHUNK = 64
 _DEFAULTS = ReadConfig()
@@ -290,20 +293,21 @@ def _examine_all(
     """Hash and open every file, in threads."""
     readable, unreadable, done = [], [], 0
     looked = _scan(root, samples, scanner) if scanner else _in_threads(root, samples, allow_truncated)
-    for results in looked:
-        for result in results:
-            if isinstance(result, Sample):
-                readable.append(result)
-            else:
-                unreadable.append(result)
-        done += len(results)
-        if on_progress:
-            on_progress(done, len(samples))
+    with contextlib.closing(looked):  # an interrupt ends the threads at once
+        for results in looked:
+            for result in results:
+                if isinstance(result, Sample):
+                    readable.append(result)
+                else:
+                    unreadable.append(result)
+            done += len(results)
+            if on_progress:
+                on_progress(done, len(samples))
     readable.sort(key=lambda s: s.path)
     return readable, unreadable
 
 
-def _in_threads(root: Path, samples: Sequence[Sample], allow_truncated: bool) -> Iterator[list[Sample | Skipped]]:
+def _in_threads(root: Path, samples: Sequence[Sample], allow_truncated: bool) -> Looked:
     chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
     pool = ThreadPoolExecutor(environment.cpu_count() + 2)  # two more, since some always wait for the disk
     try:
@@ -312,7 +316,7 @@ def _in_threads(root: Path, samples: Sequence[Sample], allow_truncated: bool) ->
         pool.shutdown(cancel_futures=True)
 
 
-def _scan(root: Path, samples: Sequence[Sample], scanner: Scanner) -> Iterator[list[Sample | Skipped]]:
+def _scan(root: Path, samples: Sequence[Sample], scanner: Scanner) -> Looked:
     rest = iter(samples)
     for chunk in scanner.examine(root, [s.path for s in samples]):
         yield [

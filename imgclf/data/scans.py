@@ -105,8 +105,9 @@ class Scanner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._save()
-        if self._database:
-            self._database.close()
+        with self._lock:
+            if self._database:
+                self._database.close()
             self._database = None
 
     def examine(self, root: Path, paths: Sequence[str]) -> Iterator[list[Seen]]:

@@ -53,7 +53,7 @@ def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
         min_likeness: the correlation of two thumbnails, laid onto each other, from which on they show the same.
         seed: of the centres.
     """
-    rows = np.flatnonzero(thumbs.reshape(len(thumbs), -1).std(axis=1) >= MIN_SPREAD)
+    rows = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_SPREAD)
     first, second = (rows[found] for found in candidates(thumbs[rows], seed))
     likeness = np.zeros(len(first), np.float32)
     for i in range(0, len(first), _BATCH):

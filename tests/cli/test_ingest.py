@@ -112,7 +112,7 @@ def test_exclude_leaves_out_what_quarantine_wrote(
     for name in ("ant/copy.png", "bee/copy.png"):
         (folder / name).write_bytes((folder / "ant/000.png").read_bytes())
     (folder / "bee/again.png").write_bytes((folder / "bee/001.png").read_bytes())
-    before = {path: path.stat() for path in folder.rglob("*.png")}
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.png")}
     _, out, _ = ingest(folder, "--quarantine", tmp_path / "out.csv")
     assert "error: conflict 3" in out
     _, out, err = ingest(folder, "--exclude", tmp_path / "out.csv", "--json")
@@ -120,7 +120,7 @@ def test_exclude_leaves_out_what_quarantine_wrote(
     assert "4 images left out" in err
     assert found["images"] == 27 - 4
     assert {kind["kind"] for kind in found["doctor"]["kinds"]} == set()
-    assert {path: path.stat() for path in folder.rglob("*.png")} == before
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.png")} == before
 
 
 def test_thresholds_are_settable_stated_and_checked(ingest: Run, image_folder: Callable[..., Path]) -> None:
