@@ -34,3 +34,11 @@ def prepare(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
     related = checkup.related if settings.near_duplicates == "group" else ()
     result, more = splitting.divide(chosen, settings, related)
     return Prepared(result, chosen, checkup, [*notes, *more])
+
+
+def related(dataset: Dataset, settings: DataConfig) -> tuple[tuple[int, ...], ...]:
+    """The rows of near-duplicates that folds must not divide; none where the settings look for none."""
+    if settings.near_duplicates == "off":
+        return ()
+    with Scanner(settings.allow_truncated) as scanner:
+        return doctor.examine(dataset, settings, scanner).related

@@ -18,7 +18,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.config import KfoldConfig, TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import splitting
+from imgclf.data import preparing, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
@@ -33,7 +33,7 @@ FOLDS = "folds.json"
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "matthews", "log_loss")
 """The scores of which mean, deviation and interval over the folds are given."""
 
-_DONE = ("labels", "rename", "class_map", "classes", "limit", "group_by", "test_group", "split_from")
+_DONE = ("exclude", "labels", "rename", "class_map", "classes", "limit", "group_by", "test_group", "split_from")
 """Settings that were applied to the images before they were dealt out, once for all folds."""
 
 
@@ -111,8 +111,9 @@ def of_run(
 def _chosen(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
     """The images to deal out, labelled, chosen and grouped as training would."""
     given = {s.split for s in dataset.samples}
-    dataset, notes = splitting.prepare(dataset, replace(config, validation_fraction=0.0, test_fraction=0.0))
-    notes = [note for note in notes if not note.startswith(("Images:", "Groups:", "There is no", "No "))]
+    prepared = preparing.prepare(dataset, replace(config, validation_fraction=0.0, test_fraction=0.0))
+    dataset = prepared.dataset
+    notes = [note for note in prepared.notes if not note.startswith(("Images:", "Groups:", "There is no", "No "))]
     if given & {TRAIN, VALIDATION, TEST} or config.test_group:
         kept = tuple(s for s in dataset.samples if s.split != TEST)
         if len(kept) < len(dataset):
@@ -188,10 +189,11 @@ def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfi
             f"{dataset.origin}: expected at least {settings.folds} groups for {settings.folds} folds, found "
             f"{len(groups) + alone}. Ask for fewer --folds."
         )
+    related = preparing.related(dataset, config)
     folds = []
     for repeat in range(settings.repeats):
         place = run.path / f"repeat-{repeat + 1}" if settings.repeats > 1 else run.path
-        dealt = splitting.folds(dataset, settings.folds, config.seed + repeat)
+        dealt = splitting.folds(dataset, settings.folds, config.seed + repeat, related)
         for number, (_, tested) in enumerate(dealt, start=1):
             folds.append(_Fold(place / f"fold-{number}", tuple(tested.tolist()), config.seed + repeat))
     return folds
