@@ -32,7 +32,7 @@ def export(
 
     console.err.quiet = quiet
     found = runs.find(run)
-    formats = artifacts.everything() if all else _formats(format, quantize)
+    formats = artifacts.everything(found) if all else _formats(format, quantize)
     with found.lock(), console.phases() as on_progress:
         rows = artifacts.export(found, formats, on_progress=on_progress)
     if json:

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,15 +47,30 @@ EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "openvino": ("openvino",)}
 """The packages of the extra that bears the format's name."""
 
 
-def everything() -> list[str]:
-    """All that can be exported here; what lacks its packages is left out, and a warning names the extra to install."""
+def everything(run: Run) -> list[str]:
+    """All that can be exported of a run here.
+
+    What lacks its packages is left out, and a warning names the extra to install; so is the backbone of a network that
+    ends in flattened pixels, which has none.
+    """
     here = []
     for name in FILES:
+        if name == BACKBONE and not _has_backbone(run):
+            continue
         if all(environment.has_package(package) for package in EXTRAS.get(name, ())):
             here.append(name)
         else:
             log.warning("%s: left out, since its packages are not installed. pip install 'imgclf[%s]'", name, name)
     return here
+
+
+def _has_backbone(run: Run) -> bool:
+    """Whether the network of `model.keras` has a feature map, by its description alone."""
+    try:
+        with zipfile.ZipFile(run.model) as archive:
+            return b'"feature_map"' in archive.read("config.json")
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return True  # the export itself says what is wrong with the file
 
 
 def export(

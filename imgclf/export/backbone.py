@@ -34,11 +34,13 @@ def export_backbone(run: Run) -> Path:
     """Write `backbone.npz` into a run, once its 16 bits are seen to give the labels that 32 bits give.
 
     Raises:
-        RunError: if the run is damaged, or its weights do not fit into 16 bits.
+        RunError: if the run is damaged, its network has no feature map, or its weights do not fit into 16 bits.
         ArtifactError: if 16 bits change a probability by more than parity.FROM_BYTES, or a label.
     """
     facts = artifact.read(run.path)
     model = artifacts.load_model(run, facts)
+    if "feature_map" not in model.output:
+        raise RunError(f"{run.model}: expected a network with global average pooling, found one without a backbone.")
     variables = {f"{layer.name}/{v.name}": v for layer in classifier.backbone_layers(model) for v in layer.weights}
     with np.errstate(over="ignore"):
         arrays = {name: keras.ops.convert_to_numpy(v).astype(np.float16) for name, v in variables.items()}

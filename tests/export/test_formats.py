@@ -198,8 +198,14 @@ def test_without_its_packages_a_format_names_its_extra(pristine, monkeypatch, ca
     monkeypatch.setattr(environment, "has_package", lambda name: name != package and has_package(name))
     with pytest.raises(MissingError, match=rf"imgclf\[{format}\]"):
         export.export(pristine, [format])
-    assert artifacts.everything() == [name for name in artifacts.FILES if name != format]
+    assert artifacts.everything(pristine) == [name for name in artifacts.FILES if name != format]
     assert f"imgclf[{format}]" in caplog.text
+
+
+def test_a_network_without_a_feature_map_has_no_backbone(flat_run):
+    assert artifacts.everything(flat_run) == [name for name in artifacts.FILES if name != "backbone"]
+    with pytest.raises(RunError, match="found one without a backbone"):
+        export.export(flat_run, ["backbone"])
 
 
 def test_a_keras_file_that_carries_code_is_refused(run):
