@@ -120,7 +120,7 @@ class Thresholds(Config):
     it is wrong.
 
     Args:
-        near: the correlation of two thumbnails, laid onto each other; from there they show the same picture.
+        near: how alike two thumbnails are, laid onto each other; from there they show the same picture.
         near_group: the share of all images above which a group of near-duplicates is not kept together.
         blank: the share of pixels within 8 of the median grey; from there an image is near-blank.
         dark: the 95th percentile of grey, 0 to 255, up to which an image is very dark.
@@ -138,7 +138,7 @@ class Thresholds(Config):
         small_class: the different images below which a class is too small to split.
     """
 
-    near: float = 0.94
+    near: float = 0.95
     near_group: float = 0.01
     blank: float = 0.97
     dark: float = 40.0

@@ -173,7 +173,7 @@ def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
                 found.append(Finding("look-alikes", text, tuple(dataset.samples[row].path for row in rows)))
             else:
                 related.append(rows)
-                found += _copies(dataset, [rows], f"alike, correlation {likeness:.2f}", "near-duplicate")
+                found += _copies(dataset, [rows], f"alike, {likeness:.2f} of 1", "near-duplicate")
     order = {kind: place for place, kind in enumerate(KINDS)}
     found.sort(key=lambda finding: (order[finding.kind], finding.paths, finding.classes))
     return Checkup(tuple(found), tuple(related), limits)

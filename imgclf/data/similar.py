@@ -50,7 +50,7 @@ def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
 
     Args:
         thumbs: uint8 (n, 32, 32).
-        min_likeness: the correlation of two thumbnails, laid onto each other, from which on they show the same.
+        min_likeness: how alike two thumbnails must be, as `compare` says, to show the same picture.
         seed: of the centres.
     """
     rows = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_SPREAD)
@@ -165,7 +165,8 @@ def compare(one: np.ndarray, other: np.ndarray, min_likeness: float = 0.0) -> np
     """How alike two pictures are once the one is shifted and stretched onto the other, up to 1.
 
     Gauss-Newton steps find shift and stretch along both axes beside brightness and contrast, on a coarse picture
-    first. The likeness is the correlation of what is left without the coarse shading, in which many pictures are alike.
+    first. The likeness is the smaller of two: the correlation of what is left without the coarse shading, in which many
+    pictures are alike, and the concordance of all of it, in which simple shapes of other brightness are not.
 
     Args:
         one, other: uint8 (m, 32, 32).
@@ -180,7 +181,8 @@ def compare(one: np.ndarray, other: np.ndarray, min_likeness: float = 0.0) -> np
     close = np.flatnonzero(coarse >= min_likeness - _COARSE_SLACK)
     if len(close):
         source, goal = _smoothed(one[close]), _smoothed(other[close])
-        likeness[close] = _correlation(source, goal, _align(source, goal, moves[close], steps=3), cut=5)
+        moves = _align(source, goal, moves[close], steps=3)
+        likeness[close] = np.minimum(_correlation(source, goal, moves, cut=5), _concordance(source, goal, moves))
     return likeness
 
 
@@ -231,6 +233,21 @@ def _correlation(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, cut: i
     moved, still = _fine(_warp(source, moves)[:, inner, inner], cut), _fine(goal[:, inner, inner], cut)
     means: np.ndarray = (moved * still).mean(axis=(1, 2))
     return means
+
+
+def _concordance(source: np.ndarray, goal: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """float32 (m,): the correlation of the goal and the moved source, less where means or deviations differ.
+
+    Source: Lin 1989, "A concordance correlation coefficient to evaluate reproducibility".
+    """
+    margin = round(source.shape[1] * _MARGIN)
+    inner = slice(margin, source.shape[1] - margin)
+    moved, still = _warp(source, moves)[:, inner, inner], goal[:, inner, inner]
+    one, other = moved.mean(axis=(1, 2), keepdims=True), still.mean(axis=(1, 2), keepdims=True)
+    together = ((moved - one) * (still - other)).mean(axis=(1, 2))
+    apart = moved.var(axis=(1, 2)) + still.var(axis=(1, 2)) + (one - other)[:, 0, 0] ** 2
+    concordance: np.ndarray = 2 * together / (apart + 1e-3)
+    return concordance
 
 
 def _normal(values: np.ndarray) -> np.ndarray:

@@ -83,6 +83,11 @@ def test_likeness_survives_what_copies_go_through(
     assert similar.compare(one, thumb(scene(seed + 1))[None])[0] < 0.6
 
 
+def test_the_same_shapes_in_another_light_are_another_picture() -> None:
+    dark = Image.fromarray((np.asarray(scene(3)) * 0.6).astype(np.uint8))
+    assert similar.compare(thumb(scene(3))[None], thumb(dark)[None])[0] < 0.9
+
+
 def test_many_copies_of_one_picture_hang_together(scenes: np.ndarray) -> None:
     copies = np.stack([thumb(scene(7), quality=40 + n) for n in range(50)])
     pairs = similar.find(np.concatenate([scenes, copies]), Thresholds.near)
