@@ -337,6 +337,36 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class CalibrateConfig(Config):
+    """By which rules a model answers. None leaves a rule as it is, "none" takes it away."""
+
+    reject_below: str | None = None
+    precision: float = 0.95
+    coverage: str | None = None
+    outliers: str | None = None
+    positive: str | None = None
+    threshold: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        allowed = self.reject_below in (None, "auto", "none") or _is_share(self.reject_below)
+        _check(allowed, "reject_below", "auto, none, or a number from above 0 to below 1", self.reject_below)
+        _check(0 < self.precision <= 1, "precision", "a number from above 0 to 1", self.precision)
+        allowed = self.coverage in (None, "none") or _is_share(self.coverage)
+        _check(allowed, "coverage", "none, or a number from above 0 to below 1", self.coverage)
+        _check(self.outliers in (None, "none"), "outliers", "none", self.outliers)
+        paired = self.positive is None or self.threshold not in (None, "none")
+        _check(paired, "positive", "--threshold beside it", self.positive)
+
+
+def _is_share(text: str | None) -> bool:
+    try:
+        return 0 < float(text or "") < 1
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
 class KfoldConfig(Config):
     """How to cross-validate."""
 

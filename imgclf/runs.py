@@ -107,6 +107,10 @@ class Run:
         return self.path / "predictions.csv"
 
     @property
+    def validation(self) -> Path:
+        return self.path / "validation.csv"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

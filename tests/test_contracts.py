@@ -14,7 +14,7 @@ import pytest
 
 import imgclf
 from imgclf.cli.app import COMMANDS
-from imgclf.config import Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
+from imgclf.config import CalibrateConfig, Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
 
 PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
@@ -39,6 +39,7 @@ SETTINGS: dict[str, type[Config]] = {
     "ingest": DataConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "calibrate": CalibrateConfig,
     "predict": PredictConfig,
 }
 

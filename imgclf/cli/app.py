@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": "Draw a small set of pictures to try imgclf on.",
     "train": "Train a classifier on a folder of images.",
     "evaluate": "Score a run's model on labelled images.",
+    "calibrate": 'Set when a model answers "unknown".',
     "kfold": "Cross-validate: test every image once.",
     "compare": "Say which of several runs is better.",
     "card": "Write a run's model card.",

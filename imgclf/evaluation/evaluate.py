@@ -12,7 +12,7 @@ from imgclf import prediction, runs
 from imgclf.config import EvaluateConfig
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_run
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import metrics, outputs, plots, report
+from imgclf.evaluation import decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.prediction.classifier import Classifier, Prediction
 from imgclf.runs import Run
@@ -71,7 +71,8 @@ def evaluate(
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
 
     answers = []
-    for answer in _classifier(run, labels, config.allow_truncated).stream(part.paths, config.batch_size):
+    classifier = _classifier(run, labels, config.allow_truncated)
+    for answer in classifier.stream(part.paths, config.batch_size):
         answers.append(answer)
         if on_progress:
             on_progress("evaluating", len(answers), len(part))
@@ -80,6 +81,15 @@ def evaluate(
     probabilities = np.stack([row for _, row in kept])
     groups = [sample.group for sample, _ in kept]
     scores = metrics.score(truth, probabilities, labels, top_k=config.top_k, groups=groups)
+    strange = [answer.outlier_score for answer in answers if answer.probabilities is not None]
+    scores["decision"] = decisions.measure(
+        truth,
+        probabilities,
+        labels,
+        classifier.rules,
+        reject_below=classifier.reject_below,
+        outlier_scores=None if None in strange else np.array(strange, np.float32),
+    )
     if folder is None:
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
     try:

@@ -7,6 +7,7 @@ import csv
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def _calibration(run: Run) -> dict[str, Any] | None:
         facts = artifact.read(run.path)
     except ArtifactError:
         return None
-    return {"temperature": facts.temperature}
+    return {"temperature": facts.temperature, "reject_below": facts.reject_below, **asdict(facts.decision)}
 
 
 def _commands(run: Run, config: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from imgclf import __version__, runs
 from imgclf.config import RESIZES, Decoding, Resize
 from imgclf.errors import ArtifactError, RunError, UsageError
+from imgclf.prediction.decision import NO_RULES, Decision
 
 SCHEMA = 1
 NAME = "artifact.json"
@@ -36,8 +37,8 @@ class Artifact:
 
     The models take float32 (n, image_size, image_size, 3), RGB 0-255, made of files by the rules of `decoding`.
     `labels` are in the order of their outputs. `temperature` is already inside their graphs. Below the probability
-    `reject_below` no label is given; None is no such limit. `data_sha256` is the digest of the dataset they were
-    trained on, "" where imgclf did not train them.
+    `reject_below` no label is given; None is no such limit. `decision` holds the other rules from probabilities to an
+    answer. `data_sha256` is the digest of the dataset they were trained on, "" where imgclf did not train them.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +52,7 @@ class Artifact:
     window: str | None = None
     allow_truncated: bool = False
     reject_below: float | None = None
+    decision: Decision = NO_RULES
     imgclf: str = __version__
     schema: int = SCHEMA
 
@@ -89,8 +91,10 @@ def write(folder: Path, facts: Artifact) -> None:
     """Write `artifact.json` into a folder, atomically."""
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
     values = asdict(facts)
-    chosen = [key for key in ("window", "allow_truncated", "reject_below") if values[key]]  # older versions know none
+    values["decision"] = {key: value for key, value in values["decision"].items() if value is not None}
+    optional = ("window", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
+    chosen = [key for key in optional if values[key]]  # what older versions need not know
     runs.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
 
 
@@ -164,9 +168,18 @@ def _parse(values: dict[str, Any]) -> Artifact:
         files=files,
         temperature=float(values["temperature"]),
         reject_below=None if reject_below is None else float(reject_below),
+        decision=_parse_decision(values.get("decision", {}), labels),
         imgclf=str(values["imgclf"]),
         schema=int(values["schema"]),
     )
+
+
+def _parse_decision(values: dict[str, Any], labels: list[str]) -> Decision:
+    numbers = {key: float(value) for key, value in values.items() if key != "positive"}
+    rules = Decision(positive=values.get("positive"), **numbers)
+    if rules.positive is not None and (rules.positive not in labels or len(labels) != 2):
+        raise ValueError(f"positive is {rules.positive!r}")
+    return rules
 
 
 def verify(folder: Path, facts: Artifact, name: str) -> None:

@@ -14,8 +14,9 @@ from imgclf import environment
 from imgclf.config import Decoding, PredictConfig, Resize
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImageError, MissingError, UsageError
-from imgclf.prediction import artifact, pipeline, runtimes
+from imgclf.prediction import artifact, decision, pipeline, runtimes
 from imgclf.prediction.artifact import Artifact, File
+from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.prediction.runtimes import RUNTIMES, Runtime
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Prediction:
     """What the model said of one image: `probabilities`, float32 (classes,), or an `error`, the other being None.
 
     `path` is what the image is called and `file` where it lies; both are None where it did not come from a file. Below
-    the probability `reject_below` there is no label. `embedding`, float32 (d,), is there where it was asked for.
+    the probability `reject_below` no class is named. `embedding`, float32 (d,), is there where it was asked for.
+    `outlier_score` tells how far the image is from the training images; None where the model has no such rule.
     """
 
     path: str | None
@@ -47,21 +49,58 @@ class Prediction:
     reject_below: float | None = None
     embedding: np.ndarray | None = None
     file: str | None = None
+    outlier_score: float | None = None
+    rules: Decision = NO_RULES
+
+    @property
+    def reason(self) -> str | None:
+        """Why no class is named: "unsure" or "outlier"; None where one is, or there is an error."""
+        if self.confidence is None:
+            return None
+        above = self.rules.outlier_above
+        if self.outlier_score is not None and above is not None and self.outlier_score > above:
+            return decision.OUTLIER
+        return decision.UNSURE if self.confidence < (self.reject_below or 0.0) else None
 
     @property
     def rejected(self) -> bool:
-        """Whether the model is too little sure of every class to name one."""
-        return self.confidence is not None and self.reject_below is not None and self.confidence < self.reject_below
+        """Whether the answer is "unknown": the model is too little sure of every class, or the image is too strange."""
+        return self.reason is not None
 
     @property
     def label(self) -> str | None:
-        """The most probable class; of equals, the first. None where it is rejected, or there is an error."""
-        return self.top(1)[0][0] if self.probabilities is not None and not self.rejected else None
+        """The answered class: the most probable one, of equals the first, or what a threshold says.
+
+        None where it is rejected, or there is an error.
+        """
+        return self.labels[self._best] if self.probabilities is not None and not self.rejected else None
 
     @property
     def confidence(self) -> float | None:
-        """The largest probability, 0-1, whether or not the class is rejected for it."""
-        return self.top(1)[0][1] if self.probabilities is not None else None
+        """The probability of the class that is answered, or would be if it were not rejected, 0-1."""
+        return None if self.probabilities is None else float(str(self.probabilities[self._best]))
+
+    @property
+    def _best(self) -> int:
+        assert self.probabilities is not None
+        return int(decision.best(self.probabilities[None], self.labels, self.rules)[0])
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The prediction set: one of these classes it is, as often as the model's `coverage` says; None without sets."""
+        if self.probabilities is None:
+            return None
+        members = decision.prediction_set(self.probabilities[None], self.rules)
+        return None if members is None else tuple(np.array(self.labels, dtype=object)[members[0]])
+
+    def answers(self, k: int) -> list[tuple[str, float]]:
+        """As `top`, but what is answered comes first: the class that a threshold chose, or "unknown"."""
+        if self.probabilities is None or self.confidence is None:
+            return []
+        ranked = self.top(len(self.labels))
+        if self.label is None:
+            return [(decision.UNKNOWN, self.confidence), *ranked[1:k]]
+        return [(self.label, self.confidence), *(pair for pair in ranked if pair[0] != self.label)][:k]
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k most probable classes with their probabilities, falling; empty for an image with an error."""
@@ -81,13 +120,15 @@ MANY = 1000
 class Classifier:
     """An exported model that answers. `load` makes one."""
 
-    def __init__(self, facts: Artifact, runtime: Runtime) -> None:
+    def __init__(self, facts: Artifact, runtime: Runtime, outliers: Outliers | None = None) -> None:
         self.labels: tuple[str, ...] = facts.labels
         self.image_size: int = facts.image_size
         self.resize: Resize = facts.resize
         self.decoding: Decoding = facts.decoding
         self.reject_below: float | None = facts.reject_below
+        self.rules: Decision = facts.decision
         self._runtime = runtime
+        self._outliers = outliers if "embedding" in runtime.names else None
 
     def predict(self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False) -> list[Prediction]:
         """Classify images; an image that cannot be read gets a prediction with its error. See `stream`."""
@@ -130,16 +171,19 @@ class Classifier:
             self._runtime.prepare(workers)
         ahead = 2 * batch_size
         together = max(1, min(self._runtime.batch_size, ahead // workers))
-        work = partial(self._classify, names=names, tta=tta)
+        if self._outliers is not None:
+            names = ("probabilities", "embedding")
+        work = partial(self._classify, names=names, tta=tta, embeddings=embeddings)
         return pipeline.run(iter(sources), work, workers=workers, batch=together, ahead=ahead)
 
-    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool) -> list[Prediction]:
+    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Prediction]:
         decoded = [self._decode(source) for source in sources]
         pixels = [item for item in decoded if not isinstance(item, str)]
         answer = self._answer(np.stack(pixels).astype(np.float32), names) if pixels else {}
         if pixels and tta:
             mirrored = self._answer(np.stack(pixels)[:, :, ::-1].astype(np.float32), names)
             answer = {name: (values + mirrored[name]) / 2 for name, values in answer.items()}
+        strange = self._outliers.scores(answer["embedding"]).tolist() if self._outliers and pixels else None
         row = iter(range(len(pixels)))
         predictions = []
         for source, item in zip(sources, decoded, strict=True):
@@ -155,8 +199,10 @@ class Classifier:
                     probabilities=values["probabilities"],
                     labels=self.labels,
                     reject_below=self.reject_below,
-                    embedding=values.get("embedding"),
+                    embedding=values["embedding"] if embeddings else None,
                     file=file,
+                    outlier_score=strange[place] if strange else None,
+                    rules=self.rules,
                 )
             )
         return predictions
@@ -270,7 +316,11 @@ def load(
             f"{folder / name}: expected {len(facts.labels)} classes at {facts.image_size} px as in {artifact.NAME}, "
             f"found {runtime.classes} at {runtime.size_px} px. Export again."
         )
-    return Classifier(facts, runtime)
+    outliers = None
+    if facts.decision.outlier_above is not None and decision.FILE in facts.files:
+        artifact.verify(folder, facts, decision.FILE)
+        outliers = Outliers.read(folder / decision.FILE)
+    return Classifier(facts, runtime, outliers)
 
 
 def _locate(path: Path) -> tuple[Path, str | None]:

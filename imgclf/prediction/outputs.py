@@ -26,12 +26,13 @@ ROWS = 1000
 def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = False) -> Iterator[str]:
     """One JSON object a line: `path`, `label`, `confidence`, `rejected`, `top` [{`label`, `confidence`}] and `error`.
 
-    What is unknown is null; `top` is then empty. Of a rejected image the label is null and `top` is not. A name that is
-    not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
+    What is unknown is null; `top` is then empty. Of a rejected image the label is null and `top` is not; `reason` is
+    "unsure" or "outlier". Where the model has rules for it, there are `outlier_score`, too, and `set`, the classes of
+    the prediction set. A name that is not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
     """
     for prediction in predictions:
         best = [{"label": label, "confidence": confidence} for label, confidence in prediction.top(top)]
-        values = {
+        values: dict[str, object] = {
             "path": prediction.path,
             "label": prediction.label,
             "confidence": prediction.confidence,
@@ -39,12 +40,18 @@ def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = 
             "top": best,
             "error": prediction.error,
         }
+        if prediction.reason:
+            values["reason"] = prediction.reason
+        if prediction.outlier_score is not None:
+            values["outlier_score"] = round(prediction.outlier_score, 6)
+        if prediction.classes is not None:
+            values["set"] = list(prediction.classes)
         line = json.dumps(values, ensure_ascii=ascii_only)
         yield line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def to_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """A header and one line for each prediction; what is unknown is empty, and so is the label where it is rejected."""
+    """A header and one line for each prediction; what is not known is empty, and the label of a rejected image "unknown"."""
     yield _csv_line([*columns(top)])
     yield from (to_csv_line(prediction, top) for prediction in predictions)
 
@@ -57,9 +64,9 @@ def columns(top: int) -> tuple[str, ...]:
 
 def to_csv_line(prediction: Prediction, top: int) -> str:
     """One line of CSV in the order of `columns`."""
-    first, *others = [*prediction.top(top), *[("", "")] * top][:top]
+    first, *others = [*prediction.answers(top), *[("", "")] * top][:top]
     rest = [value for pair in others for value in pair]
-    return _csv_line([prediction.path or "", prediction.label or "", first[1], prediction.error or "", *rest])
+    return _csv_line([prediction.path or "", *first, prediction.error or "", *rest])
 
 
 def _csv_line(values: list[object]) -> str:
@@ -74,9 +81,7 @@ def to_rows(prediction: Prediction, top: int) -> list[tuple[str, str, str, str]]
     path = _printable(prediction.path or "")
     if prediction.error is not None:
         return [(path, "", "", _printable(prediction.error))]
-    best = [(_printable(label), f"{confidence:.1%}") for label, confidence in prediction.top(top)]
-    if prediction.rejected:
-        best = [("?", best[0][1]), *best[1:]]
+    best = [(_printable(label), f"{confidence:.1%}") for label, confidence in prediction.answers(top)]
     return [("" if rank else path, *answer, "") for rank, answer in enumerate(best)]
 
 

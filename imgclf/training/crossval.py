@@ -33,6 +33,8 @@ FOLDS = "folds.json"
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "matthews", "log_loss")
 """The scores of which mean, deviation and interval over the folds are given."""
 
+_RANGES = {"matthews": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
+
 _DONE = ("exclude", "labels", "rename", "class_map", "classes", "limit", "group_by", "test_group", "split_from")
 """Settings that were applied to the images before they were dealt out, once for all folds."""
 
@@ -233,7 +235,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     groups = [seen[path].group for path in paths]
     scores = metrics.score(labels, probabilities, names, groups=groups)
     share = 1 / (settings.folds - 1)  # test images to training images
-    summary = {key: _summary([row[key] for row in rows], share) for key in SUMMARY}
+    summary = {key: _summary(key, [row[key] for row in rows], share) for key in SUMMARY}
     mean, ends = summary["accuracy"]["mean"], summary["accuracy"]["interval"]
     again = f" times {settings.repeats}" if settings.repeats > 1 else ""
     sentence = (
@@ -252,15 +254,18 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     return CrossValidation(run.path, facts, scores)
 
 
-def _summary(values: Sequence[float | None], share: float) -> dict[str, Any]:
-    """`mean`, `deviation` and `interval` of a score over the folds; None where a fold does not define it."""
+def _summary(key: str, values: Sequence[float | None], share: float) -> dict[str, Any]:
+    """`mean`, `deviation` and `interval` of a score over the folds; None where a fold does not define it.
+
+    The interval ends where the score itself does: no accuracy is above 1.
+    """
     if any(value is None for value in values):
         return {"mean": None, "deviation": None, "interval": None}
     known = [float(value) for value in values if value is not None]
     return {
         "mean": float(np.mean(known)),
         "deviation": float(np.std(known, ddof=1)),
-        "interval": list(corrected_interval(known, share)),
+        "interval": np.clip(corrected_interval(known, share), *_RANGES.get(key, (0.0, 1.0))).tolist(),
     }
 
 

@@ -21,10 +21,11 @@ from imgclf.data import dataset as datasets
 from imgclf.data import loading, preparing, scans
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError
-from imgclf.evaluation import metrics, outputs, plots, report
-from imgclf.prediction import artifact
+from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
+from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
-from imgclf.training import augmentation, devices, features, finetune, fitting, probe, resolving
+from imgclf.training import augmentation, calibrating, devices, features, finetune, fitting, probe, resolving
+from imgclf.training.calibrating import Calibrated
 from imgclf.training.fitting import OnProgress, Part, Plan
 
 log = logging.getLogger("imgclf")
@@ -152,12 +153,14 @@ def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, 
     images = _Pixels(dataset, pixels)
     _check_classes(dataset)
     probabilities = _fit(run, model, config, images, on_progress)
+    fitted = calibrating.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
+    probabilities = calibration.apply_temperature(probabilities, fitted.temperature)
     model.save(run.model)
     if len(probabilities):
-        _score(run, dataset.part(TEST), probabilities)
+        _score(run, dataset.part(TEST), probabilities, fitted)
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
-    _describe(run, model, dataset, config)
+    _describe(run, model, dataset, config, fitted)
     _export(run, config.export_formats)
     run.checkpoint.unlink(missing_ok=True)
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
@@ -286,9 +289,16 @@ def _plan(config: TrainConfig) -> Plan:
     )
 
 
-def _score(run: Run, dataset: Dataset, probabilities: np.ndarray) -> None:
+def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, fitted: Calibrated) -> None:
     groups = [sample.group for sample in dataset.samples]
     scores = metrics.score(dataset.labels, probabilities, dataset.class_names, groups=groups)
+    scores["decision"] = decisions.measure(
+        dataset.labels,
+        probabilities,
+        list(dataset.class_names),
+        fitted.rules,
+        outlier_scores=fitted.outlier_scores,
+    )
     runs.write_json(run.metrics, scores)
     paths = [sample.path for sample in dataset.samples]
     outputs.write_predictions(run.predictions, paths, dataset.labels, probabilities, dataset.class_names)
@@ -297,10 +307,13 @@ def _score(run: Run, dataset: Dataset, probabilities: np.ndarray) -> None:
     log.info("test accuracy %.4f, 95 %% interval %.4f to %.4f, n = %d", scores["accuracy"], low, high, scores["n"])
 
 
-def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig) -> None:
+def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, fitted: Calibrated) -> None:
     """Write `artifact.json`: what prediction needs to know, with `model.keras` as the first of its files."""
     assert config.image_size is not None
-    sha256, size = artifact.hash_tree(run.model)
+    files = {run.model.name: artifact.File("keras", *artifact.hash_tree(run.model))}
+    if fitted.rules.outlier_above is not None:
+        kept = run.path / decision.FILE
+        files[kept.name] = artifact.File(decision.FORMAT, *artifact.hash_tree(kept))
     facts = artifact.Artifact(
         imgclf=imgclf.__version__,
         labels=tuple(dataset.class_names),
@@ -311,7 +324,9 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
         backbone=config.backbone,
         outputs=("probabilities", "embedding", "feature_map"),
         data_sha256=dataset.digest(),
-        files={run.model.name: artifact.File(format="keras", sha256=sha256, bytes=size)},
+        files=files,
+        temperature=fitted.temperature,
+        decision=fitted.rules,
     )
     artifact.write(run.path, facts)
 

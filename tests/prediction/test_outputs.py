@@ -36,13 +36,13 @@ def test_a_json_line_has_these_keys_in_this_order():
     ]
 
 
-def test_a_rejected_image_has_a_confidence_and_no_label():
+def test_a_rejected_image_has_a_confidence_and_is_unknown():
     unsure = replace(BEES, reject_below=0.76)
     values = json.loads(next(outputs.to_jsonl([unsure], 1)))
     assert (values["label"], values["confidence"], values["rejected"]) == (None, 0.75, True)
     assert values["top"] == [{"label": "bees", "confidence": 0.75}]
-    assert list(outputs.to_csv([unsure], 1))[1] == "b.jpg,,0.75,\n"
-    assert outputs.to_rows(unsure, 2) == [("b.jpg", "?", "75.0%", ""), ("", "ants", "12.5%", "")]
+    assert list(outputs.to_csv([unsure], 1))[1] == "b.jpg,unknown,0.75,\n"
+    assert outputs.to_rows(unsure, 2) == [("b.jpg", "unknown", "75.0%", ""), ("", "ants", "12.5%", "")]
     assert not replace(BEES, reject_below=0.75).rejected
 
 

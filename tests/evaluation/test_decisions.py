@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgclf import runs
+from imgclf.config import CalibrateConfig
+from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.evaluation import decisions, outputs
+from imgclf.evaluation.intervals import wilson
+from imgclf.prediction import artifact
+from imgclf.prediction.decision import Decision
+from imgclf.runs import Run
+
+NAMES = ["ant", "bee"]
+CHANCES = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55], [0.1, 0.9]], np.float32)
+LABELS = np.array([0, 0, 1, 1, 1])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    made = runs.create(tmp_path / "run")
+    outputs.write_predictions(made.validation, [f"{i}.png" for i in range(5)], LABELS, CHANCES, NAMES)
+    artifact.write(made.path, artifact.Artifact(tuple(NAMES), 16, "squash", "small", ("probabilities",), "", {}))
+    return made
+
+
+def test_answers_counted_by_hand():
+    found = decisions.measure(
+        LABELS,
+        CHANCES,
+        NAMES,
+        Decision(outlier_above=1.0, set_from=0.4, coverage=0.9),
+        reject_below=0.58,
+        outlier_scores=np.array([0, 2, 0, 0, 0]),
+    )
+    assert (found["answered"], found["unsure"], found["outlier"]) == (3 / 5, 1 / 5, 1 / 5)
+    assert found["precision"] == pytest.approx(2 / 3) and found["interval"] == list(wilson(2, 3))
+    assert found["set_coverage"] == 1 and found["set_size"] == pytest.approx(7 / 5)
+
+
+def test_a_positive_class_is_counted_at_its_threshold():
+    found = decisions.measure(LABELS, CHANCES, NAMES, Decision(positive="bee", threshold=0.4))
+    assert (found["positive_precision"], found["positive_recall"], found["positive_specificity"]) == (1, 1, 1)
+    assert found["precision"] == 1
+    plain = decisions.measure(LABELS, CHANCES, NAMES, Decision())
+    assert plain["precision"] == 4 / 5 and "positive" not in plain and "set_size" not in plain
+
+
+def test_rules_are_fitted_on_validation_kept_and_taken_away_again(run):
+    config = CalibrateConfig(reject_below="auto", precision=1.0, coverage="0.6", positive="bee", threshold="recall=1")
+    facts, _ = decisions.calibrate(run, config)
+    assert artifact.read(run.path) == facts
+    assert facts.reject_below == pytest.approx(0.8)  # from there on all are right
+    assert facts.decision.set_from == pytest.approx(0.55)
+    assert (facts.decision.positive, facts.decision.threshold) == ("bee", pytest.approx(0.4))
+    kept, _ = decisions.calibrate(run, CalibrateConfig(coverage="none"))
+    assert kept.decision.set_from is None and kept.reject_below == facts.reject_below
+    cleared, _ = decisions.calibrate(run, CalibrateConfig(reject_below="none", threshold="none"))
+    assert cleared.reject_below is None and cleared.decision == Decision()
+    assert decisions.calibrate(run, CalibrateConfig(reject_below="0.7"))[0].reject_below == 0.7
+
+
+def test_what_cannot_be_reached_or_is_missing_is_an_error(run):
+    with pytest.raises(UsageError, match="--positive"):
+        decisions.calibrate(run, CalibrateConfig(threshold="recall=1", positive="wasp"))
+    wrong = 1 - LABELS
+    outputs.write_predictions(run.validation, list("abcde"), wrong, CHANCES, NAMES)
+    with pytest.raises(DatasetError, match="none on 5 validation images"):
+        decisions.calibrate(run, CalibrateConfig(reject_below="auto", precision=1.0))
+    run.validation.unlink()
+    with pytest.raises(RunError, match=r"validation\.csv"):
+        decisions.calibrate(run, CalibrateConfig(coverage="0.9"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reject_below": "1.5"},
+        {"reject_below": "high"},
+        {"coverage": "1"},
+        {"precision": 0.0},
+        {"outliers": "all"},
+        {"positive": "ant"},
+    ],
+)
+def test_an_impossible_setting_is_a_usage_error(settings):
+    with pytest.raises(UsageError):
+        CalibrateConfig(**settings)
