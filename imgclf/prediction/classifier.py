@@ -87,7 +87,7 @@ class Prediction:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The prediction set: one of these classes it is, as often as the model's `coverage` says; None without sets."""
+        """The prediction set: one of these classes it is, as often as `coverage` says; None without sets."""
         if self.probabilities is None:
             return None
         members = decision.prediction_set(self.probabilities[None], self.rules)

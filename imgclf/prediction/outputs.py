@@ -51,7 +51,7 @@ def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = 
 
 
 def to_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """A header and one line for each prediction; what is not known is empty, and the label of a rejected image "unknown"."""
+    """A header and one line for each prediction; what is not known is empty, a rejected label "unknown"."""
     yield _csv_line([*columns(top)])
     yield from (to_csv_line(prediction, top) for prediction in predictions)
 
