@@ -65,7 +65,7 @@ def text(facts: dict[str, Any]) -> str:
     table = body[2 : body.index("## Classes")]
     lines += [*table, *body[body.index("## Classes") : body.index("## Worst mistakes")]]
     lines += ["## Training data", ""]
-    if "sides" in data:
+    if data["sides"]:
         parts = ", ".join(f"{n} for {side}" for side, n in data["sides"].items())
         lines += [f"{data['images']} images: {parts}.", ""]
     lines += [f"SHA-256 of images, labels and split: `{data['sha256']}`.", ""]

@@ -130,7 +130,7 @@ def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
 
 
 def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"path": config["data"], "sha256": config.get("data_sha256", "")}
+    found: dict[str, Any] = {"path": config["data"], "sha256": config.get("data_sha256", ""), "sides": {}, "groups": 0}
     try:
         dataset = datasets.read_run(run)
     except RunError:  # a folder of scores alone

@@ -119,9 +119,10 @@ def test_many_classes_get_a_picture_of_the_matrix(tmp_path):
     assert text.count('class="cell"') == len(names)
 
 
-def test_a_model_without_a_mistake_and_without_history(tmp_path):
+def test_a_model_without_a_mistake_history_and_manifest(tmp_path):
     run = make(tmp_path, wrong=0)
     run.history.unlink()
+    run.manifest.unlink()
     text = report.write(run)[0].read_text()
     assert "None: every answer is right." in text
     assert "Learning curves" not in text
