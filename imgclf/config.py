@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from imgclf import policies
 from imgclf.errors import UsageError
 
 METHODS = ("auto", "probe", "finetune", "full", "scratch")
@@ -15,7 +16,6 @@ Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
 PERCENTILE = "percentile"
 CACHES = ("auto", "off", "memory")
-AUGMENTS = ("auto", "none", "light", "standard", "heavy")
 EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
 QUANTIZATIONS = ("none", "float16", "int8")
 ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras")
@@ -284,6 +284,9 @@ class TrainConfig(DataConfig):
     dropout: float = 0.2
     ema: float | None = None
     augment: str = "auto"
+    keep_orientation: bool = False
+    mixup: float = 0.0
+    cutmix: float = 0.0
     precision: str = "float32"
     offline: bool = False
     export: str = "litert,savedmodel"
@@ -293,7 +296,7 @@ class TrainConfig(DataConfig):
         low, high = SIZE_RANGE
         _choice(self.method, "method", METHODS)
         _ = self.decoding  # which checks its own settings
-        _choice(self.augment, "augment", AUGMENTS)
+        _ = self.augment == "auto" or self.policy  # which checks itself
         _choice(self.optimizer, "optimizer", OPTIMIZERS)
         _choice(self.precision, "precision", PRECISIONS)
         _check(self.cache.strip() != "", "cache", ", ".join(CACHES) + " or a folder", self.cache)
@@ -310,6 +313,8 @@ class TrainConfig(DataConfig):
         for option in ("weight_decay", "label_smoothing", "dropout", "ema"):
             value = getattr(self, option)
             _check(value is None or 0 <= value < 1, option, "a number from 0 to below 1", value)
+        for option in ("mixup", "cutmix"):
+            _check(0 <= getattr(self, option) <= 1, option, "a number from 0 (off) to 1", getattr(self, option))
         for name in self.export_formats:
             _check(name in EXPORT_FORMATS, "export", ", ".join(EXPORT_FORMATS) + " or none alone", self.export)
 
@@ -321,6 +326,15 @@ class TrainConfig(DataConfig):
             UsageError: if a setting is impossible.
         """
         return Decoding(self.resize, self.window, self.allow_truncated)
+
+    @property
+    def policy(self) -> policies.Policy:
+        """What is done to the training images.
+
+        Raises:
+            UsageError: if there is no such policy, or it is still `auto`.
+        """
+        return policies.find(self.augment)
 
     @property
     def export_formats(self) -> tuple[str, ...]:
@@ -379,6 +393,37 @@ class KfoldConfig(Config):
         _check(self.folds >= 2, "folds", "a whole number of at least 2", self.folds)
         for option in ("repeats", "jobs"):
             _check(getattr(self, option) >= 1, option, "a whole number of at least 1", getattr(self, option))
+
+
+@dataclass(frozen=True)
+class AugmentConfig(DataConfig):
+    """What augmentation does to which images, and how many variants of each are shown or written."""
+
+    policy: str = "standard"
+    keep_orientation: bool = False
+    image_size: int = 224
+    resize: Resize = "squash"
+    window: str | None = None
+    variants: int = 8
+    copies: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        policies.find(self.policy, "policy")
+        _ = self.decoding  # which checks its own settings
+        low, high = SIZE_RANGE
+        _check(low <= self.image_size <= high, "image_size", f"{low} to {high} pixels", self.image_size)
+        _check(1 <= self.variants <= 50, "variants", "1 to 50", self.variants)
+        _check(self.copies >= 1, "copies", "a whole number of at least 1", self.copies)
+
+    @property
+    def decoding(self) -> Decoding:
+        """What shapes the pixels of a file.
+
+        Raises:
+            UsageError: if a setting is impossible.
+        """
+        return Decoding(self.resize, self.window, self.allow_truncated)
 
 
 @dataclass(frozen=True)

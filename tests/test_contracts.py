@@ -14,7 +14,7 @@ import pytest
 
 import imgclf
 from imgclf.cli.app import COMMANDS
-from imgclf.config import CalibrateConfig, Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
+from imgclf.config import AugmentConfig, CalibrateConfig, Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
 
 PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
@@ -33,10 +33,18 @@ ON_TOP = {
 }
 """Where a package may be imported at module top. Elsewhere it is imported inside the function that needs it."""
 
-LIGHT_COMMAND_IMPORTS = ("imgclf.cli", "imgclf.config", "imgclf.environment", "imgclf.errors", "imgclf.runs")
+LIGHT_COMMAND_IMPORTS = (
+    "imgclf.cli",
+    "imgclf.config",
+    "imgclf.environment",
+    "imgclf.errors",
+    "imgclf.policies",
+    "imgclf.runs",
+)
 
 SETTINGS: dict[str, type[Config]] = {
     "ingest": DataConfig,
+    "augment": AugmentConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "calibrate": CalibrateConfig,
@@ -59,6 +67,7 @@ IO_PARAMETERS = (
     "report",
     "resume",
     "run",
+    "show",
     "sort_into",
     "to",
     "watch",

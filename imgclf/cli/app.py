@@ -21,6 +21,7 @@ from imgclf.errors import ImgclfError
 COMMANDS = {
     "ingest": "Look at a folder of images and how it would be split.",
     "sample": "Draw a small set of pictures to try imgclf on.",
+    "augment": "Show what augmentation does to the pictures, or write it out.",
     "train": "Train a classifier on a folder of images.",
     "evaluate": "Score a run's model on labelled images.",
     "calibrate": 'Set when a model answers "unknown".',

@@ -1,8 +1,14 @@
-"""Options that several commands share: how data are read, labelled and split."""
+"""Options that several commands share: how data are read, labelled, split and augmented."""
 
 from typing import Annotated
 
 import typer
+
+from imgclf.policies import POLICIES
+
+POLICY = f"{', '.join(POLICIES)}, a .toml or .json file, or operations such as flip=0.5,rotate=10."
+
+KEEP_ORIENTATION = "Of digits, letters or signs: never mirror, rotate by 15 degrees at most."
 
 READING = "Reading"
 LABELLING = "Labels and classes"

@@ -113,8 +113,22 @@ def train(
         float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.", rich_help_panel=TRAINING)
     ] = TrainConfig.ema,
     augment: Annotated[
-        str, typer.Option(help="auto, none, light, standard or heavy.", rich_help_panel=TRAINING)
+        str,
+        typer.Option(help=f"auto, {options.POLICY}", rich_help_panel=TRAINING),
     ] = TrainConfig.augment,
+    keep_orientation: Annotated[
+        bool, typer.Option("--keep-orientation", help=options.KEEP_ORIENTATION, rich_help_panel=TRAINING)
+    ] = TrainConfig.keep_orientation,
+    mixup: Annotated[
+        float,
+        typer.Option(help="Blend images and their labels: alpha, such as 0.2; 0 is off.", rich_help_panel=TRAINING),
+    ] = TrainConfig.mixup,
+    cutmix: Annotated[
+        float,
+        typer.Option(
+            help="Paste boxes of other images, and mix labels: alpha, such as 1; 0 is off.", rich_help_panel=TRAINING
+        ),
+    ] = TrainConfig.cutmix,
     precision: Annotated[
         str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.", rich_help_panel=TRAINING)
     ] = TrainConfig.precision,

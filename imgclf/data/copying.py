@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from imgclf.data import images
@@ -30,6 +30,21 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
         UsageError: if the folder is not new or empty, lies in the dataset, or cannot be written.
         DatasetError: if a class name cannot be a folder's name, or a file is gone.
     """
+    with whole(dataset, folder) as place:
+        return _fill(place, dataset, on_progress)
+
+
+@contextlib.contextmanager
+def whole(dataset: Dataset, folder: Path) -> Iterator[Path]:
+    """A folder for images of the dataset that is there, whole, when the block ends well, and else not at all.
+
+    Yields:
+        A temporary folder beside it, to be filled.
+
+    Raises:
+        UsageError: if the folder is not new or empty, lies in the dataset, or cannot be written.
+        DatasetError: if a class name cannot be a folder's name.
+    """
     _check_names(dataset)
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"--to {folder}: expected a new or empty folder, found something there. Choose another.")
@@ -41,7 +56,7 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
-            made = _fill(temporary, dataset, on_progress)
+            yield temporary
             temporary.chmod(0o755)
             with contextlib.suppress(FileNotFoundError):
                 target.rmdir()  # an empty one; Windows renames onto none
@@ -50,7 +65,6 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"--to {folder}: the copy cannot be written ({error.strerror or error}).") from None
-    return made
 
 
 def _check_names(dataset: Dataset) -> None:
@@ -83,9 +97,9 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
     for done, sample in enumerate(dataset.samples, start=1):
         key = f"{sample.split or TRAIN}/{sample.label}" if sided else sample.label
         if key not in folders:
-            folders[key], names[key] = _new_folder(root, key, dataset), set()
+            folders[key], names[key] = new_folder(root, key, dataset), set()
         source = (dataset.root / sample.path).resolve()  # of a link, the file: a copied link could point to nowhere
-        target = folders[key] / _free_name(sample, names[key])
+        target = folders[key] / free_name(sample, names[key])
         try:
             os.link(source, target)
             linked += 1
@@ -103,7 +117,12 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
     return linked, len(dataset) - linked
 
 
-def _new_folder(root: Path, key: str, dataset: Dataset) -> Path:
+def new_folder(root: Path, key: str, dataset: Dataset) -> Path:
+    """Make the folder of a class.
+
+    Raises:
+        DatasetError: if the disk takes it for that of another class.
+    """
     path = root / key
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -116,8 +135,8 @@ def _new_folder(root: Path, key: str, dataset: Dataset) -> Path:
     return path
 
 
-def _free_name(sample: Sample, taken: set[str]) -> str:
-    """The file's own name; where the class has it already, with its folders before it, then with a number.
+def free_name(sample: Sample, taken: set[str]) -> str:
+    """Take the file's own name; where the class has it already, with its folders before it, then with a number.
 
     A name that does not end as an image's does gets its format's ending, so that it is found again.
     """

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ DPI = 120
 BLUE = "#1f5fa8"
 TEN = ("#1f77b4", "#d95f02", "#2ca02c", "#c2185b", "#7b5ea7", "#8c564b", "#17a2b8", "#b8860b", "#555555", "#e377c2")
 LABEL_PITCH_IN = 0.14  # the least distance between two labels, in inches; where cells are smaller, labels are left out
+CELL_IN = 1.0  # the side of an image on a contact sheet
 LONGEST_NAME = 28
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 
@@ -160,6 +162,35 @@ def _tidy(*several: "Axes") -> None:
         axes.set_axisbelow(True)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_fontsize(9)
+
+
+def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str) -> None:
+    """Draw rows of images, the first in each as it was, the others as variants of it.
+
+    Args:
+        path: the PNG file to write.
+        rows: uint8 (n, m, s, s, 3).
+        names: of the rows.
+        title: is wrapped to the width of the sheet.
+
+    Raises:
+        OSError: if the file cannot be written; an old one is then untouched.
+    """
+    count, columns = rows.shape[:2]
+    cells = rows.transpose(0, 2, 1, 3, 4).reshape(count * rows.shape[2], columns * rows.shape[3], 3)
+    figure = new_figure(columns * CELL_IN)
+    axes = figure.add_axes((0, 0, 1, count / columns))
+    axes.imshow(cells, extent=(0, columns, count, 0), aspect="auto", interpolation="antialiased")
+    style: dict[str, Any] = {"fontsize": 9, "parse_math": False}
+    axes.set_yticks(np.arange(count) + 0.5, [_drawable(name) for name in names], **style)
+    axes.set_xticks(np.arange(columns) + 0.5, ["original", *map(str, range(1, columns))], **style)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.vlines(range(1, columns), 0, count, color="white", linewidth=1)
+    axes.hlines(range(1, count), 0, columns, color="white", linewidth=1)
+    axes.vlines(1, 0, count, color="white", linewidth=5)
+    axes.spines[:].set_visible(False)
+    axes.set_title(textwrap.fill(title, round(14 * columns * CELL_IN)), fontsize=10, loc="left", parse_math=False)
+    save(figure, path)
 
 
 def _label_classes(axes: "Axes", names: Sequence[str], side_in: float) -> None:

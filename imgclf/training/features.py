@@ -76,7 +76,7 @@ def frozen(
     for view in range(1 + views):
         facts = ["features", VERSION, images.fingerprint(), config.image_size, config.decoding.to_dict(), network]
         if view:
-            facts.append([view, config.seed, repr(augmentation.POLICIES[config.augment]), augmentation.VERSION])
+            facts.append([view, config.seed, repr(config.policy), augmentation.VERSION])
         name = caches.digest(facts, hashes)
         rows = store.read(name, shape, np.float32) if store else None
         if rows is None:
@@ -130,7 +130,7 @@ class _View:
 
     def __init__(self, contents: loading.Pixels, config: TrainConfig, view: int) -> None:
         self._contents, self._seed, self._view = contents, config.seed, view
-        self._augment = augmentation.Augment(augmentation.POLICIES[config.augment], contents.shape[1])
+        self._augment = augmentation.Augment(config.policy, contents.shape[1])
 
     def __len__(self) -> int:
         return len(self._contents)

@@ -21,9 +21,9 @@ import numpy as np
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
+from imgclf.policies import Policy
 from imgclf.runs import write_atomic
-from imgclf.training import devices
-from imgclf.training.augmentation import Augment, Policy
+from imgclf.training import augmentation, devices
 
 log = logging.getLogger("imgclf")
 
@@ -45,6 +45,7 @@ class Plan:
         weight_decay: decoupled from the gradient, on kernels only, as a share of the learning rate.
         ema: momentum of the average of the weights, 0 for none; the average is what is validated and kept, with the
             batch normalisation statistics of the raw weights, which it meets as the learning rate falls.
+        mixup, cutmix: how images are mixed with one another, and their labels with them, as `Augmenter` says.
     """
 
     sizes: tuple[int, ...]
@@ -58,6 +59,8 @@ class Plan:
     ema: float
     policy: Policy
     seed: int
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def size(self, epoch: int) -> int:
         """The image size of an epoch, counted from 0."""
@@ -96,7 +99,8 @@ def fit(
         RunError: if the loss stops being a number (the best weights so far stay in the model), or the checkpoint is of
             another training.
     """
-    logits = classifier.logits(model)
+    augmenter = augmentation.Augmenter(plan.policy, seed=plan.seed, mixup=plan.mixup, cutmix=plan.cutmix)
+    logits = augmentation.training_model(classifier.logits(model), augmenter)
     steps = loading.steps_per_epoch(len(train.pixels), plan.batch_size)
     logits.compile(
         optimizer=_optimizer(plan, steps, logits),
@@ -114,14 +118,13 @@ def fit(
         size = plan.size(first)
         last = next((e for e in range(first, plan.epochs) if plan.size(e) != size), plan.epochs)
         loop.stage_end = last
-        resizing = size != train.pixels.shape[1]
         batches = loading.training_batches(
             train.pixels,
             train.labels,
             classes=model.output_shape[-1],
             batch_size=plan.batch_size,
             seed=plan.seed,
-            transform=Augment(plan.policy, size) if resizing or plan.policy != Policy() else None,
+            transform=augmentation.Crop(plan.policy, size),
             first_step=first * steps,
         )
         logits.fit(

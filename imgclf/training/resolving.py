@@ -39,7 +39,7 @@ _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 
 _STEPS_ONLY = ("image_sizes", "epochs", "lr", "weight_decay", "label_smoothing", "ema")
-_STEPS_DEFAULTS = ("optimizer", "warmup_epochs", "dropout")
+_STEPS_DEFAULTS = ("optimizer", "warmup_epochs", "dropout", "mixup", "cutmix", "keep_orientation")
 """Settings of gradient descent, with and without a fixed default: the probe's head is solved, not stepped towards."""
 
 
@@ -88,7 +88,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         if getattr(config, key) is None or (key == "augment" and config.augment == "auto")
     }
     resolved = replace(config, backbone=facts.name, weights=weights, method=method, image_size=size, **settled)
-    return resolved, notes
+    policy, losses = resolved.policy.upright() if config.keep_orientation else (resolved.policy, [])
+    return replace(resolved, augment=policy.name or str(policy)), [
+        *notes,
+        *(f"augmentation: {loss}" for loss in losses),
+    ]
 
 
 def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
@@ -97,7 +101,8 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     given += ["augment"] if config.augment not in ("auto", "none") else []
     given += ["precision"] if config.precision != "float32" else []
     kept = {name: value for name, value in config.to_dict().items() if name not in _STEPS_ONLY}
-    cleared = TrainConfig.from_dict(kept | {"augment": "none", "precision": "float32"})
+    off = {"augment": "none", "keep_orientation": False, "mixup": 0.0, "cutmix": 0.0, "precision": "float32"}
+    cleared = TrainConfig.from_dict(kept | off)
     options = ", ".join("--" + name.replace("_", "-") for name in given)
     return cleared, [f"no effect on a probe, whose head is solved and not stepped towards: {options}"] if given else []
 

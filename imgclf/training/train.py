@@ -24,7 +24,7 @@ from imgclf.errors import DatasetError, MissingError, RunError
 from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
-from imgclf.training import augmentation, calibrating, devices, features, finetune, fitting, probe, resolving
+from imgclf.training import calibrating, devices, features, finetune, fitting, probe, resolving
 from imgclf.training.calibrating import Calibrated
 from imgclf.training.fitting import OnProgress, Part, Plan
 
@@ -123,6 +123,7 @@ def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
         "data": str(dataset.origin.resolve()),
         "data_sha256": dataset.digest(),
         "config": config.to_dict(),
+        "augmentation": config.policy.to_dict(),
         "versions": environment.versions(),
         "hardware": environment.hardware() | {"keras_backend": keras.backend.backend()},
     }
@@ -284,7 +285,9 @@ def _plan(config: TrainConfig) -> Plan:
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         ema=config.ema,
-        policy=augmentation.POLICIES[config.augment],
+        policy=config.policy,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
         seed=config.seed,
     )
 

@@ -160,6 +160,6 @@ PATHS = st.lists(st.sampled_from(["a.png", "A.png", "b.PNG", "x/a.png", "x/a", "
 @given(PATHS)
 def test_names_in_a_class_are_free_and_found_again(paths: list[str]) -> None:
     taken: set[str] = set()
-    names = [copying._free_name(Sample(path, "ant", format="PNG"), taken) for path in paths]
+    names = [copying.free_name(Sample(path, "ant", format="PNG"), taken) for path in paths]
     assert len({name.casefold() for name in names}) == len(paths)
     assert all(name.lower().endswith(".png") and name[0] != "." and "/" not in name for name in names)

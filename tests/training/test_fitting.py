@@ -8,7 +8,8 @@ import pytest
 
 from imgclf.errors import RunError
 from imgclf.models import classifier
-from imgclf.training import augmentation, finetune, fitting
+from imgclf.policies import POLICIES, Policy
+from imgclf.training import finetune, fitting
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
@@ -23,7 +24,7 @@ PLAN = fitting.Plan(
     weight_decay=0.0,
     label_smoothing=0.0,
     ema=0.0,
-    policy=augmentation.Policy(),
+    policy=Policy(),
     seed=0,
 )
 
@@ -70,7 +71,7 @@ def test_sizes_grow_in_equal_shares_up_to_below_the_size_that_is_validated() -> 
 def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = replace(PLAN, sizes=(16, 24), epochs=4, ema=0.9, warmup_epochs=1, policy=augmentation.POLICIES["standard"])
+    plan = replace(PLAN, sizes=(16, 24), epochs=4, ema=0.9, warmup_epochs=1, policy=POLICIES["standard"])
     train_part, validation = part(24, 24), part(8, 24, seed=1)
     whole = model(None, dropout=0.5)
     fitting.fit(whole, train_part, validation, plan, phase="scratch")

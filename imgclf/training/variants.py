@@ -1,0 +1,131 @@
+"""What augmentation makes of a data set, to be looked at or kept: made by the same layers that training uses."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgclf import environment
+from imgclf.config import AugmentConfig
+from imgclf.data import copying, images
+from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
+from imgclf.errors import DatasetError, ImageError
+from imgclf.evaluation import plots
+from imgclf.policies import Policy
+from imgclf.training.augmentation import Augment
+
+log = logging.getLogger("imgclf")
+
+MOST_CLASSES = 12
+"""So many rows a contact sheet has at most."""
+
+_BATCH = 32
+
+
+def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path) -> None:
+    """Draw a contact sheet: for each class an image of the training part, as it is and in variants.
+
+    Raises:
+        DatasetError: if not one image can be decoded.
+        OSError: if the file cannot be written.
+    """
+    part = dataset.part(TRAIN)
+    names, originals = [], []
+    for name in dataset.class_names:
+        found = _first_readable(part, name, settings)
+        if found is not None:
+            names.append(name)
+            originals.append(found)
+        if len(names) == MOST_CLASSES:
+            break
+    if not names:
+        raise DatasetError(f"{dataset.root}: expected training images, but none of {len(part)} could be decoded.")
+    if len(dataset.class_names) > len(names):
+        log.info("the sheet shows %d of %d classes; --classes chooses", len(names), len(dataset.class_names))
+    pixels = np.stack(originals)
+    made = _variants(Augment(policy, settings.image_size), pixels, settings.variants, (settings.seed,))
+    title = f"{policy.name}: {policy}" if policy.name else str(policy)
+    plots.contact_sheet(path, np.concatenate([pixels[:, None], made], axis=1), names, title)
+
+
+def _variants(augment: Augment, pixels: np.ndarray, count: int, seed: tuple[int, ...]) -> np.ndarray:
+    """uint8 (n, S, S, 3) -> uint8 (n, count, s, s, 3)."""
+    made = augment(np.repeat(pixels, count, axis=0), np.random.default_rng(seed))
+    return made.reshape(len(pixels), count, *made.shape[1:])
+
+
+def _first_readable(part: Dataset, class_name: str, settings: AugmentConfig) -> np.ndarray | None:
+    """uint8 (s, s, 3) of a class's image, drawn by the seed."""
+    of_class = [sample for sample in part.samples if sample.label == class_name]
+    for place in np.random.default_rng(settings.seed).permutation(len(of_class)):
+        pixels = _load(part, of_class[place], settings)
+        if pixels is not None:
+            return pixels
+    return None
+
+
+def _load(dataset: Dataset, sample: Sample, settings: AugmentConfig) -> np.ndarray | None:
+    """uint8 (s, s, 3); None, and a warning, if the file cannot be decoded."""
+    try:
+        return images.load(dataset.root / sample.path, settings.image_size, settings.decoding)
+    except ImageError as error:
+        log.warning("left out %s: %s", sample.path, error)
+        return None
+
+
+def write(
+    dataset: Dataset,
+    policy: Policy,
+    settings: AugmentConfig,
+    folder: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write variants of the training part into class folders, as PNG: `<name>-1.png` and so on.
+
+    The folder is made whole or not at all.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        UsageError: if the folder is not new or empty, lies in the dataset, or cannot be written.
+        DatasetError: if a class name cannot be a folder's name, or not one image can be decoded.
+    """
+    part = dataset.part(TRAIN)
+    augment = Augment(policy, settings.image_size)
+    written = 0
+    with copying.whole(part, folder) as place, ThreadPoolExecutor(environment.cpu_count()) as pool:
+        taken: dict[str, set[str]] = {}
+        for done, samples, pixels in _batches(part, settings, pool):
+            targets = []
+            made = _variants(augment, pixels, settings.copies, (settings.seed, done))
+            for sample, variants in zip(samples, made, strict=True):
+                if sample.label not in taken:
+                    copying.new_folder(place, sample.label, part)
+                stem = Path(copying.free_name(sample, taken.setdefault(sample.label, set()))).stem
+                targets += [(place / sample.label / f"{stem}-{n}.png", one) for n, one in enumerate(variants, start=1)]
+            for _ in pool.map(lambda target: Image.fromarray(target[1]).save(target[0]), targets):
+                written += 1
+            if on_progress:
+                on_progress(done, len(part))
+        if not written:
+            raise DatasetError(f"{dataset.root}: expected training images, but none of {len(part)} could be decoded.")
+        lost = [name for name in dataset.class_names if name not in taken]
+        if lost:
+            log.warning("no images were written for %s", listed(lost))
+    return written
+
+
+def _batches(
+    part: Dataset, settings: AugmentConfig, pool: ThreadPoolExecutor
+) -> Iterator[tuple[int, list[Sample], np.ndarray]]:
+    """How many samples are done, and those of a batch that can be decoded, with uint8 (b, s, s, 3)."""
+    for first in range(0, len(part), _BATCH):
+        samples = part.samples[first : first + _BATCH]
+        loaded = list(pool.map(lambda sample: _load(part, sample, settings), samples))
+        pairs = [(sample, one) for sample, one in zip(samples, loaded, strict=True) if one is not None]
+        if pairs:
+            yield first + len(samples), [sample for sample, _ in pairs], np.stack([one for _, one in pairs])
