@@ -91,4 +91,5 @@ def run(items: Iterator[T], work: Callable[[list[T]], list[R]], *, workers: int,
         for _ in threads:
             todo.put(None)
         for thread in threads:
-            thread.join()
+            if thread is not threading.current_thread():  # where the garbage collector ends what nobody read to its end
+                thread.join()

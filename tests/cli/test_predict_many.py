@@ -106,7 +106,7 @@ def test_rejected_images_have_no_label_and_a_folder_of_their_own(trained_run, ph
     rejected = sum(row["rejected"] for row in rows)
     assert rejected > 0
     assert sum(1 for _ in (tmp_path / "sorted" / "_rejected").iterdir()) == rejected
-    assert "? " in predict(trained_run.path, photos, "--reject-below", 1)
+    assert "unknown" in predict(trained_run.path, photos, "--reject-below", 1)
 
 
 def test_neither_images_nor_a_watched_folder_is_a_usage_error(trained_run):

@@ -31,6 +31,9 @@ class ByColour:
         self.size_px, self.classes = 16, len(labels)
         self.colours = np.array([COLOURS[name] for name in labels], np.float32)  # (classes, 3)
 
+    def prepare(self, calls: int) -> None:
+        """There is nothing to get ready."""
+
     def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         logits = pixels.mean(axis=(1, 2)) @ self.colours.T / 5000  # (n, 16, 16, 3) -> (n, classes)
         chances = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -87,3 +87,19 @@ def test_no_thread_is_left_when_it_is_closed_early():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_one_of_its_own_threads_may_end_it():
+    left, ended = threading.Event(), threading.Event()
+
+    def work(items):
+        if items[0] == 5:
+            left.wait(10)
+            results.close()
+            ended.set()
+        return items
+
+    results = run(itertools.count(), work, batch=1)
+    next(results)
+    left.set()
+    assert ended.wait(10)
