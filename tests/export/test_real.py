@@ -86,6 +86,7 @@ def test_a_script_that_knows_nothing_of_imgclf_names_200_photographs_as_imgclf_d
     assert len(theirs) == len(ours) == 200
     clear = [abs(answer.probabilities[0] - answer.probabilities[1]) >= parity.TIE for answer in ours]
     assert sum(clear) > 180
-    assert [a.label for a, sure in zip(ours, clear, strict=True) if sure] == [
+    assert sum(answer.rejected for answer in ours) < 40  # grey, turned or CMYK, some look strange
+    assert [answer.top(1)[0][0] for answer, sure in zip(ours, clear, strict=True) if sure] == [
         label for label, sure in zip(theirs, clear, strict=True) if sure
     ]
