@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     folder = tmp_path_factory.mktemp("calibrated")
     fill(folder / "images", ("ant", "bee", "wasp"), count=40, size_px=24, suffix=".png", seed=1)
-    config = imgclf.TrainConfig(backbone="small-cnn", image_size=16, epochs=3, batch_size=16, export="litert")
+    config = imgclf.TrainConfig(backbone="small-cnn", image_size=16, epochs=10, batch_size=16, export="litert")
     made = imgclf.train(imgclf.read(folder / "images"), config, output=folder / "run")
     decisions.calibrate(made, CalibrateConfig(reject_below="0.6", coverage="0.9"))
     return made
@@ -54,7 +54,7 @@ def test_the_temperature_is_in_the_exported_graph_and_in_the_description(run):
     assert found == pytest.approx(validation.probabilities, abs=1e-4)
     assert facts.temperature != pytest.approx(1, abs=0.01)
     without = calibration.apply_temperature(found, 1 / facts.temperature)  # as if it were 1
-    assert np.abs(without - found).max() > 0.001  # ten times the tolerance above
+    assert np.abs(without - found).max() > 0.005
     losses = [-np.log(p[np.arange(len(p)), validation.labels]).mean() for p in (found, without)]
     assert losses[0] <= losses[1]
 
