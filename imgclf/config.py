@@ -22,6 +22,11 @@ ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras")
 ENGINE_PRECISIONS = ("float32", "float16", "int8", "bf16")
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("float32", "mixed_bfloat16")
+BALANCES = ("none", "weights", "sampling")
+BATCH_NORMS = ("frozen", "train")
+AUTO = "auto"
+DEVICES = ("auto", "cpu", "gpu", "tpu")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 SIZE_RANGE = (16, 1024)
 REPORT_FORMATS = ("html", "md", "json")
 NEAR_DUPLICATES = ("group", "off")
@@ -275,19 +280,32 @@ class TrainConfig(DataConfig):
     cache: str = "auto"
     cache_limit_gb: float = 20.0
     epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
+    patience: int | None = None
+    batch_size: int | str | None = None
+    accumulate: int = 1
+    lr: float | str | None = None
     optimizer: str = "adamw"
+    clip_norm: float | None = None
     warmup_epochs: float = 1.0
     weight_decay: float | None = None
     label_smoothing: float | None = None
     dropout: float = 0.2
     ema: float | None = None
+    balance: str = "none"
     augment: str = "auto"
     keep_orientation: bool = False
     mixup: float = 0.0
     cutmix: float = 0.0
+    views: int | None = None
+    unfreeze_from: str | None = None
+    layer_decay: float = 1.0
+    batch_norm: str = "frozen"
     precision: str = "float32"
+    time_limit: str | None = None
+    device: str = "auto"
+    deterministic: bool = False
+    tensorboard: bool = False
+    mlflow: bool = False
     offline: bool = False
     export: str = "litert,savedmodel"
 
@@ -305,10 +323,25 @@ class TrainConfig(DataConfig):
             _check(low <= self.image_size <= high, "image_size", f"{low} to {high} pixels", self.image_size)
         for size in self.size_steps:
             _check(low <= size <= high, "image_sizes", f"{low} to {high} pixels", size)
-        for option in ("epochs", "batch_size"):
+        _choice(self.device, "device", DEVICES)
+        limit = self.limit_s
+        _check(limit is None or limit > 0, "time_limit", "a time such as 90s, 5m or 1h", self.time_limit)
+        _choice(self.balance, "balance", BALANCES)
+        _choice(self.batch_norm, "batch_norm", BATCH_NORMS)
+        for option in ("epochs", "accumulate", "patience"):
             value = getattr(self, option)
             _check(value is None or value >= 1, option, "a whole number of at least 1", value)
-        _check(self.lr is None or 0 <= self.lr < 100, "lr", "a number from 0 to 100", self.lr)
+        count, lr = self.batch_size, self.lr
+        fits = count in (None, AUTO) or (isinstance(count, int) and count >= 1)
+        _check(fits, "batch_size", "a whole number of at least 1, or auto", count)
+        fits = lr in (None, AUTO) or (isinstance(lr, int | float) and 0 <= lr < 100)
+        _check(fits, "lr", "a number from 0 to 100, or auto", lr)
+        _check(self.views is None or 0 <= self.views <= 100, "views", "a whole number from 0 to 100", self.views)
+        _check(self.clip_norm is None or 0 < self.clip_norm < math.inf, "clip_norm", "a number above 0", self.clip_norm)
+        _check(0 < self.layer_decay <= 1, "layer_decay", "a number above 0, up to 1", self.layer_decay)
+        share = self.unfrozen_share
+        expected = "a layer's name, or a share above 0, up to 1"
+        _check(share is None or 0 < share <= 1, "unfreeze_from", expected, self.unfreeze_from)
         _check(0 <= self.warmup_epochs < 1e6, "warmup_epochs", "a number of at least 0", self.warmup_epochs)
         for option in ("weight_decay", "label_smoothing", "dropout", "ema"):
             value = getattr(self, option)
@@ -340,6 +373,22 @@ class TrainConfig(DataConfig):
     def export_formats(self) -> tuple[str, ...]:
         """What to export; empty for "none"."""
         return () if self.export.strip() == "none" else names(self.export)
+
+    @property
+    def limit_s(self) -> float | None:
+        """The time limit in seconds; 0 for what is no time."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", (self.time_limit or "").strip())
+        if self.time_limit is None:
+            return None
+        return float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+
+    @property
+    def unfrozen_share(self) -> float | None:
+        """The share of the backbone's multiply-adds that fine-tuning moves; None where a layer is named, or nothing."""
+        try:
+            return None if self.unfreeze_from is None else float(self.unfreeze_from)
+        except ValueError:
+            return None
 
     @property
     def size_steps(self) -> tuple[int, ...]:

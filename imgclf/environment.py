@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,23 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+_IMPORTED = time.monotonic()
+
+
+def process_start() -> float:
+    """When this process began, of `time.monotonic`; where the system does not say, when imgclf was imported."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return _IMPORTED
+    return time.monotonic() - age if 0 <= age < _LONGEST_START_S else _IMPORTED
+
+
+_LONGEST_START_S = 600.0
+"""An older process has done other things before."""
 
 
 def hardware() -> dict[str, object]:

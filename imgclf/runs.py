@@ -115,6 +115,10 @@ class Run:
         return self.path / "log.txt"
 
     @property
+    def events(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 

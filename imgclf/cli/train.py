@@ -6,10 +6,27 @@ from typing import Annotated, Any
 
 import typer
 
-from imgclf import runs
+from imgclf import environment, runs
 from imgclf.cli import options
 from imgclf.config import TrainConfig
 from imgclf.errors import RunError, UsageError
+
+
+def number_or_auto(text: str) -> float | str:
+    """What `--lr` takes; the settings say what is wrong with anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def whole_or_auto(text: str) -> int | str:
+    """What `--batch-size` takes."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
 
 DECODING, MODEL, TRAINING = "Decoding", "Model", "Training"
 
@@ -21,7 +38,12 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="A config.json: do that run again; other options change it.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="A run folder whose training was interrupted: go on.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run folder: go on with an interrupted training, or, with more --epochs, with a finished one."
+        ),
+    ] = None,
     layout: options.Layout = TrainConfig.layout,
     depth: options.Depth = TrainConfig.depth,
     path_column: options.PathColumn = TrainConfig.path_column,
@@ -61,7 +83,8 @@ def train(
     method: Annotated[
         str,
         typer.Option(
-            help="auto, probe (head alone), finetune (upper layers), full (all layers) or scratch.",
+            help="auto (probe; with a time limit, then what helps), probe (head alone), finetune (upper layers), "
+            "full (all layers) or scratch.",
             rich_help_panel=TRAINING,
         ),
     ] = TrainConfig.method,
@@ -82,21 +105,45 @@ def train(
         ),
     ] = TrainConfig.window,
     cache: Annotated[
-        str, typer.Option(help="Decoded pixels: auto, off, memory, or a folder.", rich_help_panel=DECODING)
+        str, typer.Option(help="Pixels and features: auto, off, memory, or a folder.", rich_help_panel=DECODING)
     ] = TrainConfig.cache,
     cache_limit_gb: Annotated[
-        float, typer.Option(help="Size up to which decoded pixels stay on disk.", rich_help_panel=DECODING)
+        float, typer.Option(help="Size up to which all that stays on disk.", rich_help_panel=DECODING)
     ] = TrainConfig.cache_limit_gb,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training images.", rich_help_panel=TRAINING)
     ] = TrainConfig.epochs,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many epochs without a better validation.", rich_help_panel=TRAINING),
+    ] = TrainConfig.patience,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per step.", rich_help_panel=TRAINING)
+        Any,
+        typer.Option(
+            help="Images per step; auto is what the memory holds.",
+            rich_help_panel=TRAINING,
+            parser=whole_or_auto,
+            metavar="<number>",
+        ),
     ] = TrainConfig.batch_size,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = TrainConfig.lr,
+    accumulate: Annotated[
+        int, typer.Option(help="Batches whose gradients make one step.", rich_help_panel=TRAINING)
+    ] = TrainConfig.accumulate,
+    lr: Annotated[
+        Any,
+        typer.Option(
+            help="Peak learning rate; auto runs a range test first.",
+            rich_help_panel=TRAINING,
+            parser=number_or_auto,
+            metavar="<number>",
+        ),
+    ] = TrainConfig.lr,
     optimizer: Annotated[
         str, typer.Option(help="adamw or sgd (Nesterov momentum 0.9).", rich_help_panel=TRAINING)
     ] = TrainConfig.optimizer,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Greatest norm of all gradients together.", rich_help_panel=TRAINING)
+    ] = TrainConfig.clip_norm,
     warmup_epochs: Annotated[
         float, typer.Option(help="Epochs of rising learning rate.", rich_help_panel=TRAINING)
     ] = TrainConfig.warmup_epochs,
@@ -112,6 +159,9 @@ def train(
     ema: Annotated[
         float | None, typer.Option(help="Momentum of the average of the weights; 0 is off.", rich_help_panel=TRAINING)
     ] = TrainConfig.ema,
+    balance: Annotated[
+        str, typer.Option(help="none, weights or sampling, for classes of different sizes.", rich_help_panel=TRAINING)
+    ] = TrainConfig.balance,
     augment: Annotated[
         str,
         typer.Option(help=f"auto, {options.POLICY}", rich_help_panel=TRAINING),
@@ -129,9 +179,47 @@ def train(
             help="Paste boxes of other images, and mix labels: alpha, such as 1; 0 is off.", rich_help_panel=TRAINING
         ),
     ] = TrainConfig.cutmix,
+    views: Annotated[
+        int | None,
+        typer.Option(help="Augmented views of each image, computed once and kept.", rich_help_panel=TRAINING),
+    ] = TrainConfig.views,
+    unfreeze_from: Annotated[
+        str | None,
+        typer.Option(
+            help="What fine-tuning moves: a layer's or block's name, or a share such as 0.3.", rich_help_panel=TRAINING
+        ),
+    ] = TrainConfig.unfreeze_from,
+    layer_decay: Annotated[
+        float,
+        typer.Option(help="Learning rate of each block as a share of that of the one above.", rich_help_panel=TRAINING),
+    ] = TrainConfig.layer_decay,
+    batch_norm: Annotated[
+        str, typer.Option(help="In fine-tuning: frozen (statistics stay) or train.", rich_help_panel=TRAINING)
+    ] = TrainConfig.batch_norm,
     precision: Annotated[
         str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.", rich_help_panel=TRAINING)
     ] = TrainConfig.precision,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 90s or 5m: the best model in that time, exports included.", rich_help_panel=TRAINING
+        ),
+    ] = TrainConfig.time_limit,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, gpu or tpu (through JAX).", rich_help_panel=TRAINING)
+    ] = TrainConfig.device,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="Ask TensorFlow and XLA for reproducible arithmetic.", rich_help_panel=TRAINING
+        ),
+    ] = TrainConfig.deterministic,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the run.", rich_help_panel=TRAINING)
+    ] = TrainConfig.tensorboard,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Log the run with MLflow.", rich_help_panel=TRAINING)
+    ] = TrainConfig.mlflow,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = TrainConfig.offline,
     export: Annotated[
         str, typer.Option(help="litert, savedmodel, onnx, openvino, keras with commas, or none.")
@@ -143,6 +231,7 @@ def train(
     from imgclf.cli import console
     from imgclf.data import readers, scans
 
+    started = environment.process_start()
     console.err.quiet = quiet
     if resume:
         _refuse_others(context)
@@ -150,7 +239,7 @@ def train(
         if resume:
             from imgclf.training import train as training
 
-            run = training.resume(runs.find(resume), on_progress=on_progress)
+            run = training.resume(runs.find(resume), epochs=epochs, on_progress=on_progress, started=started)
         else:
             settings, source = _settings(context, data, config)
             with scans.Scanner(settings.allow_truncated) as scanner:
@@ -165,7 +254,7 @@ def train(
                 )
             from imgclf.training import train as training  # after reading: a wrong folder fails before Keras loads
 
-            run = training.train(dataset, settings, output=output, on_progress=on_progress)
+            run = training.train(dataset, settings, output=output, on_progress=on_progress, started=started)
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None
     if json:
         console.print_json({"run": str(run.path), "metrics": scores})
@@ -175,7 +264,7 @@ def train(
 
 def _refuse_others(context: typer.Context) -> None:
     """A resumed training keeps its own settings: others beside --resume would do nothing."""
-    allowed = ("resume", "json", "quiet")
+    allowed = ("resume", "epochs", "json", "quiet")
     sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
     given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
     if given:

@@ -40,13 +40,15 @@ _CHUNK = 16
 _STEPS = 1 << 40
 
 
-class _Rows(Protocol):
+class Rows(Protocol):
     """Images by row numbers."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray: ...
 
 
 class Pixels:
@@ -56,7 +58,7 @@ class Pixels:
     work as on an array, and always give an array.
     """
 
-    def __init__(self, source: _Rows, rows: np.ndarray | None = None) -> None:
+    def __init__(self, source: Rows, rows: np.ndarray | None = None) -> None:
         self._source = source
         self._rows = np.arange(source.shape[0]) if rows is None else rows
 
@@ -116,7 +118,11 @@ class _Files:
         self._contents = contents
         self._pool = ThreadPoolExecutor(environment.cpu_count(), thread_name_prefix="decode")
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[index]
         return np.stack(list(self._pool.map(self._load, rows)))
 
     def _load(self, row: int) -> np.ndarray:
@@ -187,7 +193,7 @@ def content_hashes(dataset: Dataset) -> np.ndarray:
     return np.array([sample.sha256 or of_file(sample.path) for sample in dataset.samples], "S64")
 
 
-def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int], None]) -> tuple[_Rows, dict[int, str]]:
+def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int], None]) -> tuple[Rows, dict[int, str]]:
     """The pixels' source, and the rows that have none with the reason."""
     needed = int(np.prod(contents.shape))
     if cache not in ("off", "memory") and (cache != "auto" or _is_worth_caching(contents)):
@@ -302,13 +308,14 @@ def _available_memory() -> int:
 
 
 def training_batches(
-    pixels: np.ndarray | Pixels,
+    pixels: np.ndarray | Rows,
     labels: np.ndarray,
     *,
     classes: int,
     batch_size: int,
     seed: int,
     transform: Transform | None = None,
+    balanced: bool = False,
     first_step: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
@@ -324,6 +331,7 @@ def training_batches(
         pixels: uint8 (n, S, S, 3).
         labels: int (n,).
         batch_size: images in a batch of this process.
+        balanced: whether an epoch shows every class equally often, small ones repeatedly, large ones in part.
         first_step: how many batches to pass over, counted from the first epoch.
         shard_index: which of the processes this is, from 0. All together read the batches that one process would
             read with `batch_size * shard_count`.
@@ -343,7 +351,8 @@ def training_batches(
 
     @functools.lru_cache(maxsize=2)  # threads read ahead into the next epoch
     def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(count)
+        rng = np.random.default_rng((seed, epoch))
+        return _balanced_order(labels, rng) if balanced else rng.permutation(count)
 
     def gather(step: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, place = divmod(step, steps)
@@ -361,6 +370,19 @@ def training_batches(
         .map(gather)
         .to_iter_dataset(grain.ReadOptions(num_threads=environment.cpu_count(), prefetch_buffer_size=8))
     )
+
+
+def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many rows as there are labels, every class as often as any other, give or take one, in random order."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    share, more = divmod(len(labels), len(members))
+    extra = rng.permutation(len(members)) < more
+    rows: list[np.ndarray] = []
+    for rows_of_class, one_more in zip(members, extra, strict=True):
+        wanted = share + int(one_more)
+        rounds = max(1, -(-wanted // len(rows_of_class)))
+        rows.append(np.concatenate([rng.permutation(rows_of_class) for _ in range(rounds)])[:wanted])
+    return rng.permutation(np.concatenate(rows).astype(int))
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

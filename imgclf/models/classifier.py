@@ -34,8 +34,14 @@ def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: in
 
 
 def logits(model: keras.Model) -> keras.Model:
-    """The same layers up to the logits: numerically the better end for a loss."""
-    return keras.Model(model.input, model.get_layer("logits").output)
+    """The same layers up to the logits: numerically the better end for a loss.
+
+    Args:
+        model: a classifier, or the upper part of one, whose layers answer in two graphs.
+    """
+    history = model.output._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return keras.Model(model.input, node.input_tensors[0])
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -1,9 +1,12 @@
 """What the device asks for."""
 
+import contextlib
 import os
 from typing import Literal
 
 import keras
+
+from imgclf.errors import UsageError
 
 
 def names() -> list[str]:
@@ -26,12 +29,55 @@ def on_cpu() -> bool:
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        return not tensorflow.config.list_physical_devices("GPU")
+        return not tensorflow.config.get_visible_devices("GPU")
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.default_backend() == "cpu"
+        chosen = jax.config.jax_default_device
+        return bool((chosen.platform if chosen else jax.default_backend()) == "cpu")
     return os.environ.get("CUDA_VISIBLE_DEVICES", "") in ("", "-1")
+
+
+def choose(device: str) -> None:
+    """Compute on a kind of device from now on.
+
+    Args:
+        device: auto, cpu, gpu or tpu.
+
+    Raises:
+        UsageError: if there is none of that kind.
+    """
+    if device == "auto":
+        return
+    found = names()
+    if not any(name.upper().startswith(device.upper()) for name in found):
+        hint = " TPUs need KERAS_BACKEND=jax." if device == "tpu" and keras.backend.backend() != "jax" else ""
+        raise UsageError(f"--device {device}: expected one of this kind, found {', '.join(found)}.{hint}")
+    if keras.backend.backend() == "tensorflow" and device == "cpu":
+        from tensorflow import config
+
+        with contextlib.suppress(RuntimeError):  # the devices are in use already, by a caller of the library
+            config.set_visible_devices([], "GPU")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_default_device", jax.devices(device)[0])
+
+
+def make_deterministic() -> None:
+    """Let the same operations give the same bits every time, at the cost of speed."""
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow import config
+
+        config.experimental.enable_op_determinism()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory did not hold what was asked of a device."""
+    if isinstance(error, MemoryError):
+        return True
+    text = f"{type(error).__name__} {error}"
+    return "ResourceExhausted" in text or "RESOURCE_EXHAUSTED" in text or "OutOfMemory" in text
 
 
 def jit_compile() -> bool | Literal["auto"]:

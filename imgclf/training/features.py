@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -74,15 +74,12 @@ def frozen(
     found: list[np.ndarray] = []
     extract: Extract | None = None
     for view in range(1 + views):
-        facts = ["features", VERSION, images.fingerprint(), config.image_size, config.decoding.to_dict(), network]
-        if view:
-            facts.append([view, config.seed, repr(config.policy), augmentation.VERSION])
-        name = caches.digest(facts, hashes)
+        name = entry_name("features", config, network, view, hashes)
         rows = store.read(name, shape, np.float32) if store else None
         if rows is None:
             extract = extract or _extractor(model, len(contents) * (1 + views - view), config, store, network)
-            seen = _View(contents, config, view) if view else contents
-            rows = _through(extract, seen, config.batch_size or 32, shape[1], _phase(view, views), on_progress)
+            seen = View(contents, config, view) if view else contents
+            rows = _through(extract, seen, fitting.batch_size(config), shape[1], _phase(view, views), on_progress)
             no_room = store.keep(name, rows) if store else None
             if no_room:
                 log.warning("features are not kept for later runs (%s)", no_room)
@@ -114,18 +111,40 @@ def compute(
 
 def fingerprint(model: keras.Model) -> str:
     """SHA-256 over the backbone's graph and weights."""
+    return fingerprint_layers(classifier.backbone_layers(model))
+
+
+def fingerprint_layers(network_layers: Iterable[keras.layers.Layer]) -> str:
+    """SHA-256 over some layers of a flat graph, who feeds them, and their weights."""
     total = hashlib.sha256()
-    for layer in classifier.backbone_layers(model):
+    for layer in network_layers:
         facts = {key: value for key, value in layer.get_config().items() if key != "trainable"}
-        total.update(json.dumps([type(layer).__name__, facts], sort_keys=True, default=str).encode())
-        for source in layer._inbound_nodes:
-            total.update(",".join(tensor._keras_history.operation.name for tensor in source.input_tensors).encode())
+        sources = [tensor._keras_history.operation.name for tensor in layer._inbound_nodes[0].input_tensors]
+        total.update(json.dumps([type(layer).__name__, facts, sources], sort_keys=True, default=str).encode())
         for array in layer.get_weights():
             total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 
 
-class _View:
+def entry_name(
+    kind: str, config: TrainConfig, network: str, view: int, hashes: np.ndarray, more: Sequence[str] = ()
+) -> str:
+    """The name under which the cache holds what a network made of a view of images: all that decides about it."""
+    facts: list[object] = [
+        kind,
+        VERSION,
+        images.fingerprint(),
+        config.image_size,
+        config.decoding.to_dict(),
+        network,
+        *more,
+    ]
+    if view:
+        facts.append([view, config.seed, repr(config.policy), augmentation.VERSION])
+    return caches.digest(facts, hashes)
+
+
+class View:
     """Images as a random view of them, the same in every run."""
 
     def __init__(self, contents: loading.Pixels, config: TrainConfig, view: int) -> None:
@@ -146,7 +165,7 @@ def _phase(view: int, views: int) -> str:
 
 def _through(
     extract: Extract,
-    pixels: np.ndarray | loading.Pixels | _View,
+    pixels: np.ndarray | loading.Pixels | View,
     batch_size: int,
     width: int,
     phase: str,
@@ -165,13 +184,13 @@ def _extractor(
     model: keras.Model, count: int, config: TrainConfig, store: caches.Store | None, network: str
 ) -> Extract:
     """The path that is quickest for this many images."""
-    if not _may_convert(model):
-        return _keras(model, config.batch_size or 32)
+    if config.deterministic or not _may_convert(model):
+        return _keras(model, fitting.batch_size(config))
     name = caches.digest(["litert", VERSION, environment.versions().get("tensorflow"), config.image_size, network])
     converted = store.read(name, None, np.uint8) if store else None
     keras_s = count * work.multiply_adds(model.layers) / KERAS_DEPTHWISE_PER_S
     if converted is None and keras_s * (1 - 1 / LITERT_GAIN) < CONVERTING_S:
-        return _keras(model, config.batch_size or 32)
+        return _keras(model, fitting.batch_size(config))
     if converted is None:
         converted = _convert(model)
         if store:

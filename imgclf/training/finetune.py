@@ -1,10 +1,16 @@
 """Fine-tuning: which layers move."""
 
+import logging
+
 import keras
 
 from imgclf.models import classifier
+from imgclf.training import boundary
+
+log = logging.getLogger("imgclf")
 
 UNFROZEN_SHARE = 1 / 3
+"""Of the backbone's multiply-adds."""
 
 
 def freeze(model: keras.Model) -> None:
@@ -13,19 +19,45 @@ def freeze(model: keras.Model) -> None:
         layer.trainable = False
 
 
-def unfreeze_upper(model: keras.Model, share: float = UNFROZEN_SHARE) -> int:
-    """Free the upper layers of the backbone and the head.
+def unfreeze(model: keras.Model, request: str | None = None, *, batch_norm: str = "frozen") -> boundary.Cut | None:
+    """Free the upper layers of the backbone, and the head.
 
-    Batch normalisation stays frozen, which in Keras means inference mode: its statistics are those of the pretraining,
-    and small batches must not spoil them.
+    Frozen batch normalisation, which in Keras means inference mode, keeps the statistics of the pretraining, which
+    small batches must not spoil.
+
+    Args:
+        model: a classifier of one fixed image size.
+        request: the layer or block from which on layers move, or a share of the multiply-adds; None is UNFROZEN_SHARE.
+        batch_norm: `frozen`, or `train` where that of the free layers moves, too.
 
     Returns:
-        How many layers with weights were freed in the backbone.
+        The boundary below the free layers; None where none is near, and layers move from the one asked for on.
+
+    Raises:
+        UsageError: if there is no layer of that name.
     """
-    weighted = [layer for layer in classifier.backbone_layers(model) if layer.weights]
-    kept_still = weighted[: round(len(weighted) * (1 - share))]
+    wanted = boundary.wanted(model, request or str(UNFROZEN_SHARE))
+    cut = boundary.nearest(model, wanted)
+    still = boundary.below(model, cut.layer) if cut else boundary.before(model, wanted)
     free = 0
-    for layer in weighted:
-        layer.trainable = layer not in kept_still and not isinstance(layer, keras.layers.BatchNormalization)
-        free += layer.trainable
-    return free
+    for layer in classifier.backbone_layers(model):
+        normalises = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer.name not in still and (batch_norm == "train" or not normalises)
+        free += layer.trainable and bool(layer.weights)
+    asked = f"{request or f'{UNFROZEN_SHARE:.0%} of the arithmetic'}"
+    if cut:
+        log.info(
+            "fine-tune: asked for %s; everything above %s moves: %d layers, %.0f %% of the multiply-adds",
+            asked,
+            cut.layer,
+            free,
+            100 * cut.share,
+        )
+    else:
+        log.info(
+            "fine-tune: asked for %s; no single tensor near there holds all that passes, so there is no boundary to "
+            "keep activations at: %d layers move",
+            asked,
+            free,
+        )
+    return cut

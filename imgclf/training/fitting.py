@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
@@ -25,10 +26,16 @@ from imgclf.policies import Policy
 from imgclf.runs import write_atomic
 from imgclf.training import augmentation, devices
 
+BATCH_SIZE = 32
+LARGE_BATCH_SIZE = 256
+"""With which `--batch-size auto` begins on an accelerator; it is halved as long as the memory does not hold it."""
+
 log = logging.getLogger("imgclf")
 
 OnProgress = Callable[[str, int, int], None]
 """Phase, units done, units in all."""
+
+Images = np.ndarray | loading.Rows
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 """The rows of all epochs so far."""
@@ -46,6 +53,13 @@ class Plan:
         ema: momentum of the average of the weights, 0 for none; the average is what is validated and kept, with the
             batch normalisation statistics of the raw weights, which it meets as the learning rate falls.
         mixup, cutmix: how images are mixed with one another, and their labels with them, as `Augmenter` says.
+        patience: stop after so many epochs in a row without a better validation; 0 never stops.
+        balance: `weights` lets the images of a class weigh by the inverse of its frequency in the loss, `sampling`
+            draws as many images of every class.
+        accumulate: batches whose gradients are averaged before one step is taken.
+        clip_norm: the greatest norm of all gradients together; 0 lets them be.
+        layer_decay: what the learning rate is multiplied by from one of the `blocks` to the one below.
+        blocks: names of the layers of each block, from the top down; the head is above them all.
     """
 
     sizes: tuple[int, ...]
@@ -61,6 +75,12 @@ class Plan:
     seed: int
     mixup: float = 0.0
     cutmix: float = 0.0
+    patience: int = 0
+    balance: str = "none"
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    layer_decay: float = 1.0
+    blocks: tuple[tuple[str, ...], ...] = ()
 
     def size(self, epoch: int) -> int:
         """The image size of an epoch, counted from 0."""
@@ -69,10 +89,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and int labels (n,)."""
+    """One side of the split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and int labels (n,).
 
-    pixels: np.ndarray | loading.Pixels
+    Args:
+        pixels: or what a frozen lower part of the network made of them.
+        draw: for training on such, `draw(rows, rng)` gives one of the cached views of each row.
+    """
+
+    pixels: Images
     labels: np.ndarray
+    draw: loading.Transform | None = None
 
 
 def fit(
@@ -85,12 +111,16 @@ def fit(
     checkpoint: Path | None = None,
     on_progress: OnProgress | None = None,
     on_epoch: OnEpoch | None = None,
+    deadline: float = math.inf,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, Any]]:
     """Train a classifier in place and leave it with its best weights on validation (the last ones without one).
 
     Args:
         model: as `models.classifier.build` makes it; only its trainable layers move.
         checkpoint: a file that is written after every epoch and from which an interrupted training goes on.
+        deadline: of `time.monotonic`; the epoch that runs then is left, and what was best so far is kept.
+        callbacks: of Keras, which are told the values of the rows.
 
     Returns:
         One row per epoch: phase, epoch, image_size, lr, loss, accuracy, val_loss, val_accuracy, seconds.
@@ -99,62 +129,137 @@ def fit(
         RunError: if the loss stops being a number (the best weights so far stay in the model), or the checkpoint is of
             another training.
     """
-    augmenter = augmentation.Augmenter(plan.policy, seed=plan.seed, mixup=plan.mixup, cutmix=plan.cutmix)
-    logits = augmentation.training_model(classifier.logits(model), augmenter)
-    steps = loading.steps_per_epoch(len(train.pixels), plan.batch_size)
-    logits.compile(
-        optimizer=_optimizer(plan, steps, logits),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=devices.jit_compile(),
-    )
-    logits.optimizer.build(logits.trainable_variables)
-    loop = _Loop(model, logits, validation, plan, phase, steps, checkpoint, on_progress, on_epoch)
+    logits = compiled(model, train, plan)
+    steps = loading.steps_per_epoch(len(train.labels), plan.batch_size)
+    loop = _Loop(model, logits, validation, plan, phase, steps, checkpoint, on_progress, on_epoch, deadline)
     if checkpoint and checkpoint.exists():
         loop.restore()
         log.info("%s: going on after epoch %d of %d", phase, len(loop.rows), plan.epochs)
-    while len(loop.rows) < plan.epochs:
+    while len(loop.rows) < plan.epochs and not loop.is_over():
         first = len(loop.rows)
         size = plan.size(first)
         last = next((e for e in range(first, plan.epochs) if plan.size(e) != size), plan.epochs)
         loop.stage_end = last
-        batches = loading.training_batches(
-            train.pixels,
-            train.labels,
-            classes=model.output_shape[-1],
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            transform=augmentation.Crop(plan.policy, size),
-            first_step=first * steps,
-        )
         logits.fit(
-            batches,
+            batches(model, train, plan, first),
             steps_per_epoch=steps,
             initial_epoch=first,
             epochs=last,
             shuffle=False,
             verbose=0,
-            callbacks=[loop],
+            callbacks=[loop, *callbacks],
         )
         loop.after_stage()
     loop.keep_best()
     return loop.rows
 
 
+def compiled(model: keras.Model, train: Part, plan: Plan, *, scheduled: bool = True) -> keras.Model:
+    """The classifier's logits, ready for steps of gradient descent.
+
+    Args:
+        scheduled: whether the learning rate follows the plan; else it is the optimiser's, to be set from outside.
+    """
+    logits = classifier.logits(model)
+    if not train.draw:  # activations are no pixels: their views were augmented before they were kept
+        augmenter = augmentation.Augmenter(plan.policy, seed=plan.seed, mixup=plan.mixup, cutmix=plan.cutmix)
+        logits = augmentation.training_model(logits, augmenter)
+    steps = loading.steps_per_epoch(len(train.labels), plan.batch_size)
+    logits.compile(
+        optimizer=_optimizer(plan, steps, logits) if scheduled else _one_optimizer(plan, plan.lr, logits),
+        loss=_loss(plan, train.labels, model.output_shape[-1]),
+        metrics=["accuracy"],
+        jit_compile=devices.jit_compile(),
+    )
+    logits.optimizer.build(logits.trainable_variables)
+    return logits
+
+
+def batches(model: keras.Model, train: Part, plan: Plan, first_epoch: int) -> Any:
+    """The Grain dataset of a plan's batches from an epoch on, at the image size of that epoch."""
+    return loading.training_batches(
+        np.arange(len(train.labels)) if train.draw else train.pixels,
+        train.labels,
+        classes=model.output_shape[-1],
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        transform=train.draw or augmentation.Crop(plan.policy, plan.size(first_epoch)),
+        balanced=plan.balance == "sampling",
+        first_step=first_epoch * loading.steps_per_epoch(len(train.labels), plan.batch_size),
+    )
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """What an image of each class weighs, so that every class weighs the same in all, 1 on average: float32 (classes,).
+
+    Those of scikit-learn's `balanced`: n / (classes * images of the class).
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def _loss(plan: Plan, labels: np.ndarray, classes: int) -> keras.losses.Loss | Callable[[Any, Any], Any]:
+    even = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+    if plan.balance != "weights":
+        return even
+    weights = class_weights(labels, classes)
+
+    def weighted(targets: Any, logits: Any) -> Any:  # (b, classes) twice -> (b,)
+        losses = keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=plan.label_smoothing
+        )
+        return losses * keras.ops.sum(keras.ops.cast(targets, losses.dtype) * weights, axis=-1)
+
+    return weighted
+
+
 def _optimizer(plan: Plan, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
-    total = plan.epochs * steps
-    warmup = min(round(plan.warmup_epochs * steps), total // 2)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else plan.lr,
+    top = _one_optimizer(plan, _schedule(plan, steps, 1.0), model)
+    if plan.layer_decay == 1 or not plan.blocks:
+        return top
+    below = {
+        name: optimizer
+        for depth, block in enumerate(plan.blocks, start=1)
+        for optimizer in [_one_optimizer(plan, _schedule(plan, steps, plan.layer_decay**depth), model)]
+        for name in block
+    }
+    layer_of = {id(v): layer.name for layer in model.layers for v in layer.trainable_variables}
+    return keras.optimizers.MultiOptimizer(lambda variable: below.get(layer_of[id(variable)], top))
+
+
+def _schedule(plan: Plan, steps: int, rate: float) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Warmup and cosine at a share of the plan's learning rate."""
+    total = max(1, plan.epochs * steps // plan.accumulate)
+    warmup = min(round(plan.warmup_epochs * steps / plan.accumulate), total // 2)
+    lr = plan.lr * rate
+    cosine = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else lr,
         decay_steps=max(1, total - warmup),
-        warmup_target=plan.lr if warmup else None,
+        warmup_target=lr if warmup else None,
         warmup_steps=warmup,
     )
+    return _PerStep(cosine, plan.accumulate) if plan.accumulate > 1 else cosine
+
+
+class _PerStep(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by steps; Keras 3.15 counts batches where gradients accumulate, whatever its documentation says."""
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, batches: int) -> None:
+        super().__init__()
+        self._schedule, self._batches = schedule, batches
+
+    def __call__(self, step: Any) -> Any:
+        return self._schedule(keras.ops.floor_divide(step, self._batches))
+
+
+def _one_optimizer(plan: Plan, learning_rate: Any, model: keras.Model) -> keras.optimizers.Optimizer:
     shared: dict[str, Any] = {
-        "learning_rate": schedule,
+        "learning_rate": learning_rate,
         "weight_decay": plan.weight_decay or None,
         "use_ema": bool(plan.ema),
-        "ema_momentum": plan.ema or 0.99,
+        "ema_momentum": plan.ema ** (1 / plan.accumulate) if plan.ema else 0.99,  # the average moves with every batch
+        "gradient_accumulation_steps": plan.accumulate if plan.accumulate > 1 else None,
+        "global_clipnorm": plan.clip_norm or None,
     }
     if plan.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
@@ -179,8 +284,11 @@ class _Loop(keras.callbacks.Callback):
         checkpoint: Path | None,
         on_progress: OnProgress | None,
         on_epoch: OnEpoch | None,
+        deadline: float,
     ) -> None:
         super().__init__()
+        self.deadline = deadline
+        self.out_of_time = False
         self.classifier = classifier_model
         self.logits = logits
         self.validation = validation
@@ -204,13 +312,17 @@ class _Loop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.on_progress:
             self.on_progress(self.phase, len(self.rows) * self.steps + batch + 1, self.plan.epochs * self.steps)
+        if time.monotonic() > self.deadline and batch + 1 < self.steps:
+            self.out_of_time = self.logits.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
+        logs = {} if logs is None else logs
         loss = float(logs.get("loss", math.nan))
         if not math.isfinite(loss):
             self.diverged = True
             self.logits.stop_training = True
+            return
+        if self.out_of_time:
             return
         self.raw = _values(self.logits.trainable_variables)
         if self.plan.ema:
@@ -225,7 +337,7 @@ class _Loop(keras.callbacks.Callback):
                 "phase": self.phase,
                 "epoch": epoch + 1,
                 "image_size": self.plan.size(epoch),
-                "lr": float(keras.ops.convert_to_numpy(self.logits.optimizer.learning_rate)),
+                "lr": float(keras.ops.convert_to_numpy(self._optimizers()[0].learning_rate)),
                 "loss": loss,
                 "accuracy": float(logs.get("accuracy", math.nan)),
                 "val_loss": val_loss,
@@ -233,11 +345,26 @@ class _Loop(keras.callbacks.Callback):
                 "seconds": time.monotonic() - self.started,
             }
         )
-        log.info("%s", _line(self.rows[-1], self.plan.epochs))
+        logs.update({name: self.rows[-1][name] for name in ("lr", "val_loss", "val_accuracy")})
+        log.info("%s", _line(self.rows[-1], self.plan.epochs, self.steps * self.plan.batch_size))
         if self.checkpoint:
             self.save()
         if self.report:
             self.report(self.rows)
+        if self._is_exhausted() and len(self.rows) < self.plan.epochs:
+            log.info("%s: no better validation for %d epochs, so it stops", self.phase, self.plan.patience)
+        self.out_of_time = time.monotonic() > self.deadline
+        self.logits.stop_training = self.is_over()
+
+    def is_over(self) -> bool:
+        """Whether time or patience has come to an end."""
+        return self.out_of_time or self._is_exhausted()
+
+    def _is_exhausted(self) -> bool:
+        if not self.plan.patience or self.validation is None:
+            return False
+        scores = [(row["val_accuracy"], -row["val_loss"]) for row in self.rows]
+        return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= self.plan.patience
 
     def after_stage(self) -> None:
         """`fit` ends by laying the weight average over the weights; the next stage goes on from the raw ones."""
@@ -253,8 +380,17 @@ class _Loop(keras.callbacks.Callback):
     def keep_best(self) -> None:
         self.classifier.set_weights(self.best)
 
+    def _optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """The head's first: variables stand in the order of the graph, and so do the optimisers that they bring."""
+        return list(reversed(getattr(self.logits.optimizer, "optimizers", [self.logits.optimizer])))
+
     def _averages(self) -> list[keras.Variable]:
-        return [v for v in self.logits.optimizer.variables if v.path.endswith("_average")]
+        """In the order of the trainable variables."""
+        average: dict[int, keras.Variable] = {}
+        for optimizer in self._optimizers():
+            means = optimizer._model_variables_moving_average
+            average |= {id(v): mean for v, mean in zip(optimizer._trainable_variables, means, strict=True)}
+        return [average[id(variable)] for variable in self.logits.trainable_variables]
 
     def _validate(self) -> tuple[float, float]:
         if self.validation is None:
@@ -293,9 +429,16 @@ class _Loop(keras.callbacks.Callback):
         self.best_score = tuple(meta["best_score"])
 
 
+def batch_size(config: TrainConfig) -> int:
+    """Images at once where no gradient is computed, and the number settled or to start with where one is."""
+    if isinstance(config.batch_size, int):
+        return config.batch_size
+    return BATCH_SIZE if devices.on_cpu() or config.batch_size is None else LARGE_BATCH_SIZE
+
+
 def predict(
     model: keras.Model,
-    pixels: np.ndarray | loading.Pixels,
+    pixels: Images,
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
 ) -> np.ndarray:
@@ -340,9 +483,9 @@ def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -
         variable.assign(value)
 
 
-def _line(row: dict[str, Any], epochs: int) -> str:
+def _line(row: dict[str, Any], epochs: int, images: int) -> str:
     text = f"{row['phase']} epoch {row['epoch']}/{epochs}  {row['image_size']} px  loss {row['loss']:.4f}"
     text += f"  accuracy {row['accuracy']:.4f}"
     if not math.isnan(row["val_accuracy"]):
         text += f"  validation {row['val_accuracy']:.4f}"
-    return f"{text}  {row['seconds']:.1f} s"
+    return f"{text}  {images / max(row['seconds'], 1e-9):.0f} images/s  {row['seconds']:.1f} s"

@@ -19,24 +19,29 @@ STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
 _ITERATIONS = 1000
 
 
-def solve(features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def solve(
+    features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit the head.
 
     The strength of the penalty is the one with the smallest log loss in stratified cross-validation inside these
     images, 5-fold or as many folds as the smallest class has images.
 
     Args:
-        features: float32 (n, d).
+        features: float32 (n, d), or (views, n, d): the images' own first, then those of augmented views of them. An
+            image's views stay together in cross-validation, in which the own features alone are asked.
         labels: int (n,); every class from 0 to classes - 1 occurs.
+        balanced: whether each class weighs the same in all, however many images it has.
 
     Returns:
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    views = features if features.ndim == 3 else features[np.newaxis]
+    mean, deviation = views.mean(axis=(0, 1)), views.std(axis=(0, 1))
     deviation[deviation < 1e-6] = 1.0  # a dead unit stays dead instead of exploding
-    scaled = (features - mean) / deviation
-    strength = _choose_strength(scaled, labels, seed)
-    model = _fit(scaled, labels, strength)
+    scaled = (views - mean) / deviation
+    strength = _choose_strength(scaled, labels, seed, balanced)
+    model = _fit(scaled, labels, strength, balanced)
     weights, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
     if classes == 2:  # scikit-learn gives one row, the logit of the second class against the first
         weights, bias = np.stack([-weights[0] / 2, weights[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
@@ -55,21 +60,27 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticRegression:
+def _fit(views: np.ndarray, labels: np.ndarray, strength: float, balanced: bool = False) -> LogisticRegression:
+    """Of (views, n, d): the penalty stays that of n images, however many views each has."""
+    count = len(views)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-5).fit(features, labels)
+        model = LogisticRegression(
+            C=strength / count, max_iter=_ITERATIONS, tol=1e-5, class_weight="balanced" if balanced else None
+        )
+        return model.fit(views.reshape(-1, views.shape[-1]), np.tile(labels, count))
 
 
-def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced: bool = False) -> float:
     folds = min(5, int(np.bincount(labels).min()))
     if folds < 2:
         log.info("head: a class has a single training image, so the strength is not cross-validated")
         return 1e-2
     losses = dict.fromkeys(STRENGTHS, 0.0)
-    for fitted, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, labels):
+    for fitted, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(views[0], labels):
         for strength in STRENGTHS:
-            logits = _fit(features[fitted], labels[fitted], strength).decision_function(features[held_out])
+            model = _fit(views[:, fitted], labels[fitted], strength, balanced)
+            logits = model.decision_function(views[0, held_out])
             if logits.ndim == 1:  # two classes: the logit of the second against the first
                 logits = np.stack([np.zeros_like(logits), logits], axis=1)
             losses[strength] += len(held_out) * fitting.loss_and_accuracy(logits, labels[held_out])[0]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from imgclf import runs
-from imgclf.config import TrainConfig
+from imgclf.config import AUTO, TrainConfig
 from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
 
@@ -37,9 +37,16 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 }
 _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
+_NUMBERS["auto"] = _NUMBERS["finetune"] | {"views": 3}
 
-_STEPS_ONLY = ("image_sizes", "epochs", "lr", "weight_decay", "label_smoothing", "ema")
-_STEPS_DEFAULTS = ("optimizer", "warmup_epochs", "dropout", "mixup", "cutmix", "keep_orientation")
+_STEPS_ONLY = (
+    *("image_sizes", "epochs", "patience", "lr", "weight_decay", "label_smoothing", "ema", "clip_norm"),
+    *("unfreeze_from", "time_limit"),
+)
+_STEPS_DEFAULTS = (
+    *("optimizer", "warmup_epochs", "dropout", "accumulate", "layer_decay", "batch_norm", "tensorboard", "mlflow"),
+    *("mixup", "cutmix"),
+)
 """Settings of gradient descent, with and without a fixed default: the probe's head is solved, not stepped towards."""
 
 
@@ -66,7 +73,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     weights = _choose_weights(facts.name, config)
     method = config.method
     if method == "auto":
-        method = "scratch" if weights == "none" else "probe"
+        method = "scratch" if weights == "none" else "auto" if config.time_limit else "probe"
     if method != "scratch" and weights == "none" and config.weights == "auto":
         raise UsageError(
             f"--method {method} needs pretrained weights and {facts.name} has none. "
@@ -81,6 +88,8 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     size = config.image_size or (steps[-1] if steps else facts.image_size)
     if steps and max(steps) > size:
         raise UsageError(f"--image-sizes: expected none above --image-size {size}, found {max(steps)}.")
+    if config.unfreeze_from and method != "finetune":
+        notes.append(f"no effect with --method {method}, which chooses by itself what moves: --unfreeze-from")
     numbers = _NUMBERS[method]
     settled = {
         key: value
@@ -98,10 +107,17 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     given = [name for name in _STEPS_ONLY if getattr(config, name) is not None]
     given += [name for name in _STEPS_DEFAULTS if getattr(config, name) != getattr(TrainConfig, name)]
-    given += ["augment"] if config.augment not in ("auto", "none") else []
+    augments = config.augment not in ("auto", "none")
+    if config.views and not augments:
+        config = replace(config, augment="light")
+    given += ["augment"] if augments and not config.views else []
+    given += ["keep_orientation"] if config.keep_orientation and not config.views else []
     given += ["precision"] if config.precision != "float32" else []
-    kept = {name: value for name, value in config.to_dict().items() if name not in _STEPS_ONLY}
-    off = {"augment": "none", "keep_orientation": False, "mixup": 0.0, "cutmix": 0.0, "precision": "float32"}
+    dropped = (*_STEPS_ONLY, *(name for name in ("batch_size",) if config.batch_size == AUTO))
+    kept = {name: value for name, value in config.to_dict().items() if name not in dropped}
+    off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "precision": "float32"}
+    if not config.views:
+        off |= {"augment": "none", "keep_orientation": False}
     cleared = TrainConfig.from_dict(kept | off)
     options = ", ".join("--" + name.replace("_", "-") for name in given)
     return cleared, [f"no effect on a probe, whose head is solved and not stepped towards: {options}"] if given else []

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,24 @@ import numpy as np
 
 import imgclf
 from imgclf import environment, runs
-from imgclf.config import TrainConfig
+from imgclf.config import AUTO, TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import loading, preparing, scans
-from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
-from imgclf.errors import DatasetError, MissingError, RunError
+from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
-from imgclf.training import calibrating, devices, features, finetune, fitting, probe, resolving
+from imgclf.training import calibrating, devices, fitting, resolving, watching
 from imgclf.training.calibrating import Calibrated
-from imgclf.training.fitting import OnProgress, Part, Plan
+from imgclf.training.clock import Clock
+from imgclf.training.fitting import OnProgress
+from imgclf.training.stages import Images, Training
 
 log = logging.getLogger("imgclf")
+
+HISTORY = ("phase", "epoch", "image_size", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "outcome")
+"""The columns of `history.csv`."""
 
 
 def train(
@@ -38,12 +45,14 @@ def train(
     output: Path | str | None = None,
     with_report: bool = True,
     on_progress: OnProgress | None = None,
+    started: float | None = None,
 ) -> Run:
     """Train a classifier, score it on the test part, and export it.
 
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
         with_report: whether to write `report.html`, too.
+        started: since when the time limit counts, of `time.monotonic`; by default from now on.
 
     Returns:
         The finished run.
@@ -53,12 +62,15 @@ def train(
         RunError: if the folder cannot be used, or the training diverged.
         MissingError: if weights that were asked for cannot be had.
     """
+    started = time.monotonic() if started is None else started
     config, notes = resolving.resolve(config or TrainConfig())
+    devices.choose(config.device)
+    watching.check(config)
     dataset, data_notes = _prepare(dataset, config)
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
     stem = f"{dataset.name}-{config.backbone}"
     run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
-    with _explained(run), run.lock(), _log_to(run.log):
+    with _explained(run), run.lock(), _log_to(run):
         for note in (*notes, *data_notes):
             log.info("%s", note)
         for skipped in dataset.skipped:
@@ -67,7 +79,7 @@ def train(
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
-        _train(run, model, dataset, config, on_progress)
+        _train(run, model, dataset, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, root=dataset.root)
     return run
@@ -83,17 +95,28 @@ def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]
     return prepared.dataset, [*prepared.checkup.lines(), *prepared.notes]
 
 
-def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
+def resume(
+    run: Run, *, epochs: int | None = None, on_progress: OnProgress | None = None, started: float | None = None
+) -> Run:
     """Go on with an interrupted training from its last checkpoint, with its own settings and split.
 
+    Args:
+        epochs: more than a finished run has had: it goes on from its weights for the others, its learning rate rising
+            and falling once more, and keeps what is better on validation.
+
     Raises:
+        UsageError: if the run cannot have more epochs.
         RunError: if the folder holds no training, or it is damaged.
         DatasetError: if its images are no longer there.
     """
+    started = time.monotonic() if started is None else started
     facts = run.read_config()
     config = TrainConfig.from_dict(facts["config"])
-    with _explained(run), run.lock(), _log_to(run.log):
-        if run.artifact.exists():
+    devices.choose(config.device)
+    with _explained(run), run.lock(), _log_to(run):
+        if epochs is not None:
+            config = _with_more_epochs(run, config, epochs)
+        elif run.artifact.exists():
             from imgclf.export import artifacts
 
             made = artifact.read(run.path).files
@@ -105,13 +128,25 @@ def resume(run: Run, *, on_progress: OnProgress | None = None) -> Run:
             log.info("%s: this training is finished", run.path)
             return run
         dataset = datasets.read_run(run)
-        _train(run, _build(config, dataset), dataset, config, on_progress)
+        _train(run, _build(config, dataset), dataset, config, on_progress, started)
         if run.metrics.is_file():
             report.write(run, root=dataset.root)
     return run
 
 
+def _with_more_epochs(run: Run, config: TrainConfig, epochs: int) -> TrainConfig:
+    if config.method in ("probe", "auto") or config.epochs is None:
+        raise UsageError(f"--epochs: {run.path} was trained with --method {config.method}, which counts no epochs.")
+    if not run.artifact.exists():
+        raise UsageError(f"--epochs: {run.path} is not finished; --resume alone goes on with it.")
+    if epochs <= config.epochs:
+        raise UsageError(f"--epochs: {run.path} has had {config.epochs}; expected more, found {epochs}.")
+    return replace(config, epochs=epochs)
+
+
 def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+    if config.deterministic:
+        devices.make_deterministic()
     keras.utils.set_random_seed(config.seed)
     return resolving.build(config, len(dataset.class_names))
 
@@ -129,42 +164,56 @@ def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Pixels:
-    """The decoded images and where each side of the split stands among them."""
-
-    dataset: Dataset
-    pixels: loading.Pixels  # uint8 (n, s, s, 3)
-
-    def rows(self, split: str) -> np.ndarray:
-        """int (m,): where the samples of one side stand."""
-        return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
-
-    def part(self, split: str) -> Part:
-        rows = self.rows(split)
-        return Part(self.pixels.take(rows), self.dataset.labels[rows])
-
-
-def _train(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
+def _train(
+    run: Run,
+    model: keras.Model,
+    dataset: Dataset,
+    config: TrainConfig,
+    on_progress: OnProgress | None,
+    started: float,
+) -> None:
     assert config.image_size is not None
-    started = time.monotonic()
+    begun = time.monotonic()
+    clock = Clock.start(config.limit_s or math.inf, started)
     dataset, pixels = _decode(dataset, config, on_progress)
     datasets.write_manifest(dataset, run.manifest)
     runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
-    images = _Pixels(dataset, pixels)
     _check_classes(dataset)
-    probabilities = _fit(run, model, config, images, on_progress)
-    fitted = calibrating.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
+    training = Training(
+        model,
+        config,
+        Images(dataset, pixels),
+        clock,
+        lambda rows: _write_history(run.history, rows),
+        run.checkpoint,
+        on_progress,
+        watching.callbacks(run, config),
+    )
+    probabilities = _fit(run, training)
+    fitted = calibrating.calibrate(run, model, dataset, pixels, training.config, on_progress=on_progress)
     probabilities = calibration.apply_temperature(probabilities, fitted.temperature)
     model.save(run.model)
     if len(probabilities):
         _score(run, dataset.part(TEST), probabilities, fitted)
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
-    _describe(run, model, dataset, config, fitted)
-    _export(run, config.export_formats)
+    _describe(run, model, dataset, training.config, fitted)
+    picture = plots.history([{key: str(value) for key, value in row.items()} for row in training.rows])
+    if picture:
+        runs.write_atomic(run.path / "learning_curve.png", picture)
+    _export(run, _formats_in_time(training))
     run.checkpoint.unlink(missing_ok=True)
-    log.info("%s: finished in %.0f s", run.path, time.monotonic() - started)
+    log.info("%s: finished in %.0f s", run.path, time.monotonic() - begun)
+
+
+def _formats_in_time(training: Training) -> tuple[str, ...]:
+    """What to export: all that was asked for, but nothing that would overrun the time limit."""
+    formats = training.config.export_formats
+    needed = training.clock.ending_s(len(formats), len(training.model.layers)) / 2  # half of the estimate is done
+    if formats and training.clock.left_s() + training.clock.limit_s / 10 < needed < math.inf:
+        log.warning("not exported: the time limit is reached. imgclf export does it later.")
+        return ()
+    return formats
 
 
 def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, loading.Pixels]:
@@ -200,96 +249,61 @@ def _check_classes(dataset: Dataset) -> None:
         )
 
 
-def _fit(
-    run: Run, model: keras.Model, config: TrainConfig, images: _Pixels, on_progress: OnProgress | None
-) -> np.ndarray:
+def _fit(run: Run, training: Training) -> np.ndarray:
     """Give the classifier the weights that training finds; `history.csv` grows with every epoch.
 
     Returns:
         Its probabilities for the test part, float32 (m, classes).
     """
-    rows: list[dict[str, Any]] = []
-
-    def write_history(epochs: list[dict[str, Any]]) -> None:
-        _write_history(run.history, [*rows, *epochs])
-
-    if config.method in ("probe", "finetune"):
-        row, probabilities = _probe(model, images, config, on_progress)
-        rows.append(row)
-        write_history([])
+    config = training.config
+    if run.artifact.exists():
+        return _go_on(run, training)
+    solved = np.empty((0,))
+    if config.method in ("probe", "finetune", "auto"):
+        solved = training.probe()
         if config.method == "probe":
-            return probabilities
-    moving = resolving.for_steps(model, config)
-    if config.method == "finetune":
-        free = finetune.unfreeze_upper(moving)
-        log.info("fine-tune: %d upper layers of the backbone move, batch normalisation does not", free)
-    fitting.fit(
-        moving,
-        images.part(TRAIN),
-        images.part(VALIDATION) if len(images.rows(VALIDATION)) else None,
-        _plan(config),
-        phase=config.method,
-        checkpoint=run.checkpoint,
-        on_progress=on_progress,
-        on_epoch=write_history,
-    )
-    model.set_weights(moving.get_weights())
-    answering = keras.Model(model.input, model.output)  # compiling the model itself would save an optimiser with it
-    answering.compile(jit_compile=devices.jit_compile())
-    return fitting.predict(answering, images.part(TEST).pixels, config.batch_size or 32)
+            return solved
+    _settle(run, training)
+    if config.method == "auto":
+        training.improve()
+    else:
+        training.descend(config.method, config.unfreeze_from, training.config, _deadline(training))
+    probabilities = training.answer()
+    if len(solved):
+        labels = training.images.part(TEST).labels
+        at_first, now = (float(np.mean(p.argmax(axis=1) == labels)) for p in (solved, probabilities))
+        log.info("test accuracy %.4f; of the probe alone it was %.4f", now, at_first)
+    return probabilities
 
 
-def _probe(
-    model: keras.Model, images: _Pixels, config: TrainConfig, on_progress: OnProgress | None
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Solve the head. All images go through the backbone in one stream, those of the test part included, and once.
-
-    Returns:
-        The row of `history.csv`, and the probabilities for the test part.
-    """
-    started = time.monotonic()
-    finetune.freeze(model)
-    embeddings = features.frozen(model, images.dataset, images.pixels, config, on_progress=on_progress)[0]
-    labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
-    kernel, bias = probe.solve(
-        embeddings[at[TRAIN]], labels[at[TRAIN]], classes=model.output_shape[-1], seed=config.seed
-    )
-    probe.place(model, kernel, bias)
-    logits = embeddings @ kernel + bias
-    row = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
-    row |= _loss_and_accuracy(logits[at[TRAIN]], labels[at[TRAIN]], "")
-    text = f"accuracy {row['accuracy']:.4f}"
-    if len(at[VALIDATION]):
-        row |= _loss_and_accuracy(logits[at[VALIDATION]], labels[at[VALIDATION]], "val_")
-        text += f"  validation {row['val_accuracy']:.4f}"
-    row["seconds"] = time.monotonic() - started
-    log.info("probe  %s  %.1f s", text, row["seconds"])
-    return row, probe.softmax(logits[at[TEST]])
+def _go_on(run: Run, training: Training) -> np.ndarray:
+    """More epochs for a finished run."""
+    config = training.config
+    earlier = read_history(run.history)
+    training.model.set_weights(keras.saving.load_model(run.model, compile=False).get_weights())
+    training.rows[:] = earlier
+    had = sum(row["phase"] == config.method for row in earlier)
+    assert config.epochs is not None
+    more = replace(config, epochs=config.epochs - had)
+    log.info("%s: %d epochs more", run.path, more.epochs)
+    training.extend(config.method, config.unfreeze_from, more, _deadline(training))
+    runs.write_json(run.config, run.read_config() | {"config": config.to_dict()})
+    return training.answer()
 
 
-def _loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, float]:
-    loss, accuracy = fitting.loss_and_accuracy(logits, labels)
-    return {f"{prefix}loss": loss, f"{prefix}accuracy": accuracy}
+def _deadline(training: Training) -> float:
+    kept_back = training.clock.ending_s(len(training.config.export_formats), len(training.model.layers))
+    return training.clock.deadline(kept_back)
 
 
-def _plan(config: TrainConfig) -> Plan:
-    assert config.image_size and config.epochs and config.batch_size and config.lr is not None
-    assert config.weight_decay is not None and config.label_smoothing is not None and config.ema is not None
-    return Plan(
-        sizes=config.size_steps or (config.image_size,),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        optimizer=config.optimizer,
-        warmup_epochs=config.warmup_epochs,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        ema=config.ema,
-        policy=config.policy,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        seed=config.seed,
-    )
+def _settle(run: Run, training: Training) -> None:
+    """Find the numbers that only training itself can tell, and write them into the run's settings."""
+    if not isinstance(training.config.batch_size, int):
+        training.config = replace(training.config, batch_size=fitting.batch_size(training.config))
+        training.may_halve = True
+    if training.config.lr == AUTO:
+        training.find_rate(run.path / "learning_rate.png")
+    runs.write_json(run.config, run.read_config() | {"config": training.config.to_dict()})
 
 
 def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, fitted: Calibrated) -> None:
@@ -345,10 +359,24 @@ def _export(run: Run, formats: Sequence[str]) -> None:
         log.warning("not exported: %s imgclf export %s does it later.", error, run.path)
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `history.csv`, numbers as numbers, without the empty cells."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole, text = ("epoch", "image_size"), ("phase", "outcome")
+    return [
+        {
+            key: value if key in text else int(value) if key in whole else float(value)
+            for key, value in row.items()
+            if value
+        }
+        for row in rows
+    ]
+
+
 def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = ("phase", "epoch", "image_size", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     runs.write_atomic(path, text.getvalue())
@@ -369,17 +397,28 @@ def _explained(run: Run) -> Iterator[None]:
         raise
 
 
+class _JSONLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": when, "level": record.levelname, "message": record.getMessage()})
+
+
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Write imgclf's own log lines to a file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+def _log_to(run: Run) -> Iterator[None]:
+    """Write imgclf's own log lines to the run as well, as text and as JSON Lines."""
+    handlers = [
+        logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") for path in (run.log, run.events)
+    ]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers[1].setFormatter(_JSONLines())
     level = log.level
-    log.addHandler(handler)
     log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
     try:
         yield
     finally:
-        log.removeHandler(handler)
         log.setLevel(level)
-        handler.close()
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()

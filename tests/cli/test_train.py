@@ -92,7 +92,31 @@ def test_new_names_of_classes_may_be_chosen(
     assert len(handed[0][0]) == 12  # the names are known only after reading
 
 
-@pytest.mark.parametrize("option", [("--group-by", "("), ("--rename", "ant"), ("--limit", 0)])
+def test_numbers_may_be_left_to_training(
+    train: Train, handed: list[tuple[Dataset, TrainConfig]], image_folder: Callable[..., Path]
+) -> None:
+    folder = image_folder(count=4, size_px=8)
+    assert train(folder, "--lr", "auto", "--batch-size", "auto", "--time-limit", "1.5m")[0] == 0
+    assert train(folder, "--lr", "3e-4", "--batch-size", "16")[0] == 0
+    (_, auto), (_, given) = handed
+    assert (auto.lr, auto.batch_size, auto.limit_s) == ("auto", "auto", 90)
+    assert (given.lr, given.batch_size, given.limit_s) == (3e-4, 16, None)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--group-by", "("),
+        ("--rename", "ant"),
+        ("--limit", 0),
+        ("--lr", "fast"),
+        ("--batch-size", "2.5"),
+        ("--time-limit", "5 minutes"),
+        ("--unfreeze-from", "1.5"),
+        ("--balance", "even"),
+        ("--device", "abacus"),
+    ],
+)
 def test_impossible_options_are_usage_errors(train: Train, option: tuple[str, object], tmp_path: Path) -> None:
     code, out, err = train(tmp_path, *option)
     assert (code, out) == (2, "")

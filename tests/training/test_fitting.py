@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_good_weights() -> None:
 
 def test_frozen_batch_normalisation_keeps_its_statistics_and_lower_layers_stay() -> None:
     network = model()
-    finetune.unfreeze_upper(network)
+    finetune.unfreeze(network)
     before = {layer.name: layer.get_weights() for layer in network.layers}
     fitting.fit(network, part(16), None, PLAN, phase="finetune")
     moved = {
@@ -137,12 +137,12 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_lower_layers_stay()
         for layer in network.layers
         if any((a != b).any() for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
     }
-    assert moved == {"conv_3", "logits"}  # the upper third of six layers, less its normalisation
+    assert moved == {"conv_3", "logits"}  # an eighth of the arithmetic is nearest to a third; not its normalisation
 
 
 def test_fine_tuning_at_learning_rate_zero_changes_nothing() -> None:
     network = model()
-    finetune.unfreeze_upper(network)
+    finetune.unfreeze(network)
     before = network.get_weights()
     fitting.fit(network, part(16), part(8, seed=1), replace(PLAN, lr=0.0), phase="finetune")
     for one, other in zip(before, network.get_weights(), strict=True):
@@ -158,6 +158,96 @@ def test_the_weight_average_is_what_is_kept() -> None:
         fitting.fit(network, part(16), None, replace(PLAN, epochs=10, ema=momentum), phase="scratch")
         distance[momentum] = np.abs(network.get_layer("logits").get_weights()[0] - start).mean()
     assert distance[0.999] < 0.5 * distance[0.0]
+
+
+def plain() -> keras.Model:
+    """One convolution and a head, without normalisation and dropout, always from the same start."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3), name="pixels")
+    x = layers.Conv2D(4, 3, 2, name="conv")(layers.Rescaling(1 / 127.5, -1)(pixels))
+    return classifier.build(keras.Model(pixels, layers.ReLU()(x)), 2)
+
+
+def moves(plan: fitting.Plan, train: fitting.Part) -> dict[str, np.ndarray]:
+    """How far each kernel of `plain` goes in a training."""
+    network = plain()
+    before = {name: network.get_layer(name).get_weights()[0] for name in ("conv", "logits")}
+    fitting.fit(network, train, None, plan, phase="scratch")
+    return {name: network.get_layer(name).get_weights()[0] - kernel for name, kernel in before.items()}
+
+
+STEP = replace(PLAN, optimizer="sgd", lr=0.01, epochs=1)
+
+
+def test_two_batches_whose_gradients_are_averaged_are_one_batch_twice_as_large() -> None:
+    whole = moves(replace(STEP, epochs=3), part(16))
+    halves = moves(replace(STEP, epochs=3, batch_size=4, accumulate=2), part(16))
+    for name, kernel in whole.items():
+        assert np.abs(kernel).max() > 1e-4
+        np.testing.assert_allclose(kernel, halves[name], rtol=1e-3, atol=1e-6)
+
+
+def test_clipped_gradients_go_no_further_than_allowed() -> None:
+    free, clipped = moves(STEP, part(8)), moves(replace(STEP, clip_norm=1e-3), part(8))
+    length = np.sqrt(sum((kernel**2).sum() for kernel in clipped.values()))
+    assert length <= 1.9 * STEP.lr * 1e-3 * 1.001  # Nesterov's first step is 1 + 0.9 of the gradient
+    assert np.sqrt(sum((kernel**2).sum() for kernel in free.values())) > 10 * length
+
+
+def test_lower_blocks_move_by_a_smaller_learning_rate() -> None:
+    even = moves(STEP, part(8))
+    decayed = moves(replace(STEP, layer_decay=0.25, blocks=(("conv",),)), part(8))
+    np.testing.assert_allclose(decayed["logits"], even["logits"], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(decayed["conv"], 0.25 * even["conv"], rtol=1e-3, atol=1e-8)
+
+
+def test_the_weight_average_works_with_learning_rates_by_layer() -> None:
+    plan = replace(STEP, epochs=15, ema=0.999)
+    raw, averaged = moves(replace(plan, ema=0.0), part(8)), moves(plan, part(8))
+    mixed = moves(replace(plan, layer_decay=0.5, blocks=(("conv",),)), part(8))
+    for found in (averaged, mixed):
+        assert np.abs(found["conv"]).max() < 0.2 * np.abs(raw["conv"]).max()
+
+
+def test_weights_of_classes_are_scikit_learns_and_move_recall_to_the_small_class() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 36 + [1] * 4)
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    np.testing.assert_allclose(fitting.class_weights(labels, 2), expected, rtol=1e-6)
+    pixels = rng.integers(100, 156, (40, 16, 16, 3), dtype=np.uint8)
+    pixels[labels == 1] += 12  # a little brighter, and rare: to say 0 always is nearly right
+    share = {}
+    for balance in ("none", "weights", "sampling"):
+        network = plain()
+        plan = replace(STEP, epochs=15, balance=balance, lr=0.02)
+        fitting.fit(network, fitting.Part(pixels, labels), None, plan, phase="scratch")
+        share[balance] = fitting.predict(network, pixels, 8)[labels == 1, 1].mean()
+    assert share["none"] < 0.35
+    assert share["weights"] > share["none"] + 0.1 and share["sampling"] > share["none"] + 0.1
+
+
+def test_without_better_validation_training_stops_and_the_best_weights_stay() -> None:
+    validation = part(8, seed=1)
+    plan = replace(PLAN, epochs=40, patience=2, lr=0.05)
+    network = model()
+    rows = fitting.fit(network, part(16), validation, plan, phase="scratch")
+    assert len(rows) < 40
+    scores = [(row["val_accuracy"], -row["val_loss"]) for row in rows]
+    assert scores.index(max(scores)) == len(rows) - 3
+    logits = classifier.logits(network)
+    logits.compile()
+    loss, accuracy = fitting.loss_and_accuracy(fitting.predict(logits, validation.pixels, 8), validation.labels)
+    assert (accuracy, -loss) == pytest.approx(max(scores), abs=1e-5)
+
+
+def test_at_the_deadline_the_epoch_is_left_and_the_best_weights_stay() -> None:
+    network = model()
+    before = network.get_weights()
+    assert fitting.fit(network, part(32), part(8), PLAN, phase="scratch", deadline=0.0) == []
+    for one, other in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_loss_and_accuracy_by_hand() -> None:

@@ -30,8 +30,8 @@ def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
     noise = rng.normal(size=(200, 50)).astype(np.float32)
     clear = noise.copy()
     clear[:, 0] += 8 * labels
-    assert probe._choose_strength(noise, labels, 0) == min(probe.STRENGTHS)
-    assert probe._choose_strength(clear, labels, 0) > min(probe.STRENGTHS)
+    assert probe._choose_strength(noise[np.newaxis], labels, 0) == min(probe.STRENGTHS)
+    assert probe._choose_strength(clear[np.newaxis], labels, 0) > min(probe.STRENGTHS)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -235,13 +235,26 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
 def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:
     config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path)))
     assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "probe")
+    config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
+    assert (config.method, config.views) == ("auto", 3)
 
 
 def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -> None:
-    config = TrainConfig(weights=str(trained_run.path), epochs=3, optimizer="sgd", augment="heavy")
+    config = TrainConfig(weights=str(trained_run.path), method="probe", epochs=3, optimizer="sgd", augment="heavy")
     resolved, notes = resolving.resolve(config)
     assert resolved.epochs is None
     assert "--epochs, --optimizer, --augment" in notes[-1]
+
+
+@pytest.mark.slow
+def test_more_epochs_go_on_with_a_finished_run(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    run = imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
+    with pytest.raises(UsageError, match="has had 2; expected more, found 2"):
+        training.resume(run, epochs=2)
+    training.resume(run, epochs=5)
+    assert [row["epoch"] for row in rows_of(run.history)] == ["1", "2", "3", "4", "5"]
+    assert run.read_config()["config"]["epochs"] == 5
+    assert len([json.loads(line) for line in run.events.read_text().splitlines()]) >= 5
 
 
 @pytest.mark.slow

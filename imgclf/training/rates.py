@@ -1,0 +1,69 @@
+"""Which learning rate suits: a range test (Smith 2017, arXiv:1506.01186)."""
+
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from imgclf.errors import RunError
+from imgclf.training import fitting
+from imgclf.training.fitting import Part, Plan
+
+FROM, TO = 1e-6, 1.0
+STEPS = 60
+SMOOTHING = 0.9
+BURST = 4.0
+"""The test ends when the smoothed loss is so many times its lowest."""
+
+FLAT = 1.1
+"""A smoothed loss up to so many times the lowest has not risen yet. A solved head starts at its lowest loss: there the
+rate of the lowest loss says nothing, and only where it begins to rise does."""
+
+SAFETY = 10.0
+"""How far below the highest rate without a rise the chosen one is."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rates that were tried, the smoothed loss at each, and the rate that was chosen."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    chosen: float
+
+
+def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
+    """Train on some batches, each at a higher rate than the one before; what the model was, it is again afterwards.
+
+    Raises:
+        RunError: if the loss is no number from the first step on.
+    """
+    logits = fitting.compiled(model, train, replace(plan, lr=FROM), scheduled=False)
+    rates = np.geomspace(FROM, TO, STEPS)
+    before = [keras.ops.convert_to_numpy(variable.value).copy() for variable in model.variables]
+    losses: list[float] = []
+    average = 0.0
+    for step, (rate, batch) in enumerate(zip(rates, fitting.batches(model, train, plan, 0), strict=False)):
+        logits.optimizer.learning_rate = rate
+        logits.reset_metrics()  # the loss that comes back is the mean since the last reset
+        loss = float(logits.train_on_batch(*batch)[0])
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        smooth = average / (1 - SMOOTHING ** (step + 1))
+        if not np.isfinite(smooth) or (losses and smooth > BURST * min(losses)):
+            break
+        losses.append(smooth)
+    for variable, value in zip(model.variables, before, strict=True):  # dropout's seed state is among them
+        variable.assign(value)
+    return choose(rates[: len(losses)], np.array(losses))
+
+
+def choose(rates: np.ndarray, losses: np.ndarray) -> Curve:
+    """A tenth of the highest rate at which the smoothed loss has not risen above its lowest.
+
+    Raises:
+        RunError: if there is not one loss.
+    """
+    if not len(losses):
+        raise RunError("--lr auto: the loss is no number from the first step on. Give --lr yourself.")
+    chosen = float(rates[np.flatnonzero(losses <= FLAT * losses.min())[-1]]) / SAFETY
+    return Curve(tuple(rates.tolist()), tuple(losses.tolist()), float(f"{chosen:.2g}"))

@@ -1,0 +1,50 @@
+"""Who else is told how training goes."""
+
+from typing import Any
+
+import keras
+
+from imgclf import environment
+from imgclf.config import TrainConfig
+from imgclf.runs import Run
+
+
+def check(config: TrainConfig) -> None:
+    """Look for the packages before anything else is done.
+
+    Raises:
+        MissingError: if one that is asked for is not installed.
+    """
+    for wanted, name in ((config.tensorboard, "tensorboard"), (config.mlflow, "mlflow")):
+        if wanted:
+            environment.require(name, name)
+
+
+def callbacks(run: Run, config: TrainConfig) -> tuple[keras.callbacks.Callback, ...]:
+    """Of Keras, for what the settings ask for."""
+    found: list[keras.callbacks.Callback] = []
+    if config.tensorboard:
+        found.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False))
+    if config.mlflow:
+        found.append(_MLflow(run, config))
+    return tuple(found)
+
+
+class _MLflow(keras.callbacks.Callback):
+    """Parameters and every epoch's numbers go to MLflow's current experiment, as a run named after the folder."""
+
+    def __init__(self, run: Run, config: TrainConfig) -> None:
+        super().__init__()
+        self._run, self._settings = run, config
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        import mlflow
+
+        if mlflow.active_run() is None:
+            mlflow.start_run(run_name=self._run.path.name)
+            mlflow.log_params({key: value for key, value in self._settings.to_dict().items() if value is not None})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        import mlflow
+
+        mlflow.log_metrics({key: float(value) for key, value in (logs or {}).items()}, step=epoch + 1)

@@ -1,0 +1,158 @@
+"""What fills the time: stages are kept when validation says so, and left out when there is no time for them."""
+
+import csv
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import imgclf
+from imgclf.config import TrainConfig
+from imgclf.data import loading, preparing
+from imgclf.training import fitting, rates, resolving, stages
+from imgclf.training.clock import Clock
+from imgclf.training.stages import Images, Training
+
+
+@pytest.fixture
+def training(image_folder: Callable[..., Path], tmp_path: Path) -> Training:
+    """Before the probe: a small network of random weights, which is all that the stages ask for, and an hour."""
+    settings = TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8, cache=str(tmp_path / "cache"))
+    config = replace(resolving.resolve(settings)[0], method="auto", views=1, augment="light", lr=1e-3)
+    dataset = preparing.prepare(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config).dataset
+    dataset, pixels = loading.decode(dataset, 32)
+    model = resolving.build(config, 3)
+    clock = Clock(time.monotonic(), 3600.0)
+    return Training(model, config, Images(dataset, pixels), clock, lambda rows: None, tmp_path / "checkpoint")
+
+
+def outcomes(training: Training) -> dict[str, str]:
+    return {row["phase"]: row["outcome"] for row in training.rows if "outcome" in row}
+
+
+def test_a_stage_is_kept_if_no_fewer_are_right_and_the_loss_falls():
+    assert stages.judge((0.8, 0.5), (0.8, 0.4)) == stages.ACCEPTED
+    assert stages.judge((0.8, 0.5), (0.9, 0.4)) == stages.ACCEPTED
+    assert "accuracy 0.7000 is below 0.8000" in stages.judge((0.8, 0.5), (0.7, 0.1))
+    assert "loss 0.6000 is not below 0.5000" in stages.judge((0.8, 0.5), (0.9, 0.6))
+
+
+def test_the_probe_comes_first_and_every_stage_has_an_outcome(training: Training):
+    training.probe()
+    first = training.score
+    training.improve()
+    assert training.rows[0]["phase"] == "probe"
+    assert set(outcomes(training)) <= {"finetune 33%", "finetune 67%", "finetune 100%"}
+    assert len(outcomes(training)) >= 2
+    assert first and training.score and training.score >= first[:1]
+    validation = training.images.validation()
+    assert validation and training._validate(validation) == pytest.approx(training.score, abs=1e-4)
+
+
+def test_a_stage_that_does_not_help_leaves_no_trace_and_two_of_them_are_enough(training: Training):
+    training.probe()
+    before = training.model.get_weights()
+    training.score = (1.0, 0.0)  # nothing can be better
+    training.improve()
+    assert [text[:7] for text in outcomes(training).values()] == ["refused", "refused"]
+    for one, other in zip(before, training.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stage_that_helps_is_kept(training: Training):
+    training.probe()
+    before = training.model.get_weights()
+    training.score = (0.0, 100.0)  # anything is better
+    training.improve()
+    assert "accepted" in outcomes(training).values()
+    assert any((one != other).any() for one, other in zip(before, training.model.get_weights(), strict=True))
+
+
+def test_without_time_only_the_probe_is_made_and_the_reason_said(training: Training, caplog):
+    caplog.set_level(logging.INFO, logger="imgclf")
+    training.clock = Clock(time.monotonic() - 50.0, 51.0)
+    training.probe()
+    training.improve()
+    assert [row["phase"] for row in training.rows] == ["probe"]
+    assert "finetune 33%: left out" in caplog.text
+
+
+def test_a_stage_ends_at_its_deadline(training: Training):
+    training.probe()
+    training.config = replace(training.config, epochs=10_000, views=None)
+    started = time.monotonic()
+    training.descend("finetune 100%", "1.0", training.config, started + 3.0)
+    assert 2.9 < time.monotonic() - started < 60
+
+
+def test_an_interrupted_story_goes_on_after_its_last_stage(training: Training, monkeypatch: pytest.MonkeyPatch):
+    training.probe()
+    monkeypatch.setattr(stages, "SHARES", (1 / 3,))
+    training.improve()
+    again = replace(training, rows=[], done=[], misses=0, score=(0.0, 9.0))
+    tried: list[str] = []
+    monkeypatch.setattr(stages, "SHARES", (1 / 3, 2 / 3))
+
+    def stage(name: str, share: float) -> bool:
+        tried.append(name)
+        return True
+
+    monkeypatch.setattr(again, "_stage", stage)
+    again.improve()
+    assert tried == ["finetune 67%"]
+    assert again.rows == training.rows and again.score == training.score
+
+
+def test_a_batch_that_memory_does_not_hold_is_named_or_halved(training: Training, monkeypatch: pytest.MonkeyPatch):
+    training.probe()
+    tried: list[int] = []
+    fit = fitting.fit
+
+    def tight(model: Any, train: Any, validation: Any, plan: fitting.Plan, **options: Any) -> Any:
+        tried.append(plan.batch_size)
+        if plan.batch_size > 2:
+            raise MemoryError
+        return fit(model, train, validation, plan, **options)
+
+    monkeypatch.setattr(fitting, "fit", tight)
+    config = replace(training.config, method="finetune", views=None, epochs=1)
+    with pytest.raises(imgclf.errors.RunError, match=r"does not hold 8 images at 32 px.*--batch-size 4"):
+        training.descend("finetune", None, config, time.monotonic() + 600)
+    training.may_halve = True
+    training.descend("finetune", None, config, time.monotonic() + 600)
+    assert tried == [8, 8, 4, 2] and training.config.batch_size == 2
+
+
+def test_the_range_test_chooses_below_the_lowest_loss_and_draws_its_curve(training: Training, tmp_path: Path):
+    training.config = replace(training.config, lr="auto")
+    training.probe()
+    before = training.model.get_weights()
+    training.find_rate(tmp_path / "rate.png")
+    assert isinstance(training.config.lr, float) and 1e-7 < training.config.lr <= 0.1
+    assert (tmp_path / "rate.png").read_bytes()[:4] == b"\x89PNG"
+    for one, other in zip(before, training.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_rate_is_chosen_where_the_loss_begins_to_rise_also_if_it_starts_at_its_lowest():
+    tried = np.geomspace(1e-6, 1.0, 7)
+    falling = rates.choose(tried, np.array([1.0, 1.0, 0.9, 0.5, 0.2, 0.8, 3.0]))
+    solved = rates.choose(tried, np.array([0.2, 0.2, 0.2, 0.21, 0.5, 2.0, 9.0]))
+    assert falling.chosen == pytest.approx(1e-3) and solved.chosen == pytest.approx(1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_within_a_limit_tells_its_story(image_folder: Callable[..., Path], trained_run: imgclf.Run, tmp_path):
+    config = TrainConfig(weights=str(trained_run.path), time_limit="2m", export="none", epochs=3)
+    started = time.monotonic()
+    run = imgclf.train(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config, output=tmp_path / "run")
+    assert time.monotonic() - started < 132
+    rows = list(csv.DictReader(run.history.read_text().splitlines()))
+    assert rows[0]["phase"] == "probe" and any(row["outcome"] for row in rows)
+    assert "of the probe alone it was" in run.log.read_text()
+    assert (run.path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
