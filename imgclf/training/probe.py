@@ -1,6 +1,7 @@
 """The linear probe: multinomial logistic regression on frozen features, solved to convergence."""
 
 import logging
+import math
 import warnings
 
 import keras
@@ -16,6 +17,14 @@ log = logging.getLogger("imgclf")
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
 """Inverse strengths of the L2 penalty among which cross-validation chooses, on standardised features."""
 
+CHOOSING = 20
+"""Images of a class, on average, that cross-validation asks at most, and not fewer than CHOOSING_LEAST in all: the
+strength that suits a part of the images suits them all, and at 100,000 images thirty solutions would take hours."""
+
+CHOOSING_LEAST = 2000
+
+FOLDS = 5
+
 _ITERATIONS = 1000
 
 
@@ -25,7 +34,7 @@ def solve(
     """Fit the head.
 
     The strength of the penalty is the one with the smallest log loss in stratified cross-validation inside these
-    images, 5-fold or as many folds as the smallest class has images.
+    images, FOLDS-fold or as many folds as the smallest class has images; of many images, a stratified part is asked.
 
     Args:
         features: float32 (n, d), or (views, n, d): the images' own first, then those of augmented views of them. An
@@ -71,8 +80,20 @@ def _fit(views: np.ndarray, labels: np.ndarray, strength: float, balanced: bool 
         return model.fit(views.reshape(-1, views.shape[-1]), np.tile(labels, count))
 
 
+def _choosing(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The images that cross-validation asks, int (m,) in rising order: the same share of each class, at least FOLDS."""
+    counts = np.bincount(labels)
+    share = min(1.0, max(CHOOSING_LEAST, CHOOSING * len(counts)) / len(labels))
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = (shuffled[labels[shuffled] == label] for label in range(len(counts)))
+    kept = [rows[: max(FOLDS, math.ceil(share * len(rows)))] for rows in by_class]
+    return np.sort(np.concatenate(kept))
+
+
 def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced: bool = False) -> float:
-    folds = min(5, int(np.bincount(labels).min()))
+    asked = _choosing(labels, seed)
+    views, labels = views[:, asked], labels[asked]
+    folds = min(FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
         log.info("head: a class has a single training image, so the strength is not cross-validated")
         return 1e-2

@@ -49,3 +49,14 @@ def test_a_dead_feature_and_a_class_of_one_image_are_survived() -> None:
     kernel, bias = probe.solve(features, labels, classes=2, seed=0)
     assert np.isfinite(kernel).all()
     assert np.isfinite(bias).all()
+
+
+def test_of_many_images_the_same_share_of_each_class_is_asked_for_the_strength() -> None:
+    labels = np.repeat([0, 1, 2], [9_000, 990, 3])
+    asked = probe._choosing(labels, seed=0)
+    counts = np.bincount(labels[asked])
+    assert counts[2] == 3
+    assert abs(counts[0] / counts[1] - 9_000 / 990) < 0.1
+    assert probe.CHOOSING_LEAST <= len(asked) <= probe.CHOOSING_LEAST + 5
+    assert len(set(asked)) == len(asked)
+    assert (probe._choosing(labels[:1500], seed=0) == np.arange(1500)).all()
