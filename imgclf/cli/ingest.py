@@ -1,5 +1,6 @@
 """imgclf ingest"""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -43,6 +44,9 @@ def ingest(
         str | None,
         typer.Option(help="Exit with 6 if there are such findings: kinds or severities, such as leakage,error."),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look at names, hashes and headers alone: at no pixels, for no look-alikes.")
+    ] = False,
     layout: options.Layout = DataConfig.layout,
     depth: options.Depth = DataConfig.depth,
     path_column: options.PathColumn = DataConfig.path_column,
@@ -87,7 +91,8 @@ def ingest(
         raise UsageError("--with-split says how --to makes its folders; give --to, too.")
     forbidden = doctor.forbidden(fail_on)
     settings = DataConfig(**{field.name: context.params[field.name] for field in fields(DataConfig)})
-    with console.phases() as show, scans.Scanner(settings.allow_truncated) as scanner:
+    with console.phases() as show, contextlib.ExitStack() as stack:
+        scanner = None if quick else stack.enter_context(scans.Scanner(settings.allow_truncated))
         found = readers.read(
             data,
             settings,
@@ -115,6 +120,8 @@ def ingest(
         console.print_json(dataset.summary() | {"doctor": checkup.to_dict()})
     else:
         _print(dataset.summary(), checkup)
+    if quick:
+        console.note("The pixels were not looked at: blank, blurred and look-alike images, for example, are not named.")
     if output:
         _write("-o", output, lambda path: write_manifest(dataset, path))
         console.note(f"The manifest is in {output}. Its data have the sha256 {dataset.digest()}.")

@@ -166,7 +166,8 @@ def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
     if scanner:
         records = scanner.records(dataset)
         found += _of_pixels(dataset, records, limits)
-        for rows, likeness in _near(contents, records, limits.near):
+        pairs = scanner.near_duplicates(records["thumb"][contents.firsts], limits.near)
+        for rows, likeness in _near(contents, pairs):
             share = len(rows) / len(dataset)
             if len(rows) > MIN_KEPT_APART and share > limits.near_group:
                 text = f"{len(rows):,} images alike, {share:.1%} of all; more than {limits.near_group:.1%}"
@@ -193,9 +194,8 @@ class _Contents:
         return [tuple(members) for members in self.rows if len(members) > 1]
 
 
-def _near(contents: _Contents, records: np.ndarray, min_likeness: float) -> Iterator[tuple[tuple[int, ...], float]]:
+def _near(contents: _Contents, pairs: similar.Pairs) -> Iterator[tuple[tuple[int, ...], float]]:
     """Groups of rows of different contents that show the same picture, and how alike the least alike are."""
-    pairs = similar.find(records["thumb"][contents.firsts], min_likeness)
     least: dict[int, float] = {}
     groups = similar.groups(len(contents.firsts), pairs)
     group_of = {row: number for number, rows in enumerate(groups) for row in rows}

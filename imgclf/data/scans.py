@@ -2,7 +2,8 @@
 
 A file is read once: its hash, its header, whether all of it can be decoded, and the statistics of its pixels. What was
 seen stays in the cache by the file's path, size and time of change, and by its content. So a second scan opens nothing,
-a scan that was interrupted goes on where it was, and a copy of a file elsewhere is not decoded again.
+a scan that was interrupted goes on where it was, and a copy of a file elsewhere is not decoded again. The pairs of
+near-duplicates among the same images are looked for once, too.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from imgclf import environment
-from imgclf.data import images, statistics
+from imgclf.data import images, similar, statistics
 from imgclf.data.dataset import Dataset
 from imgclf.errors import ImageError
 
@@ -33,7 +34,10 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 VERSION = 1
-"""Raised by a change after which the same file may give another record."""
+"""Raised by a change after which the same file may give another record, or the same thumbnails other pairs."""
+
+SEARCHES = 50
+"""How many searches for near-duplicates are remembered; the oldest go first."""
 
 LIMIT_BYTES = 2_000_000_000
 """Size up to which the scans stay on disk: about a million images. Above it all of them go."""
@@ -51,6 +55,8 @@ DTYPE = np.dtype(
 )
 """The record of one content: stored pixels, Pillow's name of the format, whether it is stored as grey, has an EXIF
 orientation, has more frames than one; and `statistics.DTYPE`."""
+
+_PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
 
 _THREADS_MORE = 2  # than processors: some always wait for the disk
 _CHUNK = 64
@@ -137,6 +143,35 @@ class Scanner:
         blank = bytes(DTYPE.itemsize)
         found = (self._contents.get(key) for key in wanted)
         return np.frombuffer(b"".join(seen.record if seen and seen.record else blank for seen in found), DTYPE)
+
+    def near_duplicates(self, thumbs: np.ndarray, min_likeness: float) -> similar.Pairs:
+        """What `similar.find` finds among thumbnails, uint8 (n, 32, 32); of the same ones it is remembered."""
+        rules = f"{min_likeness!r} {thumbs.shape}".encode()
+        key = hashlib.sha256(rules + np.ascontiguousarray(thumbs).tobytes()).digest()
+        with self._lock:
+            try:
+                query = "SELECT pairs FROM searches WHERE thumbs = ?"
+                row = self._database.execute(query, (key,)).fetchone() if self._database else None
+            except sqlite3.Error as error:
+                self._give_up(error)
+                row = None
+        if row:
+            kept = np.frombuffer(row[0], _PAIR)
+            return similar.Pairs(kept["first"], kept["second"], kept["likeness"])
+        pairs = similar.find(thumbs, min_likeness)
+        table = np.zeros(len(pairs), _PAIR)
+        table["first"], table["second"], table["likeness"] = pairs.first, pairs.second, pairs.likeness
+        with self._lock:
+            if self._database:
+                try:
+                    with self._database:
+                        self._database.execute("INSERT OR REPLACE INTO searches VALUES (?, ?)", (key, table.tobytes()))
+                        self._database.execute(
+                            "DELETE FROM searches WHERE rowid <= (SELECT MAX(rowid) FROM searches) - ?", (SEARCHES,)
+                        )
+                except sqlite3.Error as error:
+                    self._give_up(error)
+        return pairs
 
     def _examine(self, base: str, paths: Sequence[str]) -> list[Seen]:
         """Look at some files, in one thread."""
@@ -251,6 +286,7 @@ class Scanner:
             "CREATE TABLE IF NOT EXISTS contents (sha256 BLOB PRIMARY KEY, record BLOB, reason TEXT);"
             "CREATE TABLE IF NOT EXISTS files (root BLOB, path BLOB, size INTEGER, changed INTEGER, sha256 BLOB,"
             " PRIMARY KEY (root, path)) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS searches (thumbs BLOB PRIMARY KEY, pairs BLOB);"
         )
         return database
 

@@ -12,7 +12,7 @@ from PIL import Image
 from imgclf.cli import app
 from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data import readers, splitting
+from imgclf.data import images, readers, splitting
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -278,3 +278,19 @@ def test_an_archive_is_looked_at(ingest: Run, image_folder: Callable[..., Path],
     archive = shutil.make_archive(str(tmp_path / "packed"), "gztar", image_folder(count=3))
     code, out, _ = ingest(archive, "--json")
     assert (code, json.loads(out)["images"]) == (0, 6)
+
+
+def test_quick_decodes_nothing_and_makes_the_same_manifest(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_folder(count=30, size_px=20)
+    shutil.copy(next((folder / "ant").iterdir()), folder / "bee/copy.png")
+    (folder / "ant/empty.png").touch()
+    assert ingest(folder, "-o", tmp_path / "whole.csv")[0] == 0
+    monkeypatch.setattr(images, "look", None)  # whatever decodes fails
+    code, out, err = ingest(folder, "--quick", "-o", tmp_path / "quick.csv")
+    assert code == 0
+    assert "conflict 2" in out
+    assert "empty 1" in out
+    assert "The pixels were not looked at" in err
+    assert (tmp_path / "quick.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -1,8 +1,10 @@
 """The scan: one pass over each file, remembered, interrupted and continued."""
 
+import contextlib
 import logging
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.data import images, readers, scans, statistics
+from imgclf.data import images, readers, scans, similar, statistics
 from imgclf.data.dataset import Dataset
 
 
@@ -155,3 +157,35 @@ def test_blur_rises_with_blur() -> None:
     values = statistics.measure([statistics.tiles(image) for image in blurred])["blur"].tolist()
     assert values == sorted(values)
     assert values[0] < 0.3 < 0.7 < values[-1]
+
+
+def test_near_duplicates_are_searched_for_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    thumbs = rng.integers(0, 255, (40, 4, 4), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    thumbs[7] = thumbs[31]
+    with scans.Scanner(folder=tmp_path / "scans") as scanner:
+        found = scanner.near_duplicates(thumbs, 0.9)
+    assert (found.first.tolist(), found.second.tolist()) == ([7], [31])
+    calls = []
+
+    def counted(*arguments: object) -> similar.Pairs:
+        calls.append(arguments)
+        return find(*arguments)
+
+    find = similar.find
+    monkeypatch.setattr(similar, "find", counted)
+    with scans.Scanner(folder=tmp_path / "scans") as scanner:
+        again = scanner.near_duplicates(thumbs, 0.9)
+        assert not calls
+        assert (again.first.tolist(), again.second.tolist()) == ([7], [31])
+        np.testing.assert_array_equal(again.likeness, found.likeness)
+        thumbs[3] = thumbs[31]
+        assert len(scanner.near_duplicates(thumbs, 0.9)) > 1
+        scanner.near_duplicates(thumbs, 0.8)
+        assert len(calls) == 2
+    for number in range(scans.SEARCHES + 5):
+        with scans.Scanner(folder=tmp_path / "scans") as scanner:
+            scanner.near_duplicates(thumbs, 0.9 + number / 1000)
+    database = next((tmp_path / "scans").glob("*.sqlite"))
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM searches").fetchone() == (scans.SEARCHES,)
