@@ -9,10 +9,12 @@ Sources: Sivic and Zisserman 2003, "Video Google" (the inverted file); Lucas and
 registration technique" (the fine comparison).
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from imgclf import environment
 from imgclf.data.statistics import THUMB_PX
 
 MIN_SPREAD = 6.0
@@ -55,10 +57,10 @@ def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
     """
     rows = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_SPREAD)
     first, second = (rows[found] for found in candidates(thumbs[rows], seed))
-    likeness = np.zeros(len(first), np.float32)
-    for i in range(0, len(first), _BATCH):
-        part = slice(i, i + _BATCH)
-        likeness[part] = compare(thumbs[first[part]], thumbs[second[part]], min_likeness)
+    parts = [slice(i, i + _BATCH) for i in range(0, len(first), _BATCH)]
+    with ThreadPoolExecutor(environment.cpu_count()) as pool:  # NumPy lets other threads work meanwhile
+        compared = pool.map(lambda part: compare(thumbs[first[part]], thumbs[second[part]], min_likeness), parts)
+        likeness = np.concatenate([np.zeros(0, np.float32), *compared])
     keep = likeness >= min_likeness
     return Pairs(first[keep], second[keep], likeness[keep])
 

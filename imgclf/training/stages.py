@@ -142,8 +142,8 @@ class Training:
         trained, train, validation = moving, self.images.part(TRAIN), self.images.validation()
         groups: tuple[tuple[str, ...], ...] = ()
         if config.method in ("finetune", "auto"):
-            cut = finetune.unfreeze(moving, request, batch_norm=config.batch_norm)
-            groups = boundary.blocks(moving, cut) if cut else ()
+            cut = self._unfreeze(moving, request, config)
+            groups = boundary.blocks(self.model, cut) if cut else ()
             kept = self._activations(moving, cut, config)
             if kept is not None and cut is not None:
                 trained = boundary.upper(moving, cut)
@@ -224,7 +224,7 @@ class Training:
         config = replace(self.config, lr=1.0, epochs=self.config.epochs or 1)
         moving = resolving.for_steps(self.model, config)
         if config.method in ("finetune", "auto"):
-            finetune.unfreeze(moving, config.unfreeze_from, batch_norm=config.batch_norm)
+            self._unfreeze(moving, config.unfreeze_from, config)
         curve = rates.sweep(moving, self.images.part(TRAIN), plan(config))
         curves.rates(picture, curve.rates, curve.losses, curve.chosen)
         log.info(
@@ -233,6 +233,13 @@ class Training:
             picture,
         )
         self.config = replace(self.config, lr=curve.chosen)
+
+    def _unfreeze(self, moving: keras.Model, request: str | None, config: TrainConfig) -> boundary.Cut | None:
+        """Free layers of what moves. The share of the arithmetic is told at one size, and `moving` may take any."""
+        cut = finetune.unfreeze(self.model, request, batch_norm=config.batch_norm)
+        for layer in classifier.backbone_layers(self.model):
+            moving.get_layer(layer.name).trainable = layer.trainable
+        return cut
 
     def _activations(
         self, moving: keras.Model, cut: boundary.Cut | None, config: TrainConfig

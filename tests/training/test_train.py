@@ -276,3 +276,29 @@ def test_growing_sizes_and_half_precision_end_in_a_float32_model_of_the_last_siz
     model = keras.saving.load_model(run.model)
     assert model.input_shape == (None, 32, 32, 3)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+@pytest.mark.slow
+def test_the_upper_layers_move_at_growing_sizes(image_folder: Callable[..., Path], tmp_path: Path) -> None:
+    config = TrainConfig(
+        backbone="embedded", method="finetune", image_sizes="32,48", epochs=2, lr=1e-3, batch_size=8, export="none"
+    )
+    run = imgclf.train(imgclf.read(image_folder(count=12, size_px=48)), config, output=tmp_path / "run")
+    assert [row["image_size"] for row in rows_of(run.history)] == ["48", "32", "48"]
+    import keras
+
+    from imgclf.models import classifier, embedded
+
+    pretrained = embedded.build(48)
+    embedded.load_weights(pretrained)
+    trained = classifier.backbone_layers(keras.saving.load_model(run.model))
+    moved = {
+        layer.name
+        for layer in trained
+        if any(
+            (now != then).any()
+            for now, then in zip(layer.get_weights(), pretrained.get_layer(layer.name).get_weights(), strict=True)
+        )
+    }
+    assert moved
+    assert all(name.startswith("stage_3") for name in moved)
