@@ -61,6 +61,7 @@ IO_PARAMETERS = (
     "images",
     "json",
     "model",
+    "moved",
     "output",
     "quarantine",
     "quiet",

@@ -26,6 +26,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write, a new or empty folder.")
     ] = None,
+    moved: options.Moved = None,
     layout: options.Layout = EvaluateConfig.layout,
     depth: options.Depth = EvaluateConfig.depth,
     path_column: options.PathColumn = EvaluateConfig.path_column,
@@ -61,7 +62,7 @@ def evaluate(
 ) -> None:
     """Score a run's model on its test part, or on any folder of labelled images."""
     if kfold is not None:
-        _cross_validate(context, runs.find(run), kfold, fail_under, json=json, quiet=quiet)
+        _cross_validate(context, runs.find(run), kfold, moved, fail_under, json=json, quiet=quiet)
         return
     from imgclf.cli import console
     from imgclf.data import readers
@@ -74,7 +75,7 @@ def evaluate(
     with console.phases() as report:
         reading = partial(report, "reading")
         dataset = readers.read(data, config, min_classes=1, on_progress=reading) if data else None
-        result = evaluation.evaluate(found, dataset, config, output=output, on_progress=report)
+        result = evaluation.evaluate(found, dataset, config, data=moved, output=output, on_progress=report)
     if json:
         console.print_json(result.metrics)
     else:
@@ -84,14 +85,21 @@ def evaluate(
 
 
 def _cross_validate(
-    context: typer.Context, run: "Run", folds: int, fail_under: str | None, *, json: bool, quiet: bool
+    context: typer.Context,
+    run: "Run",
+    folds: int,
+    moved: Path | None,
+    fail_under: str | None,
+    *,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """Cross-validation has the run's own images, settings and folder: other options would do nothing."""
     from imgclf.cli import console
     from imgclf.cli import kfold as command
     from imgclf.evaluation import gates
 
-    allowed = ("run", "kfold", "fail_under", "json", "quiet")
+    allowed = ("run", "kfold", "moved", "fail_under", "json", "quiet")
     sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
     given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
     if given:
@@ -102,7 +110,7 @@ def _cross_validate(
     from imgclf.training import crossval
 
     with console.phases() as on_progress:
-        result = crossval.of_run(run, KfoldConfig(folds=folds), on_progress=on_progress)
+        result = crossval.of_run(run, KfoldConfig(folds=folds), data=moved, on_progress=on_progress)
     command.show(result, json=json)
     gates.check(result.metrics, least)
 

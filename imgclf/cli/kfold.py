@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from imgclf.training.crossval import CrossValidation
 
 PANEL = "Folds"
-LEFT_OUT = ("config", "resume", "export")
+LEFT_OUT = ("config", "resume", "moved", "export")
 """Options of `imgclf train` that folds do not have: they are never exported, and gone on with by the same command."""
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share: how data are read, labelled, split and augmented."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,11 @@ from imgclf.policies import POLICIES
 POLICY = f"{', '.join(POLICIES)}, a .toml or .json file, or operations such as flip=0.5,rotate=10."
 
 KEEP_ORIENTATION = "Of digits, letters or signs: never mirror, rotate by 15 degrees at most."
+
+Moved = Annotated[
+    Path | None,
+    typer.Option("--data", help="Where the run's images lie now, if they were moved; told by their content."),
+]
 
 READING = "Reading"
 LABELLING = "Labels and classes"

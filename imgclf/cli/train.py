@@ -44,6 +44,7 @@ def train(
             help="A run folder: go on with an interrupted training, or, with more --epochs, with a finished one."
         ),
     ] = None,
+    moved: options.Moved = None,
     layout: options.Layout = TrainConfig.layout,
     depth: options.Depth = TrainConfig.depth,
     path_column: options.PathColumn = TrainConfig.path_column,
@@ -235,11 +236,15 @@ def train(
     console.err.quiet = quiet
     if resume:
         _refuse_others(context)
+    elif moved:
+        raise UsageError("--data tells --resume where the run's images lie now; without it, give DATA alone.")
     with console.phases() as on_progress:
         if resume:
             from imgclf.training import train as training
 
-            run = training.resume(runs.find(resume), epochs=epochs, on_progress=on_progress, started=started)
+            run = training.resume(
+                runs.find(resume), epochs=epochs, data=moved, on_progress=on_progress, started=started
+            )
         else:
             settings, source = _settings(context, data, config)
             with scans.Scanner(settings.allow_truncated) as scanner:
@@ -264,7 +269,7 @@ def train(
 
 def _refuse_others(context: typer.Context) -> None:
     """A resumed training keeps its own settings: others beside --resume would do nothing."""
-    allowed = ("resume", "epochs", "json", "quiet")
+    allowed = ("resume", "moved", "epochs", "json", "quiet")
     sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
     given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
     if given:

@@ -98,6 +98,11 @@ class Dataset:
         """The samples' files."""
         return [self.root / s.path for s in self.samples]
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The samples' files by the samples' paths."""
+        return {s.path: self.root / s.path for s in self.samples}
+
     def part(self, split: str) -> "Dataset":
         """The samples on one side of the split; the class names stay whole."""
         return replace(self, samples=tuple(s for s in self.samples if s.split == split), skipped=())
@@ -185,11 +190,16 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
     return Dataset(root=root, samples=samples, class_names=names)
 
 
-def read_run(run: Run) -> Dataset:
-    """The images of a run where it found them, with its split, and its class names in the order of its model's outputs.
+def read_run(run: Run, data: Path | None = None, sides: Sequence[str] = (*SPLITS, UNASSIGNED)) -> Dataset:
+    """The images of a run, with its split, and its class names in the order of its model's outputs.
+
+    Args:
+        data: where the images lie now, if no longer where the run found them; they are told by their content.
+        sides: those of the split that are wanted; of the others not even the place is needed.
 
     Raises:
         RunError: if its `config.json`, `labels.txt` or `manifest.csv` is missing or damaged, or they disagree.
+        DatasetError: if the images are not all in `data`.
     """
     names = run.read_labels()
     try:
@@ -198,19 +208,35 @@ def read_run(run: Run) -> Dataset:
             raise RunError(f"{run.config}: expected the path of the run's images as data, found none. Train again.")
         path = Path(facts["data"])
         dataset = read_manifest(run.manifest, path, names)
-        if path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
+        foreign = sorted({s.label for s in dataset.samples} - set(names))
+        if foreign:
+            raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
+        dataset = replace(dataset, samples=tuple(s for s in dataset.samples if s.split in sides))
+        settings = facts.get("config", {})
+        reading = ReadConfig(**{f.name: settings[f.name] for f in fields(ReadConfig) if f.name in settings})
+        if data is None and path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
             from imgclf.data import readers  # which imports this module
 
-            settings = facts.get("config", {})
-            known = {f.name: settings[f.name] for f in fields(ReadConfig) if f.name in settings}
-            root = readers.locate(path, ReadConfig(**known))
+            root = readers.locate(path, reading)
             dataset = replace(dataset, root=root, source=None if root == path else path)
     except (DatasetError, UsageError) as error:
         raise RunError(f"{error} Train again or restore it.") from None
-    foreign = sorted({s.label for s in dataset.samples} - set(names))
-    if foreign:
-        raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
-    return dataset
+    if data is None:
+        return dataset
+    from imgclf.data import locating  # which imports this module
+
+    return locating.find(dataset, data, reading)
+
+
+def missing(dataset: Dataset) -> DatasetError | None:
+    """What to say of images of a run that are not where it found them; None if all are there."""
+    gone = [s.path for s, path in zip(dataset.samples, dataset.paths, strict=True) if not path.is_file()]
+    if not gone:
+        return None
+    return DatasetError(
+        f"{dataset.origin}: expected the {len(dataset)} images that the run found there, but {len(gone)} are not "
+        f"there, such as {gone[0]!r}. Put them back, or name the folder to which they were moved with --data."
+    )
 
 
 def csv_line(values: Sequence[object]) -> str:

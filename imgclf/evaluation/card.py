@@ -46,7 +46,7 @@ def text(facts: dict[str, Any]) -> str:
     head += ["      type: image-classification", "    dataset:", f"      name: {_yaml(Path(data['path']).name)}"]
     head += [f"      type: {_yaml(Path(data['path']).name)}", "      split: test", "    metrics:"]
     for key, value in values:
-        head += [f"    - type: {key}", f"      value: {value:.6g}"]
+        head += [f"    - type: {key}", f"      value: {_decimal(value)}"]
     lines = [*head, "---", "", f"# {markdown(name)}", ""]
     backbone, method = (str(settings.get(key, "unknown")) for key in ("backbone", "method"))
     lines += [
@@ -72,8 +72,8 @@ def text(facts: dict[str, Any]) -> str:
     lines += [
         "## Limits",
         "",
-        "The scores hold for images like those of the test part: of the same places, cameras and times. Every image "
-        "gets one of the classes above, also one that shows none of them, unless answers are rejected.",
+        "The scores hold for images like those of the test part: of the same places, cameras and times. "
+        + _refusals(facts),
         "",
         "## How to use",
         "",
@@ -92,6 +92,29 @@ def text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _refusals(facts: dict[str, Any]) -> str:
+    """What becomes of images that show none of the classes, by the rules of the run."""
+    rules = facts["calibration"] or {}
+    reasons = []
+    if rules.get("outlier_above") is not None:
+        reasons.append("is unlike all training images")
+    if rules.get("reject_below"):
+        reasons.append(f"has a confidence below {rules['reject_below']:.3g}")
+    if not reasons:
+        return "Every image gets one of the classes above, also one that shows none of them."
+    found = f'An image that {" or ".join(reasons)} is answered "unknown"'
+    measured = facts["scores"].get("decision")
+    if measured:
+        found += f"; of the test images, {1 - measured['answered']:.1%} are"
+    return f"{found}. Others get one of the classes above, also where they show none of them."
+
+
+def _decimal(value: float) -> str:
+    """A number for YAML, which takes 1e-05 for a text."""
+    text = f"{value:.6g}"
+    return f"{value:.12f}" if "e" in text else text
+
+
 def _yaml(value: str) -> str:
     """A text for YAML, of which JSON's strings are a part."""
-    return json.dumps(report.visible(value))
+    return json.dumps(report.visible(value), ensure_ascii=False)  # YAML knows no pairs of surrogates

@@ -10,8 +10,8 @@ import numpy as np
 
 from imgclf import prediction, runs
 from imgclf.config import EvaluateConfig
-from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_run
-from imgclf.errors import DatasetError, RunError
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, missing, read_manifest, read_run
+from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.prediction.classifier import Classifier, Prediction
@@ -37,6 +37,7 @@ def evaluate(
     dataset: Dataset | None = None,
     config: EvaluateConfig | None = None,
     *,
+    data: Path | None = None,
     output: Path | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -46,33 +47,40 @@ def evaluate(
 
     Args:
         dataset: labelled images. Of images that are already split the test part is scored, or else the validation
-            part; of others all. None is the run's own test part, where the run found it.
+            part; of others all. None is the run's own test part.
+        data: where the run's own images lie now, if no longer where the run found them; they are told by their content.
         output: a new or empty folder. By default the run itself for its own test part, and
             `evaluations/<data>-<number>` in the run for other images.
 
     Raises:
         DatasetError: if images of the run's test part are gone, a class is missing or unknown (see `EvaluateConfig`),
             or no image is left.
-        RunError: if the run has no model, is damaged, or the output cannot be written.
+        UsageError: if both `dataset` and `data` are given.
+        RunError: if the run has no model, is damaged, answers with what are no probabilities, or the output cannot be
+            written.
     """
     defaults = EvaluateConfig()
     config = config or defaults
     labels = run.read_labels()
     folder = output
+    if dataset is not None and data is not None:
+        raise UsageError("--data tells where the run's own images lie now; leave it out to score DATA.")
+    files: dict[str, Path]
     if dataset is None:
         if (config.missing_classes, config.unknown_classes) != (defaults.missing_classes, defaults.unknown_classes):
             log.info("--missing-classes and --unknown-classes have no effect on the run's own test part.")
-        part = _own_test_part(run)
+        part, files = _own_test_part(run, data)
         folder = output or run.path
     else:
         part = _matched(_part_to_score(dataset), labels, config)
+        files = part.files
         _warn_of_training_images(run, part)
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
 
     answers = []
     classifier = _classifier(run, labels, config.allow_truncated)
-    for answer in classifier.stream(part.paths, config.batch_size):
+    for answer in classifier.stream([files[sample.path] for sample in part.samples], config.batch_size):
         answers.append(answer)
         if on_progress:
             on_progress("evaluating", len(answers), len(part))
@@ -80,6 +88,10 @@ def evaluate(
     truth = np.array([labels.index(sample.label) for sample, _ in kept])
     probabilities = np.stack([row for _, row in kept])
     groups = [sample.group for sample, _ in kept]
+    try:
+        metrics.check(truth, probabilities, labels)
+    except ValueError as error:
+        raise RunError(f"{run.path}: the model's answers cannot be scored. {error} Export or train it again.") from None
     scores = metrics.score(truth, probabilities, labels, top_k=config.top_k, groups=groups)
     strange = [answer.outlier_score for answer in answers if answer.probabilities is not None]
     scores["decision"] = decisions.measure(
@@ -97,7 +109,7 @@ def evaluate(
         outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
         plots.confusion_matrix(folder / "confusion_matrix.png", scores)
         runs.write_json(folder / run.metrics.name, scores)
-        report.write(run, folder, root=part.root, formats=config.formats)
+        report.write(run, folder, files=files, formats=config.formats)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
     return Evaluation(folder, scores, skipped)
@@ -120,18 +132,20 @@ def _readable(
     return kept, tuple(skipped)
 
 
-def _own_test_part(run: Run) -> Dataset:
-    part = read_run(run).part(TEST)
-    advice = f"Name a folder to score instead: imgclf evaluate {run.path} DATA."
-    if not len(part):
-        raise DatasetError(f"{run.manifest}: expected images of the test part, found none. {advice}")
-    gone = [s.path for s in part.samples if not (part.root / s.path).is_file()]
-    if gone:
+def _own_test_part(run: Run, data: Path | None) -> tuple[Dataset, dict[str, Path]]:
+    """The test part by the names of the manifest, under which other runs know it, too; and where its files lie."""
+    found = read_run(run, data, sides=(TEST,))
+    if not len(found):
         raise DatasetError(
-            f"{part.root}: expected the {len(part)} images of the run's test part, but {len(gone)} are not there, such "
-            f"as {gone[0]!r}. Put them back. {advice}"
+            f"{run.manifest}: expected images of the test part, found none. Name a folder to score instead: "
+            f"imgclf evaluate {run.path} DATA."
         )
-    return part
+    gone = missing(found) if data is None else None
+    if gone:
+        raise gone
+    named = [sample for sample in read_manifest(run.manifest, found.root).samples if sample.split == TEST]
+    files = {sample.path: path for sample, path in zip(named, found.paths, strict=True)}
+    return replace(found, samples=tuple(named)), files
 
 
 def _part_to_score(dataset: Dataset) -> Dataset:

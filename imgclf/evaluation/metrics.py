@@ -259,7 +259,8 @@ def _intervals(
             hits = shares.get(key, top["1"])
             answer[key] = list(wilson(int(hits.sum()), n))
         else:
-            ends = intervals.percentiles(np.concatenate(values[key]), estimate, certain, reach)
+            method = intervals.logistic if key in AREAS else intervals.percentiles
+            ends = method(np.concatenate(values[key]), estimate, certain, reach)
             answer[key] = None if ends is None else list(ends)
     return answer
 

@@ -62,7 +62,8 @@ def read_predictions(path: Path) -> Predictions:
     """Read what `write_predictions` wrote.
 
     Raises:
-        RunError: if the file is missing, lacks a column, or holds a row that cannot be read.
+        RunError: if the file is missing, lacks a column, or holds no row, one that cannot be read, or one whose numbers
+            are no probabilities.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -88,4 +89,9 @@ def read_predictions(path: Path) -> Predictions:
             paths.append(file)
         except (ValueError, KeyError):
             raise RunError(f"{path}, line {reader.line_num}: expected a whole row, found {row!r:.200}.") from None
-    return Predictions(paths, np.array(labels, np.int64), np.array(rows, np.float32).reshape(-1, len(names)), names)
+    found = Predictions(paths, np.array(labels, np.int64), np.array(rows, np.float32).reshape(-1, len(names)), names)
+    try:
+        metrics.check(found.labels, found.probabilities, names)
+    except ValueError as error:
+        raise RunError(f"{path}: {error} Restore it, or let imgclf train or evaluate write it anew.") from None
+    return found

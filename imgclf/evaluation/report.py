@@ -6,7 +6,7 @@ What a person typed (class names, paths, settings) is escaped in every format.
 import csv
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,13 @@ HEADLINES = {
 
 
 def write(
-    run: Run, folder: Path | None = None, *, root: Path | None = None, formats: Sequence[str] = ("html",)
+    run: Run, folder: Path | None = None, *, files: Mapping[str, Path] | None = None, formats: Sequence[str] = ("html",)
 ) -> list[Path]:
     """Write the report on the scores that lie in a folder.
 
     Args:
         folder: where `metrics.json` and `predictions.csv` are, and where the report goes; by default the run.
-        root: the folder that the paths in `predictions.csv` are relative to; by default that of the run's images.
+        files: where the images that `predictions.csv` names lie; by default where the run found them.
         formats: some of `html`, `md` and `json`.
 
     Returns:
@@ -82,7 +82,7 @@ def write(
     for name in formats:
         path = folder / f"{NAME}.{name}"
         if name == "html":
-            text = _to_html(facts, predictions, _root(run, root))
+            text = _to_html(facts, predictions, _files(run) if files is None else files)
         elif name == "md":
             text = to_markdown(facts)
         else:
@@ -201,27 +201,26 @@ def _row(predictions: Predictions, row: int) -> dict[str, Any]:
     }
 
 
-def _root(run: Run, root: Path | None) -> Path:
-    if root is not None:
-        return root
+def _files(run: Run) -> dict[str, Path]:
     try:
-        return datasets.read_run(run).root
-    except ImgclfError:
-        return run.path
+        return datasets.read_run(run).files
+    except ImgclfError:  # a folder of scores alone
+        return {}
 
 
 def _decoding(settings: dict[str, Any]) -> Decoding:
     return Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
 
 
-def _to_html(facts: dict[str, Any], predictions: Predictions, root: Path) -> str:
+def _to_html(facts: dict[str, Any], predictions: Predictions, files: Mapping[str, Path]) -> str:
     pictures = {
         "reliability": plots.reliability(facts["scores"]),
         "curves": plots.curves(predictions),
         "history": plots.history(facts["history"]),
     }
     cells, wanted = _cells(predictions, [r["row"] for key in ("mistakes", "unsure") for r in facts[key]])
-    paths = [root / predictions.paths[row] for row in wanted]
+    wanted = [row for row in wanted if predictions.paths[row] in files]
+    paths = [files[predictions.paths[row]] for row in wanted]
     drawn = dict(zip(wanted, thumbnails.draw_all(paths, _decoding(facts["settings"])), strict=True))
     names = facts["scores"]["confusion_matrix"]["labels"]
     return (

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -87,24 +88,32 @@ def kfold(
     folder = output or runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
     run = _open(folder, dataset, config, settings)
     with run.lock():
-        return _all_folds(run, dataset, config, settings, on_progress)
+        try:
+            return _all_folds(run, dataset, config, settings, on_progress)
+        except KeyboardInterrupt:
+            more = "" if output else f" with -o {folder}"
+            log.info("%s: finished folds are kept; the same command%s goes on from there", folder, more)
+            raise
 
 
 def of_run(
-    run: Run, settings: KfoldConfig, *, dataset: Dataset | None = None, on_progress: OnProgress | None = None
+    run: Run, settings: KfoldConfig, *, data: Path | None = None, on_progress: OnProgress | None = None
 ) -> CrossValidation:
     """Cross-validate a run's recipe on its own training and validation images, in `kfold-<folds>` inside it.
 
     Args:
-        dataset: the run's images, where they are no longer where the run found them.
+        data: where the run's images lie now, if no longer where the run found them.
 
     Raises:
-        DatasetError: as `kfold`.
+        DatasetError: as `kfold`, or if images are gone.
         RunError: if the run is damaged.
     """
     config = TrainConfig.from_dict(run.read_config()["config"])
-    dataset = dataset or datasets.read_run(run)
-    kept = tuple(replace(s, split=UNASSIGNED) for s in dataset.samples if s.split in (TRAIN, VALIDATION))
+    dataset = datasets.read_run(run, data, sides=(TRAIN, VALIDATION))
+    gone = datasets.missing(dataset)
+    if gone:
+        raise gone
+    kept = tuple(replace(s, split=UNASSIGNED) for s in dataset.samples)
     name = f"kfold-{settings.folds}" + (f"x{settings.repeats}" if settings.repeats > 1 else "")
     config = replace(config, **{name: getattr(TrainConfig, name) for name in _DONE})
     return kfold(replace(dataset, samples=kept), config, settings, output=run.path / name, on_progress=on_progress)
@@ -156,7 +165,7 @@ def _all_folds(
     run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfig, on_progress: OnProgress | None
 ) -> CrossValidation:
     folds = _dealt(run, dataset, config, settings)
-    work = [(fold, dataset, config) for fold in folds if not (fold.folder / "predictions.csv").is_file()]
+    work = [(fold, dataset, config) for fold in folds if not _is_finished(Run(fold.folder))]
     done = len(folds) - len(work)
     if done:
         log.info("%d of %d folds are finished already", done, len(folds))
@@ -171,9 +180,15 @@ def _all_folds(
         _train_fold(*item)
         tell()
     if settings.jobs > 1 and len(work) > 1:
-        with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(_train_fold, *zip(*work[1:], strict=True)):
-                tell()
+        try:
+            with ProcessPoolExecutor(settings.jobs, mp_context=get_context("spawn")) as pool:
+                for _ in pool.map(_train_fold, *zip(*work[1:], strict=True)):
+                    tell()
+        except BrokenProcessPool:
+            raise RunError(
+                f"{run.path}: the process of a fold was killed, perhaps for want of memory. Finished folds are kept: "
+                "the same command goes on, perhaps with fewer --jobs."
+            ) from None
     return _summed_up(run, dataset, folds, settings)
 
 
@@ -201,6 +216,10 @@ def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfi
     return folds
 
 
+def _is_finished(fold: Run) -> bool:
+    return fold.artifact.is_file() and fold.predictions.is_file()  # it is described after it was scored
+
+
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     """Train one fold, or go on with it; one that left nothing to go on with is begun anew."""
     tested = set(fold.tested)
@@ -209,7 +228,9 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
     if started.checkpoint.is_file():
-        training.resume(started)
+        log.info("%s: going on", fold.folder)
+        moved = started.read_config()["data"] != str(dataset.origin.resolve())
+        training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
         log.info("%s: %d images to test on", fold.folder, len(tested))
         training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False)
@@ -219,7 +240,8 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
 
 def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:
     names = list(dataset.class_names)
-    rows, seen, pooled = [], {s.path: s for s in dataset.samples}, []
+    rows, pooled, paths = [], [], []
+    by_path, by_content = {s.path: s for s in dataset.samples}, {s.sha256: s for s in dataset.samples}
     for place, fold in enumerate(folds):
         scores = runs.read_json(fold.folder / run.metrics.name)
         name = fold.folder.relative_to(run.path).as_posix()
@@ -229,10 +251,14 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
             if found.class_names != names:
                 raise RunError(f"{fold.folder}: expected the classes of the other folds, found others. Remove it.")
             pooled.append(found)
-    paths = [path for part in pooled for path in part.paths]
+            trained = datasets.read_manifest(Run(fold.folder).manifest, dataset.root).samples
+            content = {s.path: s.sha256 for s in trained}
+            for path in found.paths:  # images may have moved since this fold was trained
+                known = by_path.get(path)
+                paths.append(path if known and known.sha256 == content[path] else by_content[content[path]].path)
     labels = np.concatenate([part.labels for part in pooled])
     probabilities = np.concatenate([part.probabilities for part in pooled])
-    groups = [seen[path].group for path in paths]
+    groups = [by_path[path].group for path in paths]
     scores = metrics.score(labels, probabilities, names, groups=groups)
     share = 1 / (settings.folds - 1)  # test images to training images
     summary = {key: _summary(key, [row[key] for row in rows], share) for key in SUMMARY}
@@ -248,7 +274,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
         runs.write_json(run.metrics, scores)
         runs.write_json(run.path / FOLDS, facts)
         plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
-        report.write(run, root=dataset.root)
+        report.write(run, files=dataset.files)
     except OSError as error:
         raise RunError(f"{run.path}: the folds' scores cannot be written ({error.strerror}).") from None
     return CrossValidation(run.path, facts, scores)

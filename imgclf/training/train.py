@@ -81,7 +81,7 @@ def train(
         runs.write_json(run.config, _facts(dataset, config))
         _train(run, model, dataset, config, on_progress, started)
         if with_report and run.metrics.is_file():
-            report.write(run, root=dataset.root)
+            report.write(run, files=dataset.files)
     return run
 
 
@@ -96,13 +96,21 @@ def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]
 
 
 def resume(
-    run: Run, *, epochs: int | None = None, on_progress: OnProgress | None = None, started: float | None = None
+    run: Run,
+    *,
+    epochs: int | None = None,
+    data: Path | None = None,
+    with_report: bool = True,
+    on_progress: OnProgress | None = None,
+    started: float | None = None,
 ) -> Run:
     """Go on with an interrupted training from its last checkpoint, with its own settings and split.
 
     Args:
         epochs: more than a finished run has had: it goes on from its weights for the others, its learning rate rising
             and falling once more, and keeps what is better on validation.
+        data: where its images lie now, if no longer where it found them; the run remembers it.
+        with_report: whether to write `report.html`, too.
 
     Raises:
         UsageError: if the run cannot have more epochs.
@@ -127,10 +135,16 @@ def resume(
             run.checkpoint.unlink(missing_ok=True)
             log.info("%s: this training is finished", run.path)
             return run
-        dataset = datasets.read_run(run)
+        dataset = datasets.read_run(run, data)
+        gone = datasets.missing(dataset)
+        if gone:
+            raise gone
+        if data:
+            runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
+            datasets.write_manifest(dataset, run.manifest)
         _train(run, _build(config, dataset), dataset, config, on_progress, started)
-        if run.metrics.is_file():
-            report.write(run, root=dataset.root)
+        if with_report and run.metrics.is_file():
+            report.write(run, files=dataset.files)
     return run
 
 

@@ -1,31 +1,10 @@
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
-from imgclf.cli import app, console
 from imgclf.evaluation.outputs import read_predictions
-
-
-@pytest.fixture
-def imgclf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
-    """Runs `imgclf ARGUMENTS` in this process and returns its exit code."""
-    library = logging.getLogger("imgclf")
-    handlers, level = list(library.handlers), library.level
-
-    def call(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["imgclf", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            app.main()
-        return int(caught.value.code or 0)
-
-    yield call
-    library.handlers[:] = handlers
-    library.setLevel(level)
-    console.err.quiet = False
 
 
 def numbers(value: object, key: str = "") -> dict[str, object]:

@@ -65,6 +65,7 @@ def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monk
         "--output",
         "--config",
         "--resume",
+        "--data",
         "--offline",
         "--export",
         "--json",

@@ -32,6 +32,36 @@ def test_a_name_cannot_break_out_of_the_metadata(tmp_path):
     assert "license" not in [line.partition(":")[0] for line in head.splitlines()]
 
 
+def test_the_metadata_is_what_hugging_face_reads(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    run = make(tmp_path)
+    facts = collect(run, run.path, read_predictions(run.predictions))
+    facts = facts | {"title": 'a: "b" # \U0001f600', "scores": facts["scores"] | {"log_loss": 1e-5}}
+    head = yaml.safe_load(card.text(facts).split("---\n")[1])
+    assert (head["library_name"], head["pipeline_tag"]) == ("imgclf", "image-classification")
+    [model] = head["model-index"]
+    assert model["name"] == facts["title"]
+    [result] = model["results"]
+    assert result["task"] == {"type": "image-classification"}
+    assert result["dataset"] == {"name": "images", "type": "images", "split": "test"}
+    values = {row["type"]: row["value"] for row in result["metrics"]}
+    assert values["accuracy"] == pytest.approx(facts["scores"]["accuracy"], abs=1e-6)
+    assert values["log_loss"] == 1e-5
+
+
+def test_the_limits_say_what_becomes_of_other_images(tmp_path):
+    run = make(tmp_path)
+    facts = collect(run, run.path, read_predictions(run.predictions))
+    assert "Every image gets one of the classes above" in card.text(facts)
+    scores = facts["scores"] | {"decision": {"answered": 0.75}}
+    facts = facts | {"calibration": {"outlier_above": 1.2, "reject_below": 0.6}, "scores": scores}
+    limits = (
+        'An image that is unlike all training images or has a confidence below 0.6 is answered "unknown"; of the test '
+        "images, 25.0% are."
+    )
+    assert limits in card.text(facts)
+
+
 def test_a_run_without_scores_has_no_card(tmp_path):
     run = make(tmp_path)
     run.predictions.unlink()

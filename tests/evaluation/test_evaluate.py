@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from imgclf import environment, prediction, runs
 from imgclf.config import EvaluateConfig, TrainConfig
 from imgclf.data import readers
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
-from imgclf.errors import DatasetError, RunError
+from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
@@ -183,6 +184,50 @@ def test_a_test_image_that_is_gone_is_an_error_that_names_it(run, tmp_path):
     with pytest.raises(DatasetError, match=r"1 are not there, such as 'red/2\.png'"):
         evaluate(run)
     assert not run.metrics.exists()
+
+
+def test_images_that_were_moved_are_found_by_content_and_keep_their_names(run, tmp_path):
+    shutil.move(tmp_path / "colours", tmp_path / "old")
+    place = tmp_path / "new"
+    for number, path in enumerate(sorted((tmp_path / "old").rglob("2.png"), reverse=True)):
+        place.mkdir(exist_ok=True)
+        path.rename(place / f"{number}.png")  # the test part alone, in other folders and under other names
+    with pytest.raises(DatasetError, match=r"3 are not there, such as 'blue/2\.png'.*--data"):
+        evaluate(run)
+    result = evaluate(run, data=place)
+    assert (result.metrics["n"], result.metrics["accuracy"]) == (3, 1.0)
+    assert read_predictions(run.predictions).paths == ["blue/2.png", "green/2.png", "red/2.png"]
+    assert (run.path / "report.html").read_text().count(
+        "<img src="
+    ) == 6  # each in its cell and among the least certain
+    (place / "1.png").unlink()
+    with pytest.raises(DatasetError, match=r"found 2, and nothing for green/2\.png"):
+        evaluate(run, data=place)
+    with pytest.raises(UsageError, match="--data"):
+        evaluate(run, readers.read(tmp_path / "old"), data=place)
+
+
+@pytest.mark.parametrize(("number", "why"), [(np.nan, "not a number"), (-0.5, r"cannot be scored.*found 3 of 3")])
+def test_a_model_that_answers_with_no_probabilities_is_an_error(run, monkeypatch, number, why):
+    def outputs(runtime, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"probabilities": np.tile(np.array([number, 0.5, 0.5], np.float32), (len(pixels), 1))}
+
+    monkeypatch.setattr(ByColour, "outputs", outputs)
+    with pytest.raises(RunError, match=why):
+        evaluate(run)
+    assert not run.metrics.exists()
+
+
+def test_one_image_and_one_class_are_scored(run, tmp_path):
+    allow = EvaluateConfig(missing_classes="allow", format="html,md,json")
+    for count in (1, 3):
+        dataset = readers.read(paint(tmp_path / f"only {count}", ("green",), count=count), min_classes=1)
+        result = evaluate(run, dataset, allow)
+        assert (result.metrics["n"], result.metrics["accuracy"]) == (count, 1.0)
+        assert result.metrics["macro_roc_auc"] is None and result.metrics["intervals"]["macro_roc_auc"] is None
+        assert result.metrics["per_class"]["green"]["recall"] == 1
+        assert any("No image of 'blue', 'red'" in warning for warning in result.metrics["warnings"])
+        assert {"report.html", "report.md", "report.json"} <= {path.name for path in result.folder.iterdir()}
 
 
 def test_a_run_without_a_test_part_asks_for_data(run, tmp_path):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from imgclf.evaluation import intervals, metrics
+from imgclf.evaluation import intervals
+from tests.benchmarks import coverage
 
 
 def test_draws_keep_every_class_as_large_as_it_is():
@@ -55,25 +56,33 @@ def test_wilsons_interval_holds_the_true_share_in_95_of_100_draws(n):
         assert 0.93 <= coverage <= 0.97, (share, coverage)
 
 
-def simulated(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and overconfident probabilities of a model that knows some classes better than others."""
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    logits = rng.normal(size=(len(labels), len(sizes)))
-    logits[np.arange(len(labels)), labels] += np.linspace(1.2, 2.2, len(sizes))[labels]
-    powers = np.exp(1.3 * logits)
-    return labels, powers / powers.sum(axis=1, keepdims=True)
+def test_the_interval_of_an_area_is_a_normal_one_of_logits_less_the_bias():
+    logits = np.random.default_rng(0).normal(2.1, 0.4, 100_000)  # the estimate's is 2.0: a bias of 0.1
+    estimate = 1 / (1 + np.exp(-2.0))
+    low, high = intervals.logistic(1 / (1 + np.exp(-logits)), estimate, (0, 1))
+    ends = np.log([low / (1 - low), high / (1 - high)])
+    assert ends == pytest.approx([1.9 - 1.96 * 0.4, 1.9 + 1.96 * 0.4], abs=0.01)
+
+
+def test_the_interval_of_an_area_at_its_end_is_that_of_a_proportion_and_near_it_not_the_whole_range():
+    assert intervals.logistic(np.ones(100), 1.0, (0.1, 0.9)) == (0.9, 1.0)
+    assert intervals.logistic(np.zeros(100), 0.0, (0.1, 0.9)) == (0.0, 0.1)
+    assert intervals.logistic(np.full(100, np.nan), 0.5, (0.1, 0.9)) is None
+    nearly = np.where(np.arange(1000) % 4 == 0, 1.0, 0.999)  # a quarter of the draws holds no mistake
+    low, high = intervals.logistic(nearly, 0.999, (0.1, 0.9))
+    assert 0.98 < low < 0.999 < high < 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sizes", "least", "most"), [((60, 50, 50, 40), 0.93, 0.97), ((12, 10, 8), 0.90, 0.985)])
-def test_bootstrap_intervals_hold_the_true_score_in_95_of_100_draws(sizes, least, most):
-    rng = np.random.default_rng(5)
-    names = [str(i) for i in range(len(sizes))]
-    whole = metrics.score(*simulated(rng, tuple(800 * size for size in sizes)), names, replicates=1)
-    keys = ("balanced_accuracy", "macro_f1", "matthews", "log_loss", "brier", "macro_average_precision")
-    hits = dict.fromkeys(keys, 0)
-    for _ in range(1000):
-        found = metrics.score(*simulated(rng, sizes), names, replicates=200)["intervals"]
-        for key in keys:
-            hits[key] += found[key][0] <= whole[key] <= found[key][1]
-    assert {key: n / 1000 for key, n in hits.items() if not least <= n / 1000 <= most} == {}
+@pytest.mark.parametrize(
+    ("case", "least", "most"),
+    [
+        ("2 x 100", 0.93, 0.97),
+        ("60, 50, 50, 40", 0.93, 0.97),
+        ("2 x 300", 0.93, 0.97),
+        ("12, 10, 8", 0.90, 0.985),
+    ],
+)
+def test_bootstrap_intervals_hold_the_true_score_in_95_of_100_draws(case, least, most):
+    found = coverage.coverage(coverage.CASES[case], 1000)
+    assert {key: share for key, share in found.items() if not least <= share <= most} == {}

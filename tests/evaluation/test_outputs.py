@@ -92,6 +92,9 @@ def test_what_does_not_fit_together_is_refused_and_the_old_file_stays(tmp_path, 
         ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,0\ny,a,a,1,1\n", "line 3"),
         ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,zero\n", "line 2"),
         ("path,label,predicted,confidence,p_a,p_b\nx,c,a,1,1,0\n", "line 2"),
+        ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,0\ny,a,a,nan,nan,0\n", "row 1 is .*nan"),
+        ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,1\n", "sums to 2"),
+        ("path,label,predicted,confidence,p_a,p_b\n", "at least one"),
     ],
 )
 def test_a_damaged_file_is_an_error_that_says_where(tmp_path, content, why):
