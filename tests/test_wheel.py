@@ -55,7 +55,7 @@ def test_the_wheel_is_small_and_does_the_main_job_without_network(tmp_path: Path
     run(*imgclf, "sample", "leaves", cwd=tmp_path)
     run(*imgclf, "train", "leaves", "-o", "run", cwd=tmp_path)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (config["backbone"], config["weights"], config["method"]) == ("embedded", "embedded", "probe")
+    assert (config["backbone"], config["weights"], config["method"]) == ("embedded", "embedded", "auto")
     predicted = run(*imgclf, "predict", "run", "leaves", "--format", "jsonl", cwd=tmp_path)
     assert len(predicted.splitlines()) == len(list((tmp_path / "leaves").rglob("*.jpg")))
     assert json.loads(run(*imgclf, "evaluate", "run", "--json", cwd=tmp_path))["accuracy"] > 0.7

@@ -58,32 +58,35 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def phases() -> Iterator[Callable[[str, int, int | None], None]]:
+def phases() -> Iterator[Callable[..., None]]:
     """Progress of work in phases on stderr: a bar for the one that runs, once all took more than PROGRESS_AFTER_S.
 
     Outside a terminal, and when quiet, nothing is drawn.
 
     Yields:
-        `on_progress(phase, done, total)`, to be called as work gets done; `total` is None where it is unknown.
+        `on_progress(phase, done, total, status="")`, to be called as work gets done; `total` is None where it is
+        unknown, and `status` stands behind the bar in place of the two numbers.
     """
     if err.quiet or not err.is_terminal:
-        yield lambda phase, done, total: None
+        yield lambda phase, done, total, status="": None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    label = TextColumn("{task.description}", markup=False)
-    columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    label, status_column = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[status]}")
+    columns = (label, BarColumn(12), status_column, TimeRemainingColumn(compact=True))
     redirect = sys.stdout.isatty()  # Rich would else send what goes into a pipe to stderr
     bar = Progress(*columns, console=err, transient=True, redirect_stdout=redirect)
     tasks: dict[str, TaskID] = {}
     begin = time.monotonic()
 
-    def on_progress(phase: str, done: int, total: int | None) -> None:
+    def on_progress(phase: str, done: int, total: int | None, status: str = "") -> None:
         if phase not in tasks:
             for earlier in tasks.values():
                 bar.update(earlier, visible=False)
-            tasks[phase] = bar.add_task(phase, total=total)
-        bar.update(tasks[phase], completed=done, total=total, visible=total is None or done < total)
+            tasks[phase] = bar.add_task(phase, total=total, status="")
+        status = status or (f"{done:,}" if total is None else f"{done:,}/{total:,}")
+        shown = total is None or done < total
+        bar.update(tasks[phase], completed=done, total=total, visible=shown, status=status)
         if not bar.live.is_started and time.monotonic() - begin > PROGRESS_AFTER_S:
             bar.start()
 

@@ -84,8 +84,8 @@ def train(
     method: Annotated[
         str,
         typer.Option(
-            help="auto (probe; with a time limit, then what helps), probe (head alone), finetune (upper layers), "
-            "full (all layers) or scratch.",
+            help="auto (probe, then what helps, for two minutes or --time-limit), probe (head alone), finetune (upper "
+            "layers), full (all layers) or scratch.",
             rich_help_panel=TRAINING,
         ),
     ] = TrainConfig.method,
@@ -94,7 +94,10 @@ def train(
     ] = TrainConfig.image_size,
     image_sizes: Annotated[
         str | None,
-        typer.Option(help="Growing sizes through the epochs, such as 40,48,64.", rich_help_panel=MODEL),
+        typer.Option(
+            help="Growing sizes through the epochs, such as 40,48,64; with --method auto, sizes to try in this order.",
+            rich_help_panel=MODEL,
+        ),
     ] = TrainConfig.image_sizes,
     resize: Annotated[
         str, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=DECODING)

@@ -153,6 +153,24 @@ def history(rows: Sequence[dict[str, str]]) -> bytes:
     return to_png(figure)
 
 
+def learning_rates(tried: Sequence[float], losses: Sequence[float], chosen: float) -> bytes:
+    """Draw the range test of the learning rate. A PNG file.
+
+    Args:
+        tried: learning rates, rising.
+        losses: the smoothed loss at each.
+        chosen: the rate that was chosen.
+    """
+    figure = new_figure(6.0, 3.6)
+    axes = figure.subplots()
+    axes.plot(tried, losses, color=BLUE, linewidth=1.5)
+    axes.axvline(chosen, color="0.4", linestyle="--", label=f"chosen: {chosen:g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss")
+    axes.legend(fontsize=8, frameon=False)
+    _tidy(axes)
+    return to_png(figure)
+
+
 def _tidy(*several: "Axes") -> None:
     for axes in several:
         axes.spines[["top", "right"]].set_visible(False)

@@ -4,22 +4,31 @@ import time
 from dataclasses import dataclass
 
 IDLE_START_S = 5.0
-"""What starting Python, Keras and TensorFlow is taken to need on an idle machine of two cores: a guess."""
+"""What starting Python, Keras and TensorFlow needs on an idle machine of two cores."""
+
+ENDING_S = 6.0
+"""What scoring, saving, drawing and reporting need there, beside the passes through the network."""
+
+FORMAT_S = 6.0
+LAYER_S = 0.05
+"""What an export needs there with its proof, and how much more of it for every layer of the network."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clock:
-    """A limit for a whole process.
+    """A limit for a whole process, and how fast this process gets on.
 
     Args:
         started: when the process began, of `time.monotonic`.
         limit_s: inf for none.
         slowness: how many times as long as on an idle machine the process took to start, at least 1.
+        drift: how many times as long as foretold the last work took that was foretold, at least 1.
     """
 
     started: float
     limit_s: float
     slowness: float = 1.0
+    drift: float = 1.0
 
     @classmethod
     def start(cls, limit_s: float, started: float | None = None) -> "Clock":
@@ -30,17 +39,24 @@ class Clock:
 
     def left_s(self, kept_back_s: float = 0.0) -> float:
         """Seconds until the limit, less those that are kept back for what is still to come."""
-        return self.started + self.limit_s - time.monotonic() - kept_back_s
+        return self.deadline(kept_back_s) - time.monotonic()
 
     def deadline(self, kept_back_s: float = 0.0) -> float:
         """The same as a point in time, of `time.monotonic`."""
         return self.started + self.limit_s - kept_back_s
 
-    def ending_s(self, formats: int, layers: int) -> float:
-        """What scoring, saving, reporting and exporting will take: a guess for idle cores, times `slowness`.
+    def learn(self, foretold_s: float, took_s: float) -> None:
+        """Compare what was foretold with what happened; less than a second of work says nothing."""
+        if took_s >= 1.0:
+            self.drift = max(1.0, took_s / max(foretold_s, 1e-9))
+
+    def ending_s(self, formats: int, layers: int, passes_s: float) -> float:
+        """What is still to be done when training is: what was measured idle, times how slow it is today.
 
         Args:
             formats: how many export formats.
-            layers: of the network; larger graphs are taken to need longer for each format.
+            layers: of the network; larger graphs need longer for each format.
+            passes_s: for the passes through the network, as measured in this process.
         """
-        return self.slowness * (6 + formats * (2 + layers / 40))
+        fixed = ENDING_S + formats * (FORMAT_S + LAYER_S * layers)
+        return self.drift * (self.slowness * fixed + passes_s)

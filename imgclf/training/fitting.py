@@ -30,10 +30,13 @@ BATCH_SIZE = 32
 LARGE_BATCH_SIZE = 256
 """With which `--batch-size auto` begins on an accelerator; it is halved as long as the memory does not hold it."""
 
+SHOW_EVERY_S = 0.25
+"""How often the progress says how it goes: to ask a device for a loss is to wait for it."""
+
 log = logging.getLogger("imgclf")
 
-OnProgress = Callable[[str, int, int], None]
-"""Phase, units done, units in all."""
+OnProgress = Callable[..., None]
+"""Called with phase, units done, units in all; steps of gradient descent say in a fourth string how it goes."""
 
 Images = np.ndarray | loading.Rows
 
@@ -305,15 +308,29 @@ class _Loop(keras.callbacks.Callback):
         self.raw: list[np.ndarray] | None = None
         self.diverged = False
         self.started = time.monotonic()
+        self.shown, self.status = 0.0, ""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.started = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.on_progress:
-            self.on_progress(self.phase, len(self.rows) * self.steps + batch + 1, self.plan.epochs * self.steps)
+            self._show(batch + 1, logs or {})
         if time.monotonic() > self.deadline and batch + 1 < self.steps:
             self.out_of_time = self.logits.stop_training = True
+
+    def _show(self, steps: int, logs: dict[str, Any]) -> None:
+        """Epoch, speed, loss and the last validation; the numbers are asked of the device now and then only."""
+        assert self.on_progress
+        if time.monotonic() - self.shown >= SHOW_EVERY_S and "loss" in logs:
+            self.shown = time.monotonic()
+            speed = steps * self.plan.batch_size / max(self.shown - self.started, 1e-9)
+            epoch = f"epoch {len(self.rows) + 1}/{self.plan.epochs}"
+            self.status = f"{epoch}  {speed:.0f} images/s  loss {float(logs['loss']):.3f}"
+            if self.rows and self.validation:
+                self.status += f"  val {self.rows[-1]['val_accuracy']:.3f}"
+        done = len(self.rows) * self.steps + steps
+        self.on_progress(self.phase, done, self.plan.epochs * self.steps, self.status)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from imgclf import runs
-from imgclf.config import AUTO, TrainConfig
+from imgclf.config import AUTO, SIZE_RANGE, TrainConfig
 from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
 
@@ -73,7 +73,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     weights = _choose_weights(facts.name, config)
     method = config.method
     if method == "auto":
-        method = "scratch" if weights == "none" else "auto" if config.time_limit else "probe"
+        method = "scratch" if weights == "none" else "auto"
     if method != "scratch" and weights == "none" and config.weights == "auto":
         raise UsageError(
             f"--method {method} needs pretrained weights and {facts.name} has none. "
@@ -86,7 +86,12 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         notes += steps_notes
     steps = config.size_steps
     size = config.image_size or (steps[-1] if steps else facts.image_size)
-    if steps and max(steps) > size:
+    if method == "auto":
+        if not steps and not config.image_size:
+            steps = (size, _larger(size))
+            config = replace(config, image_sizes=",".join(map(str, steps)))
+        size = steps[0] if steps else size
+    elif steps and max(steps) > size:
         raise UsageError(f"--image-sizes: expected none above --image-size {size}, found {max(steps)}.")
     if config.unfreeze_from and method != "finetune":
         notes.append(f"no effect with --method {method}, which chooses by itself what moves: --unfreeze-from")
@@ -102,6 +107,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         *notes,
         *(f"augmentation: {loss}" for loss in losses),
     ]
+
+
+def _larger(size_px: int) -> int:
+    """A third more, in whole multiples of what most networks divide the size by."""
+    return min(round(size_px * 4 / 3 / 32) * 32, SIZE_RANGE[1])
 
 
 def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:

@@ -1,5 +1,5 @@
-"""What fills the time: the probe first, so that there is always a finished model; then ever larger parts of the network
-move, as long as time remains and validation says that it helps.
+"""What fills the time: the probe first, so that there is always a finished model; then a larger image size, and ever
+larger parts of the network that move, as long as time remains and validation says that it helps.
 
 A stage is kept if it gets at least as many validation images right and their log loss falls: both must agree, since
 with few images either alone is largely chance. After MISSES stages in a row that were not kept, it is enough.
@@ -8,10 +8,12 @@ with few images either alone is largely chance. After MISSES stages in a row tha
 import io
 import json
 import logging
+import math
 import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import RunError
-from imgclf.evaluation import curves
+from imgclf.evaluation import plots
 from imgclf.models import classifier
 from imgclf.runs import write_atomic
 from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
@@ -42,6 +44,14 @@ TRACING = 4.0
 OVERHEAD = 1.2
 
 ACCEPTED = "accepted"
+NO_TIME = "refused: the time was up"
+
+DEFAULT_LIMIT_S = 120.0
+"""For `--method auto` without a time limit: no stage begins that would end later, but everything is exported."""
+
+
+class _TimeIsUp(Exception):
+    """A stage has no more time."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,8 @@ class Training:
     done: list[str] = field(default_factory=list)
     misses: int = 0
     may_halve: bool = False  # the batch, where the memory does not hold it
+    decoding_s: float = 0.0  # what it took to decode the images
+    _timed: tuple[keras.Model, float, float] | None = None  # seconds of tracing this network, and for an image in it
 
     def probe(self) -> np.ndarray:
         """Solve the head. All images go through the backbone in one stream, those of the test part too, and once.
@@ -100,6 +112,15 @@ class Training:
         Returns:
             The probabilities for the test part, float32 (m, classes).
         """
+        row, probabilities = self._solve("probe", self.on_progress)
+        if "val_loss" in row:
+            self.score = (row["val_accuracy"], row["val_loss"])
+        self.rows.append(row)
+        self.report(self.rows)
+        return probabilities
+
+    def _solve(self, phase: str, on_progress: OnProgress | None) -> tuple[dict[str, Any], np.ndarray]:
+        """The line of the story, and the probabilities for the test part."""
         started = time.monotonic()
         config, images = self.config, self.images
         finetune.freeze(self.model)
@@ -109,7 +130,7 @@ class Training:
             images.pixels,
             config,
             views=(config.views or 0) if config.method == "probe" else 0,
-            on_progress=self.on_progress,
+            on_progress=on_progress,
         )
         labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
         kernel, bias = probe.solve(
@@ -121,7 +142,7 @@ class Training:
         )
         probe.place(self.model, kernel, bias)
         logits = embeddings[0] @ kernel + bias
-        row: dict[str, Any] = {"phase": "probe", "epoch": 1, "image_size": config.image_size}
+        row: dict[str, Any] = {"phase": phase, "epoch": 1, "image_size": config.image_size}
         row["loss"], row["accuracy"] = fitting.loss_and_accuracy(logits[at[TRAIN]], labels[at[TRAIN]])
         text = f"accuracy {row['accuracy']:.4f}"
         if len(at[VALIDATION]):
@@ -129,12 +150,9 @@ class Training:
                 logits[at[VALIDATION]], labels[at[VALIDATION]]
             )
             text += f"  validation {row['val_accuracy']:.4f}"
-            self.score = (row["val_accuracy"], row["val_loss"])
         row["seconds"] = time.monotonic() - started
-        log.info("probe  %s  %.1f s", text, row["seconds"])
-        self.rows.append(row)
-        self.report(self.rows)
-        return probe.softmax(logits[at[TEST]])
+        log.info("%s  %s  %.1f s", phase, text, row["seconds"])
+        return row, probe.softmax(logits[at[TEST]])
 
     def descend(self, phase: str, request: str | None, config: TrainConfig, deadline: float) -> None:
         """Move the upper layers, or all of them, and leave the model with the best weights on validation."""
@@ -144,7 +162,7 @@ class Training:
         if config.method in ("finetune", "auto"):
             cut = self._unfreeze(moving, request, config)
             groups = boundary.blocks(self.model, cut) if cut else ()
-            kept = self._activations(moving, cut, config)
+            kept = self._activations(moving, cut, config, deadline)
             if kept is not None and cut is not None:
                 trained = boundary.upper(moving, cut)
                 train, validation = self.images.part(TRAIN, kept), self.images.validation(kept)
@@ -222,11 +240,13 @@ class Training:
     def find_rate(self, picture: Path) -> None:
         """Settle `--lr auto` by a range test, drawn as `picture`."""
         config = replace(self.config, lr=1.0, epochs=self.config.epochs or 1)
+        if config.method == "auto":  # whose sizes are stages
+            config = replace(config, image_sizes=None)
         moving = resolving.for_steps(self.model, config)
         if config.method in ("finetune", "auto"):
             self._unfreeze(moving, config.unfreeze_from, config)
         curve = rates.sweep(moving, self.images.part(TRAIN), plan(config))
-        curves.rates(picture, curve.rates, curve.losses, curve.chosen)
+        write_atomic(picture, plots.learning_rates(curve.rates, curve.losses, curve.chosen))
         log.info(
             "learning rate %.2g, a tenth of the highest without a rising loss in the range test; see %s",
             curve.chosen,
@@ -242,14 +262,13 @@ class Training:
         return cut
 
     def _activations(
-        self, moving: keras.Model, cut: boundary.Cut | None, config: TrainConfig
+        self, moving: keras.Model, cut: boundary.Cut | None, config: TrainConfig, deadline: float
     ) -> boundary.Activations | None:
         """What passes the cut, kept; None where every epoch must see the pixels anew."""
         if cut is None or config.size_steps or _mixes(config) or (config.views is None and config.augment != "none"):
             return None
-        kept = boundary.cached(
-            moving, cut, self.images.dataset, self.images.pixels, config, on_progress=self.on_progress
-        )
+        on_progress = self._until(deadline)
+        kept = boundary.cached(moving, cut, self.images.dataset, self.images.pixels, config, on_progress=on_progress)
         if isinstance(kept, str):
             log.info("the full path is taken: activations at %s are not kept (%s)", cut.layer, kept)
             return None
@@ -257,91 +276,215 @@ class Training:
         return kept
 
     def improve(self) -> None:
-        """Go on from the probe with larger and larger parts while it helps and time remains."""
+        """Go on from the probe at larger sizes and with larger and larger parts, while it helps and time remains."""
         if self.score is None:
             log.info("there is no validation part to say what helps, so the probe is the answer")
             return
+        limit = "--time-limit" if self.config.time_limit else "by default"
+        log.info("time: up to %.0f s for the whole run (%s)", self.clock.limit_s, limit)
         self._restore()
-        for share in SHARES:
-            name = f"finetune {share:.0%}"
+        stages: list[tuple[str, Callable[[str], bool]]] = [
+            *((f"probe {size} px", partial(self._enlarge, size)) for size in self.config.size_steps[1:]),
+            *((f"finetune {share:.0%}", partial(self._widen, share)) for share in SHARES),
+        ]
+        for name, stage in stages:
             if name in self.done:
                 continue
             if self.misses >= MISSES:
                 log.info("%d stages in a row did not help, so it is enough", MISSES)
                 return
-            if not self._stage(name, share):
+            if not stage(name):
                 return
 
-    def _stage(self, name: str, share: float) -> bool:
-        """One stage, kept or not.
+    @property
+    def has_improved(self) -> bool:
+        """Whether anything after the probe was kept."""
+        return any(row.get("outcome") == ACCEPTED for row in self.rows)
+
+    def _widen(self, share: float, name: str) -> bool:
+        """One stage in which a larger part of the network moves, kept or not.
 
         Returns:
             Whether there may be time for another.
         """
-        kept_back = self.clock.ending_s(len(self.config.export_formats), len(self.model.layers))
-        wanted = replace(self.config, views=self.config.views if share < 1 and not _mixes(self.config) else None)
-        left = self.clock.left_s(kept_back)
-        start_s, epoch_s = self._cost(share, cached=wanted.views is not None) if left > 0 else (0.0, 1.0)
+        views = self.config.views if share < 1 and not _mixes(self.config) else None
+        wanted = replace(self.config, views=views, image_sizes=None)
+        start_s, epoch_s = self._cost(share, cached=views is not None)
+        left = self.clock.left_s(self.ending_s())
         assert wanted.epochs is not None
-        epochs = min(wanted.epochs, int((self.clock.left_s(kept_back) - start_s) / epoch_s))
-        if epochs < min(FEWEST_EPOCHS, wanted.epochs):
-            log.info(
-                "%s: left out: %d epochs would take about %.0f s, and %.0f s are left before the model is saved",
-                name,
-                min(FEWEST_EPOCHS, wanted.epochs),
-                start_s + min(FEWEST_EPOCHS, wanted.epochs) * epoch_s,
-                max(0.0, self.clock.left_s(kept_back)),
-            )
+        epochs = max(0, min(wanted.epochs, int((left - start_s) / epoch_s)))
+        fewest = min(FEWEST_EPOCHS, wanted.epochs)
+        if epochs < fewest:
+            self._leave_out(name, f"{fewest} epochs", start_s + fewest * epoch_s, left)
             return False
         if epochs < wanted.epochs:
             log.info("%s: %d of %d epochs, for the time that is left", name, epochs, wanted.epochs)
-        before, score = self.model.get_weights(), self.score
+        before = self.model.get_weights()
         count = len(self.rows)
-        assert score is not None
+        outcome = "no epoch was finished"
         try:
-            self.descend(name, str(share), replace(wanted, epochs=epochs), self.clock.deadline(kept_back))
+            self.descend(name, str(share), replace(wanted, epochs=epochs), self.clock.deadline(self.ending_s()))
         except RunError as error:
             log.warning("%s", error)
+        except _TimeIsUp:
+            outcome = NO_TIME
         tried = self.rows[count:]
         best = max(tried, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
-        outcome = "no epoch was finished" if best is None else judge(score, (best["val_accuracy"], best["val_loss"]))
-        if outcome == ACCEPTED:
-            assert best is not None
-            self.score, self.misses = (best["val_accuracy"], best["val_loss"]), 0
-        else:
-            self.model.set_weights(before)
-            self.misses += 1
-        log.info("%s: %s", name, outcome)
+        accepted = best is not None and self._judge(name, best)
         if tried:
-            tried[-1]["outcome"] = outcome
-        self.done.append(name)
-        self.report(self.rows)
+            self.clock.learn(self.clock.drift * epoch_s, float(np.median([row["seconds"] for row in tried])))
+        else:
+            self._conclude({"phase": name}, outcome)
+        if not accepted:
+            self.model.set_weights(before)
         self._save()
         return True
 
-    def _cost(self, share: float, *, cached: bool) -> tuple[float, float]:
-        """Seconds that a stage needs before its first epoch, and for each epoch, from timing the forward pass."""
+    def _enlarge(self, size: int, name: str) -> bool:
+        """The same weights at a larger size, with a head solved anew; kept or not."""
+        area = (size / self.model.input_shape[1]) ** 2
+        ending_s = self.ending_s(area)
+        needed = self.clock.drift * (self.decoding_s + area * self.passes_s())
+        if needed > self.clock.left_s(ending_s):
+            self._leave_out(name, "it", needed, self.clock.left_s(ending_s))
+            return True  # another stage may be quicker
+        try:
+            larger = self._at(size, self._until(self.clock.deadline(ending_s)))
+            row, _ = larger._solve(name, self._until(self.clock.deadline(ending_s)))
+        except _TimeIsUp:
+            self._conclude({"phase": name, "image_size": size}, NO_TIME)
+        else:
+            self.rows.append(row)
+            if self._judge(name, row):
+                self.model, self.config, self.images = larger.model, larger.config, larger.images
+                self._timed = None
+        self._save()
+        return True
+
+    def _judge(self, name: str, best: dict[str, Any]) -> bool:
+        """Whether the rows that end the story now are kept, by the best of them."""
+        assert self.score is not None
+        after = (best["val_accuracy"], best["val_loss"])
+        outcome = judge(self.score, after)
+        if outcome == ACCEPTED:
+            self.score, self.misses = after, 0
+        else:
+            self.misses += 1
+        self.done.append(name)
+        self.rows[-1]["outcome"] = outcome
+        log.info("%s: %s", name, outcome)
+        self.report(self.rows)
+        return outcome == ACCEPTED
+
+    def _conclude(self, row: dict[str, Any], outcome: str) -> None:
+        """The line of a stage that came to nothing."""
+        self.rows.append(row | {"outcome": outcome})
+        self.done.append(row["phase"])
+        self.misses += 1
+        log.info("%s: %s", row["phase"], outcome)
+        self.report(self.rows)
+
+    def _leave_out(self, name: str, what: str, needed_s: float, left_s: float) -> None:
+        log.info(
+            "%s: left out: %s would take about %.0f s, and %.0f s are left before the model is saved",
+            name,
+            what,
+            needed_s,
+            max(0.0, left_s),
+        )
+
+    def _at(self, size: int, on_progress: OnProgress) -> "Training":
+        """The same classifier and images at another size.
+
+        Raises:
+            RunError: if images are gone since.
+        """
+        config, dataset = replace(self.config, image_size=size), self.images.dataset
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            on_progress(f"decoding at {size} px", done, len(dataset))
+
+        readable, pixels = loading.decode(
+            dataset,
+            size,
+            config.decoding,
+            cache=config.cache,
+            cache_limit_gb=config.cache_limit_gb,
+            on_progress=advance,
+        )
+        if len(readable) != len(dataset):
+            raise RunError(f"{dataset.root}: {len(dataset) - len(readable)} images cannot be read any more.")
+        plain = replace(config, weights="none", image_sizes=None)
+        model = resolving.build(plain, self.model.output_shape[-1])
+        model.set_weights(self.model.get_weights())
+        return replace(self, model=model, config=config, images=Images(dataset, pixels))
+
+    def _until(self, deadline: float) -> OnProgress:
+        """Progress that ends what tells it when time is up."""
+
+        def on_progress(phase: str, done: int, total: int) -> None:
+            if time.monotonic() > deadline:
+                raise _TimeIsUp
+            if self.on_progress:
+                self.on_progress(phase, done, total)
+
+        return on_progress
+
+    def ending_s(self, area: float = 1.0) -> float:
+        """What is kept back of a time limit for the end; `area` of the images in relation to those of now."""
+        if self.clock.limit_s == math.inf:
+            return 0.0
+        formats = len(self.config.export_formats)
+        return self.clock.ending_s(formats, len(self.model.layers), area * self.passes_s())
+
+    def passes_s(self) -> float:
+        """What answering for the test part, and features of all images for the calibration, take."""
+        tracing, forward = self._timing()
+        return 2 * tracing + OVERHEAD * forward * (len(self.images.pixels) + len(self.images.rows(TEST)))
+
+    def _timing(self, *, again: bool = False) -> tuple[float, float]:
+        """Seconds for tracing the forward pass, and for an image in it: measured, and when asked, `again`."""
+        if self._timed and not again:
+            return self._timed[1:]
         size = fitting.batch_size(self.config)
         batch = self.images.pixels[:size]
-        network = keras.Model(self.model.input, self.model.get_layer("embedding").output)
-        network.compile(jit_compile=devices.jit_compile())
         times = []
-        for _ in range(3):
+        network = self._timed[0] if self._timed else keras.Model(self.model.input, self.model.output)
+        if not self._timed:
+            network.compile(jit_compile=devices.jit_compile())
+        for _ in range(2 if self._timed else 3):
             started = time.monotonic()
             fitting.predict(network, batch, size)
             times.append(time.monotonic() - started)
-        forward = min(times[1:]) / size  # the last batch is filled up
+        forward = min(times[-2:]) / size  # a part of a batch is filled up
+        tracing = self._timed[1] if self._timed else max(0.0, times[0] - forward * size)
+        self._timed = (network, tracing, forward)
+        return tracing, forward
+
+    def _cost(self, share: float, *, cached: bool) -> tuple[float, float]:
+        """Seconds that a stage needs before its first epoch, and for each epoch, from timing the forward pass."""
+        tracing, forward = self._timing(again=True)
+        drift, forward = self.clock.drift, OVERHEAD * forward
         count, all_images = len(self.images.rows(TRAIN)), len(self.images.pixels)
-        tracing = TRACING * max(0.0, times[0] - forward * size)
+        start = TRACING * tracing
         if not cached:
-            return tracing, OVERHEAD * forward * (count * (1 + 2 * share) + len(self.images.rows(VALIDATION)))
+            return drift * start, drift * forward * (count * (1 + 2 * share) + len(self.images.rows(VALIDATION)))
         views = 1 + (self.config.views or 0)
-        epoch = OVERHEAD * forward * share * (3 * count + len(self.images.rows(VALIDATION)))
-        return tracing + views * all_images * forward * (1 - share), epoch
+        start += tracing + views * all_images * forward * (1 - share)
+        return drift * start, drift * forward * share * (3 * count + len(self.images.rows(VALIDATION)))
 
     def _save(self) -> None:
         """Keep what the stages so far have come to."""
-        meta = {"stages": self.done, "misses": self.misses, "score": self.score, "rows": self.rows}
+        meta = {
+            "stages": self.done,
+            "misses": self.misses,
+            "score": self.score,
+            "rows": self.rows,
+            "image_size": self.config.image_size,
+        }
         arrays = {str(i): array for i, array in enumerate(self.model.get_weights())}
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
@@ -359,6 +502,9 @@ class Training:
                 self.score = (meta["score"][0], meta["score"][1])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(f"{self.checkpoint}: the checkpoint is damaged ({error}). Train again.") from None
+        if meta["image_size"] != self.config.image_size:
+            there = self._at(meta["image_size"], self._until(math.inf))
+            self.model, self.config, self.images = there.model, there.config, there.images
         self.model.set_weights(weights)
         log.info("going on after %s", ", ".join(self.done))
 

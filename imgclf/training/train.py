@@ -30,12 +30,15 @@ from imgclf.training import calibrating, devices, fitting, resolving, watching
 from imgclf.training.calibrating import Calibrated
 from imgclf.training.clock import Clock
 from imgclf.training.fitting import OnProgress
-from imgclf.training.stages import Images, Training
+from imgclf.training.stages import DEFAULT_LIMIT_S, Images, Training
 
 log = logging.getLogger("imgclf")
 
 HISTORY = ("phase", "epoch", "image_size", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "outcome")
 """The columns of `history.csv`."""
+
+SPARE = 0.05
+"""The share of a time limit by which exports that were counted on may overrun it."""
 
 
 def train(
@@ -188,8 +191,10 @@ def _train(
 ) -> None:
     assert config.image_size is not None
     begun = time.monotonic()
-    clock = Clock.start(config.limit_s or math.inf, started)
+    clock = Clock.start(config.limit_s or (DEFAULT_LIMIT_S if config.method == "auto" else math.inf), started)
+    decoding = time.monotonic()
     dataset, pixels = _decode(dataset, config, on_progress)
+    decoding_s = time.monotonic() - decoding
     datasets.write_manifest(dataset, run.manifest)
     runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     _check_classes(dataset)
@@ -202,16 +207,22 @@ def _train(
         run.checkpoint,
         on_progress,
         watching.callbacks(run, config),
+        decoding_s=decoding_s,
     )
     probabilities = _fit(run, training)
-    fitted = calibrating.calibrate(run, model, dataset, pixels, training.config, on_progress=on_progress)
+    model, config, pixels = training.model, training.config, training.images.pixels
+    runs.write_json(run.config, run.read_config() | {"config": config.to_dict()})
+    begun_s = time.monotonic()
+    fitted = calibrating.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
+    if config.time_limit:
+        training.clock.learn(training.passes_s(), time.monotonic() - begun_s)
     probabilities = calibration.apply_temperature(probabilities, fitted.temperature)
     model.save(run.model)
     if len(probabilities):
         _score(run, dataset.part(TEST), probabilities, fitted)
     else:
         log.info("there is no test part, so nothing is scored; imgclf evaluate RUN DATA scores other images")
-    _describe(run, model, dataset, training.config, fitted)
+    _describe(run, model, dataset, config, fitted)
     picture = plots.history([{key: str(value) for key, value in row.items()} for row in training.rows])
     if picture:
         runs.write_atomic(run.path / "learning_curve.png", picture)
@@ -221,13 +232,17 @@ def _train(
 
 
 def _formats_in_time(training: Training) -> tuple[str, ...]:
-    """What to export: all that was asked for, but nothing that would overrun the time limit."""
+    """What to export: what was asked for, as far as it does not overrun a time limit that was given."""
     formats = training.config.export_formats
-    needed = training.clock.ending_s(len(formats), len(training.model.layers)) / 2  # half of the estimate is done
-    if formats and training.clock.left_s() + training.clock.limit_s / 10 < needed < math.inf:
-        log.warning("not exported: the time limit is reached. imgclf export does it later.")
-        return ()
-    return formats
+    if training.config.time_limit is None:
+        return formats
+    left = training.clock.left_s() + SPARE * training.clock.limit_s
+    layers = len(training.model.layers)
+    count = sum(training.clock.ending_s(n, layers, 0.0) <= left for n in range(1, len(formats) + 1))
+    if count < len(formats):
+        names = ", ".join(formats[count:])
+        log.warning("not exported, since the time limit is reached: %s. imgclf export does it later.", names)
+    return formats[:count]
 
 
 def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, loading.Pixels]:
@@ -280,6 +295,8 @@ def _fit(run: Run, training: Training) -> np.ndarray:
     _settle(run, training)
     if config.method == "auto":
         training.improve()
+        if not training.has_improved:
+            return solved
     else:
         training.descend(config.method, config.unfreeze_from, training.config, _deadline(training))
     probabilities = training.answer()
@@ -306,8 +323,7 @@ def _go_on(run: Run, training: Training) -> np.ndarray:
 
 
 def _deadline(training: Training) -> float:
-    kept_back = training.clock.ending_s(len(training.config.export_formats), len(training.model.layers))
-    return training.clock.deadline(kept_back)
+    return training.clock.deadline(training.ending_s())
 
 
 def _settle(run: Run, training: Training) -> None:

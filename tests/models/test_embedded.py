@@ -69,7 +69,7 @@ def test_damaged_weights_are_found_by_their_checksum(
 
 def test_auto_means_embedded_where_the_hub_cannot_be_had_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     config, notes = resolving.resolve(TrainConfig(offline=True))
-    assert (config.backbone, config.weights, config.method) == ("embedded", "embedded", "probe")
+    assert (config.backbone, config.weights, config.method) == ("embedded", "embedded", "auto")
     assert len(notes) == 1
     assert re.search(r"embedded.*--offline.*efficientnetv2-b0", notes[0])
     monkeypatch.setattr(resolving.backbones, "hub_available", lambda *_, **__: True)

@@ -197,6 +197,24 @@ def test_kept_activations_are_found_again_and_follow_the_lower_weights_alone(dat
     assert (other[:] != one[:]).any()
 
 
+def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path):
+    ends = []
+    for spoiled in (False, True):
+        model = residual()
+        cut = finetune.unfreeze(model, "two")
+        kept = boundary.cached(model, cut, *data, config(tmp_path))
+        if spoiled:
+            (view,) = kept._views
+            stored = np.memmap(view.filename, np.float16, "r+", offset=view.offset, shape=view.shape)
+            stored[3, 4, 4] += 30  # one place of one image
+            stored.flush()
+            kept = boundary.cached(model, cut, *data, config(tmp_path))
+        part = fitting.Part(kept, data[0].labels, kept.draw)
+        fitting.fit(boundary.upper(model, cut), part, None, PLAN, phase="finetune")
+        ends.append(model.get_layer("logits").get_weights()[0])
+    assert np.abs(ends[0] - ends[1]).max() > 1e-5
+
+
 def test_drawing_shows_every_view_and_follows_its_seed(data, tmp_path):
     model = residual()
     cut = finetune.unfreeze(model, "two")

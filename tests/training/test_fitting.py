@@ -228,6 +228,17 @@ def test_weights_of_classes_are_scikit_learns_and_move_recall_to_the_small_class
     assert share["weights"] > share["none"] + 0.1 and share["sampling"] > share["none"] + 0.1
 
 
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_mixed_images_go_with_balance_and_learning_rates_by_layer(balance: str) -> None:
+    plan = replace(STEP, epochs=4, mixup=0.4, cutmix=0.5, balance=balance, clip_norm=100.0)
+    even = moves(plan, part(16))
+    decayed = moves(replace(plan, layer_decay=1e-3, blocks=(("conv",),)), part(16))
+    for name in ("conv", "logits"):
+        assert np.isfinite(even[name]).all() and np.abs(even[name]).max() > 1e-5
+    assert np.abs(decayed["conv"]).max() < 0.01 * np.abs(even["conv"]).max()
+    assert np.abs(decayed["logits"]).max() > 0.5 * np.abs(even["logits"]).max()
+
+
 def test_without_better_validation_training_stops_and_the_best_weights_stay() -> None:
     validation = part(8, seed=1)
     plan = replace(PLAN, epochs=40, patience=2, lr=0.05)

@@ -90,6 +90,87 @@ def test_a_stage_ends_at_its_deadline(training: Training):
     assert 2.9 < time.monotonic() - started < 60
 
 
+def test_a_larger_size_is_a_stage_that_is_kept_where_it_helps(training: Training, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "SHARES", ())
+    training.config = replace(training.config, image_sizes="32,48,64")
+    training.probe()
+    training.score = (0.0, 100.0)  # anything is better
+    training.improve()
+    assert outcomes(training)["probe 48 px"] == "accepted"
+    size = 64 if outcomes(training)["probe 64 px"] == "accepted" else 48
+    assert training.model.input_shape == (None, size, size, 3) and training.config.image_size == size
+    assert training.images.pixels.shape[1] == size
+    validation = training.images.validation()
+    assert validation and training._validate(validation) == pytest.approx(training.score, abs=1e-4)
+    assert training.answer().shape == (len(training.images.rows("test")), 3)
+
+
+def test_a_larger_size_that_does_not_help_leaves_no_trace(training: Training, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "SHARES", ())
+    training.config = replace(training.config, image_sizes="32,48")
+    training.probe()
+    model, before = training.model, training.model.get_weights()
+    training.score = (1.0, 0.0)  # nothing can be better
+    training.improve()
+    assert outcomes(training)["probe 48 px"].startswith("refused")
+    assert training.model is model and training.config.image_size == 32 and not training.has_improved
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_size_that_was_kept_is_that_of_a_resumed_story(training: Training, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "SHARES", ())
+    training.config = replace(training.config, image_sizes="32,48")
+    again = replace(training, rows=[], done=[])
+    training.probe()
+    training.score = (0.0, 100.0)
+    training.improve()
+    again.probe()
+    again.improve()
+    assert again.config.image_size == 48 and again.rows == training.rows
+    np.testing.assert_allclose(again.answer(), training.answer(), atol=1e-6)
+
+
+def test_forbidden_stages_change_the_answer(training: Training, monkeypatch: pytest.MonkeyPatch):
+    probed = training.probe()
+    forbidden = replace(training, checkpoint=training.checkpoint.with_name("other"), rows=[], done=[])
+    for story in (forbidden, training):
+        story.score = (0.0, 100.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "SHARES", ())
+        forbidden.improve()
+    np.testing.assert_allclose(forbidden.answer(), probed, atol=1e-5)
+    training.improve()
+    assert np.abs(training.answer() - probed).max() > 1e-3
+
+
+def test_a_stage_that_cannot_begin_in_its_time_is_told_and_leaves_no_trace(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+):
+    training.probe()
+    before = training.model.get_weights()
+    monkeypatch.setattr(Training, "ending_s", lambda self, area=1.0: 0.0)
+    monkeypatch.setattr(Training, "_cost", lambda self, share, cached: (0.0, 1e-6))
+    training.clock = Clock(time.monotonic(), 0.01)  # over while the activations are computed
+    training.improve()
+    assert outcomes(training)["finetune 33%"] == stages.NO_TIME
+    assert not training.has_improved
+    for one, other in zip(before, training.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_took_longer_than_foretold_makes_the_clock_careful():
+    clock = Clock(time.monotonic(), 60.0)
+    calm = clock.ending_s(2, 100, 3.0)
+    clock.learn(2.0, 6.0)
+    assert clock.ending_s(2, 100, 3.0) == pytest.approx(3 * calm)
+    clock.learn(0.01, 0.5)  # too short to say anything
+    assert clock.drift == 3.0
+    clock.learn(6.0, 3.0)
+    assert clock.drift == 1.0
+    assert clock.ending_s(0, 100, 3.0) < calm
+
+
 def test_an_interrupted_story_goes_on_after_its_last_stage(training: Training, monkeypatch: pytest.MonkeyPatch):
     training.probe()
     monkeypatch.setattr(stages, "SHARES", (1 / 3,))
@@ -98,11 +179,11 @@ def test_an_interrupted_story_goes_on_after_its_last_stage(training: Training, m
     tried: list[str] = []
     monkeypatch.setattr(stages, "SHARES", (1 / 3, 2 / 3))
 
-    def stage(name: str, share: float) -> bool:
+    def stage(share: float, name: str) -> bool:
         tried.append(name)
         return True
 
-    monkeypatch.setattr(again, "_stage", stage)
+    monkeypatch.setattr(again, "_widen", stage)
     again.improve()
     assert tried == ["finetune 67%"]
     assert again.rows == training.rows and again.score == training.score

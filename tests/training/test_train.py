@@ -234,7 +234,7 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
 
 def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:
     config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path)))
-    assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "probe")
+    assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "auto")
     config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
     assert (config.method, config.views) == ("auto", 3)
 
