@@ -72,19 +72,19 @@ def phases() -> Iterator[Callable[..., None]]:
         return
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    label, status_column = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[status]}")
-    columns = (label, BarColumn(12), status_column, TimeRemainingColumn(compact=True))
+    label, how = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[status]}"))
+    columns = (label, BarColumn(12), how, TimeRemainingColumn(compact=True))
     redirect = sys.stdout.isatty()  # Rich would else send what goes into a pipe to stderr
     bar = Progress(*columns, console=err, transient=True, redirect_stdout=redirect)
     tasks: dict[str, TaskID] = {}
     begin = time.monotonic()
 
     def on_progress(phase: str, done: int, total: int | None, status: str = "") -> None:
+        status = status or (f"{done:,}" if total is None else f"{done:,}/{total:,}")
         if phase not in tasks:
             for earlier in tasks.values():
                 bar.update(earlier, visible=False)
-            tasks[phase] = bar.add_task(phase, total=total, status="")
-        status = status or (f"{done:,}" if total is None else f"{done:,}/{total:,}")
+            tasks[phase] = bar.add_task(phase, total=total, status=status)
         shown = total is None or done < total
         bar.update(tasks[phase], completed=done, total=total, visible=shown, status=status)
         if not bar.live.is_started and time.monotonic() - begin > PROGRESS_AFTER_S:

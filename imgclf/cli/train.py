@@ -201,7 +201,11 @@ def train(
         str, typer.Option(help="In fine-tuning: frozen (statistics stay) or train.", rich_help_panel=TRAINING)
     ] = TrainConfig.batch_norm,
     precision: Annotated[
-        str, typer.Option(help="Arithmetic while training: float32 or mixed_bfloat16.", rich_help_panel=TRAINING)
+        str,
+        typer.Option(
+            help="Arithmetic: float32; mixed_bfloat16 in steps; bf16 for a probe's features (OpenVINO).",
+            rich_help_panel=TRAINING,
+        ),
     ] = TrainConfig.precision,
     time_limit: Annotated[
         str | None,

@@ -213,7 +213,8 @@ class _TrainingModel(keras.Model):
 
     def fit(self, *arguments: Any, **options: Any) -> Any:
         """TensorFlow would trace a second image size as one that is not known, and layers here build on it."""
-        self.make_train_function(force=True)
+        if keras.backend.backend() == "tensorflow":
+            self.make_train_function(force=True)
         return super().fit(*arguments, **options)
 
     def train_step(self, *arguments: Any) -> Any:

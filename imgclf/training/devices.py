@@ -1,12 +1,15 @@
 """What the device asks for."""
 
 import contextlib
+import logging
 import os
 from typing import Literal
 
 import keras
 
 from imgclf.errors import UsageError
+
+log = logging.getLogger("imgclf")
 
 
 def names() -> list[str]:
@@ -41,14 +44,47 @@ def on_cpu() -> bool:
 def choose(device: str) -> None:
     """Compute on a kind of device from now on.
 
+    Under JAX, all devices of that kind share each batch; under TensorFlow one computes.
+
     Args:
         device: auto, cpu, gpu or tpu.
 
     Raises:
         UsageError: if there is none of that kind.
     """
-    if device == "auto":
-        return
+    if device != "auto":
+        _choose_kind(device)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        shared = jax.local_devices(backend=None if device == "auto" else device)
+        if len(shared) > 1 and keras.distribution.distribution() is None:
+            mesh = [f"{one.platform}:{one.id}" for one in shared]
+            keras.distribution.set_distribution(keras.distribution.DataParallel(devices=mesh))
+            log.info("devices: %d share each batch", len(shared))
+    elif len(found := names()) > 2 and not on_cpu():
+        log.info("devices: the first of %d GPUs computes; with KERAS_BACKEND=jax all would", len(found) - 1)
+
+
+def sharing() -> int:
+    """How many devices share each batch."""
+    distribution = keras.distribution.distribution()
+    return int(distribution.device_mesh.devices.size) if distribution else 1
+
+
+def check_batch(size: int) -> None:
+    """Whether the devices can share a batch.
+
+    Raises:
+        UsageError: if it is no multiple of their number.
+    """
+    if size % sharing():
+        raise UsageError(
+            f"--batch-size: expected a multiple of {sharing()}, since so many devices share it, found {size}."
+        )
+
+
+def _choose_kind(device: str) -> None:
     found = names()
     if not any(name.upper().startswith(device.upper()) for name in found):
         hint = " TPUs need KERAS_BACKEND=jax." if device == "tpu" and keras.backend.backend() != "jax" else ""

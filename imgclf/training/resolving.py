@@ -81,6 +81,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         )
     if method == "scratch" and weights != "none":
         raise UsageError(f"--method scratch starts from random weights and takes no --weights {weights}.")
+    if config.precision == "bf16" and method != "probe":
+        raise UsageError(
+            f"--precision bf16 is for the features of --method probe, found --method {method}. "
+            "Training in half precision is --precision mixed_bfloat16."
+        )
     if method == "probe":
         config, steps_notes = _without_steps(config)
         notes += steps_notes
@@ -122,10 +127,12 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         config = replace(config, augment="light")
     given += ["augment"] if augments and not config.views else []
     given += ["keep_orientation"] if config.keep_orientation and not config.views else []
-    given += ["precision"] if config.precision != "float32" else []
+    given += ["precision"] if config.precision == "mixed_bfloat16" else []
     dropped = (*_STEPS_ONLY, *(name for name in ("batch_size",) if config.batch_size == AUTO))
     kept = {name: value for name, value in config.to_dict().items() if name not in dropped}
-    off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0, "precision": "float32"}
+    off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0}
+    if config.precision == "mixed_bfloat16":
+        off["precision"] = "float32"
     if not config.views:
         off |= {"augment": "none", "keep_orientation": False}
     cleared = TrainConfig.from_dict(kept | off)

@@ -68,6 +68,7 @@ def train(
     started = time.monotonic() if started is None else started
     config, notes = resolving.resolve(config or TrainConfig())
     devices.choose(config.device)
+    devices.check_batch(fitting.batch_size(config))
     watching.check(config)
     dataset, data_notes = _prepare(dataset, config)
     model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind

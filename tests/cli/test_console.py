@@ -1,5 +1,7 @@
 import io
 import json
+import re
+import time
 
 import pytest
 from rich.console import Console
@@ -81,3 +83,18 @@ def test_progress_in_a_terminal_appears_only_when_the_work_takes_long(terminal, 
     with console.progress("[slow]", 2) as advance:
         advance()
     assert "[slow]" in terminal.getvalue()
+
+
+def test_the_progress_of_training_fits_80_columns_and_says_how_it_goes(monkeypatch):
+    screen = io.StringIO()
+    drawn = Console(file=screen, force_terminal=True, width=80, markup=False, color_system=None)
+    monkeypatch.setattr(console, "err", drawn)
+    monkeypatch.setattr(console, "PROGRESS_AFTER_S", -1.0)
+    with console.phases() as on_progress:
+        on_progress("decoding", 10, 10)
+        on_progress("finetune 100%", 250, 1000, "epoch 3/10  1301 images/s  loss 0.256  val 0.833")
+        time.sleep(0.3)  # Rich draws ten times a second
+    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()))
+    line = [line.rstrip() for line in lines if "finetune" in line][-1]
+    assert re.fullmatch(r"finetune 100% [━╸╺ ]+ epoch 3/10  1301 images/s  loss 0\.256  val 0\.833 [-\d:]+", line), line
+    assert len(line) <= 80

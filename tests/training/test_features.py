@@ -11,6 +11,7 @@ import imgclf
 from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
+from imgclf.errors import UsageError
 from imgclf.models import classifier
 from imgclf.training import features, work
 
@@ -112,6 +113,19 @@ def test_a_converted_network_gives_kerass_features_and_is_converted_once(data, t
     dataset, pixels = data
     more = features.frozen(model, dataset, pixels, config(tmp_path), views=1)
     np.testing.assert_array_equal(more[0], found)
+
+
+def test_bfloat16_is_asked_for_and_kept_apart(data, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = network()
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(UsageError, match="--precision bf16: expected a processor"):
+            features.frozen(model, *data, config(tmp_path, precision="bf16"))
+        return
+    exact = features.frozen(model, *data, config(tmp_path))
+    coarse = features.frozen(model, *data, config(tmp_path, precision="bf16"))
+    assert entries(tmp_path) == 2
+    assert 1e-6 < np.abs(coarse - exact).max() / np.abs(exact).max() < 0.03
 
 
 def test_few_images_are_not_worth_converting_for_and_regular_convolutions_never_are(data, tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """The same training under both backends."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,50 @@ SCRIPT = """
     fitting.fit(model, fitting.Part(pixels, labels), None, plan, phase="scratch", callbacks=[losses])
     print(json.dumps({"backend": keras.backend.backend(), "means": losses.means}))
 """
+
+
+SHARING = """
+    import logging, sys
+    import numpy as np
+    from pathlib import Path
+    import imgclf
+    from imgclf.training import devices, train
+    from imgclf.config import TrainConfig
+    import keras
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    config = TrainConfig(
+        backbone="small-cnn", image_size=32, epochs=2, batch_size=int(sys.argv[3]), ema=0.9, export="none", seed=1,
+    )
+    run = train.train(imgclf.read(sys.argv[1]), config, output=Path(sys.argv[2]))
+    print(run.history.read_text())
+    print("devices:", devices.sharing())
+"""
+
+
+def shared(count: int, folder: Path, run: Path, batch_size: int) -> "subprocess.CompletedProcess[str]":
+    """A training whose batches so many simulated devices share."""
+    command = [sys.executable, "-c", textwrap.dedent(SHARING), str(folder), str(run), str(batch_size)]
+    flags = f"--xla_force_host_platform_device_count={count}"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_two_devices_that_share_each_batch_train_what_one_trains(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("jax")
+    found = {}
+    for count in (1, 2):
+        run = tmp_path / str(count)
+        done = shared(count, image_folder(count=16), run, batch_size=8)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert f"devices: {count}" in done.stdout
+        rows = list(csv.DictReader((run / "history.csv").read_text().splitlines()))
+        found[count] = [[float(row[key]) for key in ("loss", "val_loss")] for row in rows]
+    np.testing.assert_allclose(found[1], found[2], atol=1e-3)
+    refused = shared(2, image_folder(count=16), tmp_path / "odd", batch_size=7)
+    assert "--batch-size: expected a multiple of 2" in refused.stderr and not (tmp_path / "odd").exists()
 
 
 def losses(backend: str) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_says_so(
 ) -> None:
     dataset = imgclf.read(image_folder(count=12))
 
-    def stop(phase: str, done: int, total: int) -> None:
+    def stop(phase: str, done: int, total: int, status: str = "") -> None:
         if phase == "scratch" and done == total:
             raise KeyboardInterrupt
 
@@ -170,6 +170,7 @@ def test_probe_and_fine_tune_from_the_weights_of_a_run(
         ({"backbone": "small-cnn", "weights": "hub"}, "the hub has none"),
         ({"backbone": "mobilenetv2", "method": "scratch", "weights": "hub"}, "random weights"),
         ({"weights": "some.weights.h5"}, "Give --backbone"),
+        ({"backbone": "embedded", "method": "finetune", "precision": "bf16"}, "features of --method probe"),
     ],
 )
 def test_settings_that_exclude_one_another_are_explained(
