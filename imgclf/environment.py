@@ -35,13 +35,17 @@ def cache_root() -> Path:
 
 def versions() -> dict[str, str]:
     """Name to version of Python, imgclf and every package that shapes a result; absent packages are left out."""
+    found = {"python": platform.python_version(), "imgclf": __version__}
+    return found | {name: number for name in PACKAGES if (number := version(name))}
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None if there is none."""
     from importlib import metadata  # 20 ms that --help need not pay
 
-    found = {"python": platform.python_version(), "imgclf": __version__}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def cpu_count() -> int:

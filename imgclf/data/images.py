@@ -142,7 +142,7 @@ def fingerprint() -> str:
     from PIL import __version__, features
 
     codecs = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "avif", "libtiff")]
-    heif = environment.versions().get("pillow-heif")
+    heif = environment.version("pillow-heif")
     return ", ".join([f"imgclf {VERSION}", f"Pillow {__version__}", *codecs, f"pillow-heif {heif}"])
 
 

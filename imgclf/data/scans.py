@@ -58,8 +58,7 @@ orientation, has more frames than one; and `statistics.DTYPE`."""
 
 _PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
 
-_THREADS_MORE = 2  # than processors: some always wait for the disk
-_CHUNK = 64
+_CHUNK = 32
 _SAVE_EVERY_S = 5.0
 _DOUBT_NS = 2_000_000_000
 
@@ -314,7 +313,7 @@ class Scanner:
 
 def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
     """The results in order, by threads a little ahead of the reader; after an error or an interrupt no more begin."""
-    threads = environment.cpu_count() + _THREADS_MORE
+    threads = environment.cpu_count()  # with more they wait for each other
     pool = ThreadPoolExecutor(threads)
     ahead: deque[Future[Out]] = deque()
     try:

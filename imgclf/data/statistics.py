@@ -37,9 +37,11 @@ channels are apart, the mean of the largest less the smallest, 0 to 255; and a g
 
 @dataclass(frozen=True)
 class Tiles:
-    """What `measure` needs of an image: luminance uint8 (t, t), the same as (32, 32), and RGB uint8 (32, 32, 3)."""
+    """What `measure` needs of an image: luminance uint8 (t, t), its histogram (256,) in pixels, the same as (32, 32),
+    and RGB uint8 (32, 32, 3)."""
 
     grey: np.ndarray
+    histogram: list[int]
     thumb: np.ndarray
     colours: np.ndarray
 
@@ -51,7 +53,7 @@ def tiles(image: Image.Image) -> Tiles:
     if grey.size != (side, side):
         grey = grey.resize((side, side), Image.Resampling.BOX)
     colours = image.resize((THUMB_PX, THUMB_PX), Image.Resampling.NEAREST)  # a sample of pixels
-    return Tiles(np.asarray(grey), np.asarray(grey.reduce(side // THUMB_PX)), np.asarray(colours))
+    return Tiles(np.asarray(grey), grey.histogram(), np.asarray(grey.reduce(side // THUMB_PX)), np.asarray(colours))
 
 
 def measure(squares: Sequence[Tiles]) -> np.ndarray:
@@ -59,7 +61,8 @@ def measure(squares: Sequence[Tiles]) -> np.ndarray:
     result = np.zeros(len(squares), DTYPE)
     if not squares:
         return result
-    shares = np.stack([np.bincount(one.grey.ravel(), minlength=256) / one.grey.size for one in squares])  # (n, 256)
+    counts = np.array([one.histogram for one in squares])  # (n, 256)
+    shares = counts / counts.sum(axis=1, keepdims=True)
     levels = np.arange(256.0)
     mean = shares @ levels
     result["mean"] = mean
