@@ -6,12 +6,15 @@ from dataclasses import dataclass
 IDLE_START_S = 5.0
 """What starting Python, Keras and TensorFlow needs on an idle machine of two cores."""
 
-ENDING_S = 6.0
+ENDING_S = 1.2
 """What scoring, saving, drawing and reporting need there, beside the passes through the network."""
 
-FORMAT_S = 6.0
-LAYER_S = 0.05
+FORMAT_S = 2.0
+LAYER_S = 0.012
 """What an export needs there with its proof, and how much more of it for every layer of the network."""
+
+CARE = 2.0
+"""How many times as long as that is kept back: other programs may want the processor, too."""
 
 
 @dataclass
@@ -59,4 +62,4 @@ class Clock:
             passes_s: for the passes through the network, as measured in this process.
         """
         fixed = ENDING_S + formats * (FORMAT_S + LAYER_S * layers)
-        return self.drift * (self.slowness * fixed + passes_s)
+        return CARE * self.drift * (self.slowness * fixed + passes_s)

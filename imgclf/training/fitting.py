@@ -116,6 +116,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     deadline: float = math.inf,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    careful: bool = False,
 ) -> list[dict[str, Any]]:
     """Train a classifier in place and leave it with its best weights on validation (the last ones without one).
 
@@ -124,6 +125,7 @@ def fit(
         checkpoint: a file that is written after every epoch and from which an interrupted training goes on.
         deadline: of `time.monotonic`; the epoch that runs then is left, and what was best so far is kept.
         callbacks: of Keras, which are told the values of the rows.
+        careful: whether the model is left with the weights of the epoch that `kept` names, instead of the best.
 
     Returns:
         One row per epoch: phase, epoch, image_size, lr, loss, accuracy, val_loss, val_accuracy, seconds.
@@ -153,8 +155,26 @@ def fit(
             callbacks=[loop, *callbacks],
         )
         loop.after_stage()
-    loop.keep_best()
+    if careful and validation and loop.rows and kept(loop.rows, len(validation.labels)) is loop.rows[-1]:
+        model.set_weights(loop.last)
+    else:
+        loop.keep_best()
     return loop.rows
+
+
+def kept(rows: Sequence[dict[str, Any]], images: int) -> dict[str, Any]:
+    """The last row, unless another gets more validation images right than chance explains: by one standard error.
+
+    Few images make some early epoch look best, at a high learning rate, where weights jump about. The last ones have
+    come to rest.
+
+    Args:
+        images: of the validation part.
+    """
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    share = best["val_accuracy"]
+    by_chance = math.sqrt(share * (1 - share) / images)
+    return best if share - rows[-1]["val_accuracy"] > by_chance else rows[-1]
 
 
 def compiled(model: keras.Model, train: Part, plan: Plan, *, scheduled: bool = True) -> keras.Model:
@@ -303,6 +323,7 @@ class _Loop(keras.callbacks.Callback):
         self.report = on_epoch
         self.rows: list[dict[str, Any]] = []
         self.best: list[np.ndarray] = classifier_model.get_weights()
+        self.last = self.best
         self.best_score = (-math.inf, -math.inf)
         self.stage_end = 0
         self.raw: list[np.ndarray] | None = None
@@ -346,8 +367,9 @@ class _Loop(keras.callbacks.Callback):
             _assign(self.logits.trainable_variables, _values(self._averages()))
         val_loss, val_accuracy = self._validate()
         score = (val_accuracy, -val_loss) if self.validation else (float(epoch), 0.0)
+        self.last = self.classifier.get_weights()
         if score >= self.best_score:
-            self.best, self.best_score = self.classifier.get_weights(), score
+            self.best, self.best_score = self.last, score
         _assign(self.logits.trainable_variables, self.raw)
         self.rows.append(
             {

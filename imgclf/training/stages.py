@@ -1,8 +1,9 @@
 """What fills the time: the probe first, so that there is always a finished model; then a larger image size, and ever
 larger parts of the network that move, as long as time remains and validation says that it helps.
 
-A stage is kept if it gets at least as many validation images right and their log loss falls: both must agree, since
-with few images either alone is largely chance. After MISSES stages in a row that were not kept, it is enough.
+Of a stage its last epoch counts, unless an earlier one was better by more than chance. A stage is kept if it gets at
+least as many validation images right and their log loss falls: both must agree, since with few images either alone is
+largely chance. After MISSES stages in a row that were not kept, it is enough.
 """
 
 import io
@@ -198,6 +199,7 @@ class Training:
                     on_epoch=on_epoch,
                     deadline=deadline,
                     callbacks=self.callbacks,
+                    careful=config.method == "auto",
                 )
                 return
             except Exception as error:
@@ -329,8 +331,7 @@ class Training:
         except _TimeIsUp:
             outcome = NO_TIME
         tried = self.rows[count:]
-        best = max(tried, key=lambda row: (row["val_accuracy"], -row["val_loss"]), default=None)
-        accepted = best is not None and self._judge(name, best)
+        accepted = bool(tried) and self._judge(name, fitting.kept(tried, len(self.images.rows(VALIDATION))))
         if tried:
             self.clock.learn(self.clock.drift * epoch_s, float(np.median([row["seconds"] for row in tried])))
         else:
@@ -361,10 +362,10 @@ class Training:
         self._save()
         return True
 
-    def _judge(self, name: str, best: dict[str, Any]) -> bool:
-        """Whether the rows that end the story now are kept, by the best of them."""
+    def _judge(self, name: str, found: dict[str, Any]) -> bool:
+        """Whether the stage that ends the story now is kept, by one of its rows."""
         assert self.score is not None
-        after = (best["val_accuracy"], best["val_loss"])
+        after = (found["val_accuracy"], found["val_loss"])
         outcome = judge(self.score, after)
         if outcome == ACCEPTED:
             self.score, self.misses = after, 0

@@ -253,6 +253,13 @@ def test_without_better_validation_training_stops_and_the_best_weights_stay() ->
     assert (accuracy, -loss) == pytest.approx(max(scores), abs=1e-5)
 
 
+def test_an_early_epoch_counts_only_if_it_is_better_by_more_than_chance() -> None:
+    rows = [{"val_accuracy": accuracy, "val_loss": 0.4} for accuracy in (0.7, 0.88, 0.83)]
+    assert fitting.kept(rows, 42) is rows[2]  # the standard error of 0.88 is 0.05 with 42 images
+    assert fitting.kept(rows, 420) is rows[1]  # and 0.016 with ten times as many
+    assert fitting.kept(rows[:2], 42) is rows[1]
+
+
 def test_at_the_deadline_the_epoch_is_left_and_the_best_weights_stay() -> None:
     network = model()
     before = network.get_weights()

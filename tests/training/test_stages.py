@@ -90,6 +90,7 @@ def test_a_stage_ends_at_its_deadline(training: Training):
     assert 2.9 < time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_a_larger_size_is_a_stage_that_is_kept_where_it_helps(training: Training, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stages, "SHARES", ())
     training.config = replace(training.config, image_sizes="32,48,64")
@@ -118,6 +119,7 @@ def test_a_larger_size_that_does_not_help_leaves_no_trace(training: Training, mo
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_size_that_was_kept_is_that_of_a_resumed_story(training: Training, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stages, "SHARES", ())
     training.config = replace(training.config, image_sizes="32,48")
@@ -131,6 +133,7 @@ def test_the_size_that_was_kept_is_that_of_a_resumed_story(training: Training, m
     np.testing.assert_allclose(again.answer(), training.answer(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_forbidden_stages_change_the_answer(training: Training, monkeypatch: pytest.MonkeyPatch):
     probed = training.probe()
     forbidden = replace(training, checkpoint=training.checkpoint.with_name("other"), rows=[], done=[])
