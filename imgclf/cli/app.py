@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from imgclf import __version__
+from imgclf.cli import parameters
 from imgclf.errors import ImgclfError
 
 COMMANDS = {
@@ -41,6 +42,9 @@ INTERRUPTED = 130
 
 class _Command(TyperCommand):
     """A command whose help lists its options under the names of their panels; without Rich, Typer lists them in one."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return parameters.quickened(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
@@ -78,6 +82,9 @@ class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands: Any = _Commands()
+
+    def get_params(self, ctx: Any) -> Any:
+        return parameters.quickened(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)

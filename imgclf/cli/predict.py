@@ -1,5 +1,7 @@
 """imgclf predict"""
 
+import gc
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -45,7 +47,7 @@ def predict(
     format: Annotated[str, typer.Option(help="table, jsonl, csv or parquet.")] = PredictConfig.format,
     batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = PredictConfig.batch_size,
     engine: Annotated[
-        str, typer.Option(help="auto, litert, onnx, openvino, savedmodel or keras.")
+        str, typer.Option(help="auto, litert, onnx, openvino, savedmodel, keras or ray.")
     ] = PredictConfig.engine,
     precision: Annotated[
         str, typer.Option(help="float32; float16 or int8, as exported; bf16 with OpenVINO.")
@@ -67,6 +69,8 @@ def predict(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
     """Say what images show."""
+    gc.disable()  # until all is loaded: it would look again and again at modules that stay
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads for NumPy, which has next to nothing to do, cost 20 ms
     if quiet:
         from imgclf.cli import console
 
@@ -90,6 +94,7 @@ def predict(
         write, done = _open(stack, config, output, resume, live=watch is not None or "-" in (images or []))
         found, count = _find(config, images or [], watch, done)
         classifier = _load(model, config, count)
+        gc.enable()
         predictions = classifier.stream(found, batch_size, tta=tta, embeddings=embeddings is not None)
         actions: list[Callable[[Prediction], None]] = [tally.add]
         if embeddings:
@@ -122,6 +127,8 @@ def _check(
         raise UsageError(f"--resume: expected -o with a file that ends in .jsonl or .csv, found {output}.")
     if resume and embeddings:
         raise UsageError("--resume and --embeddings: expected one of them; a file of vectors is made in one go.")
+    if watch and config.engine == "ray":
+        raise UsageError("--watch and --engine ray: expected one of them; a cluster gets a list that has an end.")
     if watch and sort_into and sort_into.resolve().is_relative_to(watch.resolve()):
         raise UsageError(f"--sort-into {sort_into}: expected a folder outside of {watch}, which is watched.")
 
