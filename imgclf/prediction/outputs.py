@@ -237,6 +237,8 @@ def _foreign(path: Path, number: int, line: bytes) -> UsageError:
 def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     """A new Parquet file with the columns of `columns`; see `new`. A name that is not text is written with escapes.
 
+    What is unknown is null; so is a rejected label, as in JSON Lines, and its confidence is not.
+
     Yields:
         A function that takes predictions.
 
@@ -253,7 +255,7 @@ def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
         def add(prediction: Prediction) -> None:
             values: dict[str, Any] = {"path": prediction.path, "label": prediction.label, "error": prediction.error}
             values["confidence"] = prediction.confidence
-            for rank, (label, confidence) in enumerate(prediction.top(top)[1:], start=2):
+            for rank, (label, confidence) in enumerate(prediction.answers(top)[1:], start=2):
                 values |= {f"label_{rank}": label, f"confidence_{rank}": confidence}
             write(values)
 

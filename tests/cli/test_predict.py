@@ -4,12 +4,15 @@ import itertools
 import json
 import logging
 import os
+import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from rich.console import Console
 from imgclf import prediction
 from imgclf.cli import app, console
 from imgclf.cli import predict as command
+from imgclf.prediction import artifact, decision
 
 CLASSES = {"disc", "two discs"}
 
@@ -172,6 +176,7 @@ def test_a_file_that_exists_is_kept_and_named(imgclf, trained_run, photos, tmp_p
         (["--shard", "half"], "I/N such as 1/4"),
         (["--embeddings", "v.txt"], "ends in .npz or .parquet"),
         (["--watch", "/", "--sort-into", "/tmp/x"], "which is watched"),
+        (["--watch", "/", "--engine", "ray"], "a cluster gets a list that has an end"),
         (["-o", "out.csv", "--format", "jsonl"], "ends in .jsonl, as --format says, found .csv"),
         (["--format", "xml"], "one of table, jsonl, csv"),
         (["--top", "0"], "--top"),
@@ -216,6 +221,67 @@ def test_a_damaged_run_is_an_artifact_error(imgclf, trained_run, photos, tmp_pat
     (copy / "artifact.json").write_text("{")
     assert imgclf("predict", copy, photos) == 4
     assert str(copy / "artifact.json") in capsys.readouterr().err
+
+
+def changed(folder: Path) -> Path:
+    with (folder / "model.tflite").open("ab") as file:
+        file.write(b"more")
+    return folder
+
+
+def without_its_features(folder: Path) -> Path:
+    facts = artifact.read(folder)
+    (folder / decision.FILE).write_bytes(b"PK")
+    files = {**facts.files, decision.FILE: artifact.File(decision.FORMAT, *artifact.hash_tree(folder / decision.FILE))}
+    artifact.write(folder, replace(facts, files=files, decision=replace(facts.decision, outlier_above=1.0)))
+    return folder
+
+
+def newer(folder: Path) -> Path:
+    content = json.loads((folder / artifact.NAME).read_text())
+    (folder / artifact.NAME).write_text(json.dumps(content | {"schema": content["schema"] + 1, "imgclf": "9.0"}))
+    return folder
+
+
+def foreign(folder: Path) -> Path:
+    for path in (folder / artifact.NAME, folder / "saved_model" / "variables"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    return folder / "saved_model"
+
+
+def a_pickle(folder: Path) -> Path:
+    (folder.parent / "model.pkl").write_bytes(pickle.dumps({"weights": [1.0]}))
+    return folder.parent / "model.pkl"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (changed, r"model\.tflite: expected SHA-256 [0-9a-f]{12}\.\.\. as in artifact\.json, found"),
+        (without_its_features, r"outliers\.npz: expected features of training images, found a damaged file"),
+        (newer, r"artifact\.json: expected schema 1 or older, found 2, written by imgclf 9\.0"),
+        (foreign, r"saved_model: expected an exported model \(with artifact\.json\), found none"),
+        (a_pickle, r"model\.pkl: expected a model with artifact\.json .* pickles above all, are never loaded"),
+    ],
+)
+def test_a_model_that_is_not_what_it_should_be_is_exit_4_and_leaves_no_output(
+    imgclf, trained_run, photos, tmp_path, capsys, spoil, expected
+):
+    model = spoil(Path(shutil.copytree(trained_run.path, tmp_path / "run")))
+    assert imgclf("predict", model, photos, "-o", tmp_path / "out.csv") == 4
+    assert re.search(expected, capsys.readouterr().err)
+    assert not list(tmp_path.glob("*out.csv*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs to close what a process inherits")
+def test_a_list_on_stdin_that_cannot_be_read_is_a_usage_error(trained_run, tmp_path):
+    code = "import sys; from imgclf.cli.app import main; sys.argv[0] = 'imgclf'; main()"
+    command = [sys.executable, "-c", code, "predict", str(trained_run.path), "-", "-o", str(tmp_path / "out.csv")]
+    for prepare in (lambda: os.close(0), lambda: os.dup2(1, 0)):  # closed, and a pipe that is only for writing
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=prepare)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(r"Error: -: .*stdin.*(closed|Bad file descriptor).*\n", done.stderr)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_name_of_a_backbone_is_predicted_with_its_own_artefact(imgclf, trained_run, photos, monkeypatch, capsys):

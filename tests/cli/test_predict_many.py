@@ -195,6 +195,36 @@ def test_a_disk_that_is_full_is_named_and_no_file_is_left(trained_run, photos, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "out.jsonl"],
+        ["-o", "out.csv"],
+        ["-o", "out.parquet"],
+        ["-o", "out.jsonl", "--resume"],
+        ["--embeddings", "v.npz"],
+        ["--embeddings", "v.parquet"],
+    ],
+)
+def test_where_a_file_cannot_grow_nothing_half_is_left(trained_run, photos, tmp_path, options):
+    """The system itself refuses to write more than 1,500 bytes into one file, as a full disk refuses."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+    command = [sys.executable, "-B", "-c", limit + MAIN, "predict", str(trained_run.path), str(photos), "--format"]
+    command += ["jsonl" if "-o" not in options else options[1].partition(".")[2], *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"{options[1]}: the file cannot be written to its end (" in done.stderr.splitlines()[-1]
+    if "--resume" not in options:
+        assert list(tmp_path.iterdir()) == []
+        return
+    assert "go on with --resume" in done.stderr
+    predict(trained_run.path, photos, "-o", tmp_path / "out.jsonl", "--resume")
+    paths = [json.loads(line)["path"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sorted(paths) == sorted(map(str, photos.rglob("*.png")))
+
+
 def test_images_of_all_sizes_are_answered_together(trained_run, tmp_path):
     from PIL import Image
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction import Prediction, embeddings, outputs
+from imgclf.prediction.decision import Decision
 
 LABELS = ("ants", "bees", "wasps")
 BEES = Prediction("b.jpg", np.array([0.125, 0.75, 0.125], np.float32), LABELS)
@@ -242,6 +243,20 @@ def test_parquet_has_the_columns_of_csv(tmp_path, count):
         "label_2": "ants",
         "confidence_2": 0.125,
     }
+
+
+def test_parquet_says_null_of_a_rejected_label_and_never_names_the_answer_twice(tmp_path):
+    strange = replace(BEES, outlier_score=2.0, rules=Decision(outlier_above=1.0))
+    even = np.array([0.375, 0.625], np.float32)
+    by_threshold = Prediction("t.jpg", even, ("ants", "bees"), rules=Decision(positive="ants", threshold=0.25))
+    with outputs.parquet(tmp_path / "out.parquet", 2) as add:
+        for prediction in (replace(BEES, reject_below=0.76), strange, BEES, by_threshold):
+            add(prediction)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["label"].null_count == 2
+    assert table["label"].to_pylist() == [None, None, "bees", "ants"]
+    assert table["confidence"].to_pylist() == [0.75, 0.75, 0.75, 0.375]
+    assert table["label_2"].to_pylist() == ["ants", "ants", "ants", "bees"]
 
 
 def test_an_interrupted_parquet_file_can_be_read(tmp_path):
