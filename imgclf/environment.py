@@ -49,10 +49,13 @@ def version(package: str) -> str | None:
 
 
 def cpu_count() -> int:
-    """How many processors this process may use (its affinity, not the machine's total)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many processors this process may use (its affinity, not the machine's total).
+
+    They are no more than OMP_NUM_THREADS says, by which Ray and Slurm tell a process its share.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(share)) if share.isdecimal() and int(share) else count
 
 
 _IMPORTED = time.monotonic()

@@ -30,6 +30,7 @@ ON_TOP = {
     "jax": (),
     "torch": (),
     "ai_edge_litert": (),
+    "ray": (),
 }
 """Where a package may be imported at module top. Elsewhere it is imported inside the function that needs it."""
 

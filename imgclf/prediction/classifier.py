@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -155,13 +155,7 @@ class Classifier:
         Raises:
             UsageError: if `sources` is itself one image, or `batch_size` is below 1, or the model has no embedding.
         """
-        if isinstance(sources, str | bytes | os.PathLike) or (isinstance(sources, np.ndarray) and sources.ndim != 4):
-            raise UsageError(f"expected a list of images, found one {type(sources).__name__}. Put it into a list.")
-        if batch_size < 1:
-            raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
-        names = ("probabilities", "embedding") if embeddings else ("probabilities",)
-        if not set(names) <= set(self._runtime.names):
-            raise UsageError("expected a model that gives an embedding, found one that does not. Export again.")
+        names = self._check(sources, batch_size, embeddings)
         workers = environment.cpu_count()
         try:
             few = len(sources) < FEW * workers  # type: ignore[arg-type]
@@ -175,6 +169,17 @@ class Classifier:
             names = ("probabilities", "embedding")
         work = partial(self._classify, names=names, tta=tta, embeddings=embeddings)
         return pipeline.run(iter(sources), work, workers=workers, batch=together, ahead=ahead)
+
+    def _check(self, sources: Iterable[Source], batch_size: int, embeddings: bool) -> tuple[str, ...]:
+        """The outputs that are wanted of the model. Raises what `stream` raises."""
+        if isinstance(sources, str | bytes | os.PathLike) or (isinstance(sources, np.ndarray) and sources.ndim != 4):
+            raise UsageError(f"expected a list of images, found one {type(sources).__name__}. Put it into a list.")
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
+        names = ("probabilities", "embedding") if embeddings else ("probabilities",)
+        if not set(names) <= set(self._runtime.names):
+            raise UsageError("expected a model that gives an embedding, found one that does not. Export again.")
+        return names
 
     def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Prediction]:
         decoded = [self._decode(source) for source in sources]
@@ -273,7 +278,8 @@ def load(
     Args:
         path: a run folder, any folder with an `artifact.json` and the models that it describes, or one of those
             models itself, such as `model.tflite`.
-        engine: what shall run it; `auto` takes what suits `count` images, as `choose` says.
+        engine: what shall run it; `auto` takes what suits `count` images, as `choose` says; `ray` does so on all
+            machines of a Ray cluster.
         precision: `float32`; `float16` or `int8`, of which an export must exist; `bf16`, OpenVINO's bfloat16.
         allow_truncated: whether to classify what there is of a file that is cut short, as a model does anyway that
             was trained so.
@@ -286,6 +292,7 @@ def load(
     """
     PredictConfig(engine=engine, precision=precision, reject_below=reject_below)  # which checks them
     path = Path(path)
+    runs_it = "auto" if engine == "ray" else engine
     folder, name = _locate(path)
     facts = artifact.read(folder)
     facts = replace(
@@ -294,7 +301,7 @@ def load(
         reject_below=facts.reject_below if reject_below is None else reject_below,
     )
     if name is None:
-        name = choose(folder, facts, engine, precision, count)
+        name = choose(folder, facts, runs_it, precision, MANY if engine == "ray" else count)
     artifact.verify(folder, facts, name)
     file = facts.files[name]
     if file.format not in RUNTIMES:
@@ -302,7 +309,7 @@ def load(
             f"{folder / name}: expected a model in one of the formats {', '.join(RUNTIMES)}, found {file.format}. "
             f"imgclf export {folder} makes them."
         )
-    if engine not in ("auto", file.format):
+    if runs_it not in ("auto", file.format):
         raise UsageError(f"--engine {engine}: expected a model for it, found {folder / name}, which is {file.format}.")
     if precision != "bf16" and precision not in (PredictConfig.precision, file.precision):
         raise UsageError(f"--precision {precision}: expected a model for it, found {folder / name}: {file.precision}.")
@@ -320,6 +327,12 @@ def load(
     if facts.decision.outlier_above is not None and decision.FILE in facts.files:
         artifact.verify(folder, facts, decision.FILE)
         outliers = Outliers.read(folder / decision.FILE)
+    if engine == "ray":
+        from imgclf.prediction import cluster
+
+        recipe: dict[str, Any] = {"path": str((folder / name).absolute()), "precision": precision}
+        recipe |= {"allow_truncated": facts.allow_truncated, "reject_below": facts.reject_below}
+        return cluster.ClusterClassifier(facts, runtime, outliers, recipe)
     return Classifier(facts, runtime, outliers)
 
 
