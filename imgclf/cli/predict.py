@@ -69,7 +69,6 @@ def predict(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
 ) -> None:
     """Say what images show."""
-    gc.disable()  # until all is loaded: it would look again and again at modules that stay
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads for NumPy, which has next to nothing to do, cost 20 ms
     if quiet:
         from imgclf.cli import console
@@ -91,6 +90,8 @@ def predict(
     _check(config, images, output, resume, sort_into, embeddings, watch)
     tally = _Tally()
     with ExitStack() as stack:
+        stack.callback(gc.enable)
+        gc.disable()  # until all is loaded: it would look again and again at modules that stay
         write, done = _open(stack, config, output, resume, live=watch is not None or "-" in (images or []))
         found, count = _find(config, images or [], watch, done)
         classifier = _load(model, config, count)

@@ -19,6 +19,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.export import artifacts
 from imgclf.prediction import artifact
+from imgclf.prediction.runtimes import RUNTIMES
 
 
 def milliseconds(classifier: prediction.Classifier, pixels: np.ndarray, repeats: int = 5) -> float:
@@ -51,6 +52,8 @@ def main() -> None:
         print(f"{facts.backbone} at {facts.image_size} px, {len(part)} images of the test part, compared with Keras\n")
         print("| file | same labels | largest difference | accuracy | ms an image | MiB |\n|---|--:|--:|--:|--:|--:|")
         for name, file in facts.files.items():
+            if file.format not in RUNTIMES or name == "model.keras":  # the training's own, and what is no model
+                continue
             for precision in (file.precision, *(key for key in file.agreement if key != file.precision)):
                 classifier = prediction.load(folder / name, precision=precision)
                 found = classifier.probabilities(pixels)

@@ -1,4 +1,5 @@
 import csv
+import gc
 import io
 import itertools
 import json
@@ -269,6 +270,7 @@ def test_a_model_that_is_not_what_it_should_be_is_exit_4_and_leaves_no_output(
 ):
     model = spoil(Path(shutil.copytree(trained_run.path, tmp_path / "run")))
     assert imgclf("predict", model, photos, "-o", tmp_path / "out.csv") == 4
+    assert gc.isenabled()
     assert re.search(expected, capsys.readouterr().err)
     assert not list(tmp_path.glob("*out.csv*"))
 
