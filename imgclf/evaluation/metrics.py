@@ -59,8 +59,8 @@ def score(
         `average_precision` (one class against the rest), support, `intervals` of precision and recall}}, `top_k`
         {"1": share, ...}, `confusion_matrix` {labels, counts} with the true classes as rows and the predicted ones as
         columns, `most_confused` (pairs of classes, most frequent first), `calibration` (see `calibration.measure`),
-        `intervals` {score: [low, high]}, 95 %: Wilson's for shares of images, else of a bootstrap by class, and by
-        group where there are groups; and `warnings`, sentences.
+        `intervals` {score: [low, high]}, 95 %: Wilson's for shares of images, Price and Bonett's for mean recall, else
+        of a bootstrap by class; of a bootstrap by class and group where there are groups; and `warnings`, sentences.
 
     Raises:
         ValueError: if there are no images, the shapes do not fit together, a label is not an index of a class, or a row
@@ -259,10 +259,27 @@ def _intervals(
             hits = shares.get(key, top["1"])
             answer[key] = list(wilson(int(hits.sum()), n))
         else:
-            method = intervals.logistic if key in AREAS else intervals.percentiles
-            ends = method(np.concatenate(values[key]), estimate, certain, reach)
+            ends = _ends(key, np.concatenate(values[key]), estimate, certain, reach)
             answer[key] = None if ends is None else list(ends)
+    if groups is None:
+        present = np.flatnonzero(sums.true.getnnz(axis=1))
+        right, true = (matrix.getnnz(axis=1)[present].tolist() for matrix in (sums.right, sums.true))
+        recall = list(intervals.mean_of_shares(right, true))
+        same = ("macro_specificity",) if classes == len(present) == 2 else ()  # one's specificity, the other's recall
+        answer |= dict.fromkeys(("balanced_accuracy", "macro_recall", *same), recall)
     return answer
+
+
+def _ends(
+    key: str, values: np.ndarray, estimate: float, certain: tuple[float, float], reach: float
+) -> tuple[float, float] | None:
+    """The interval of one score from its bootstrap values, by the method that suits it."""
+    if key in AREAS:
+        return intervals.logistic(values, estimate, certain, reach)
+    if key == "matthews":  # Fisher's transformation of a correlation
+        ends = intervals.logistic((values + 1) / 2, (estimate + 1) / 2, certain, reach)
+        return None if ends is None else (2 * ends[0] - 1, 2 * ends[1] - 1)
+    return intervals.percentiles(values, estimate, certain, reach)
 
 
 def _per_class(sums: _Sums, areas: list[dict[str, float | None]], class_names: Sequence[str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def simulated(rng: np.random.Generator, sizes: tuple[int, ...]) -> tuple[np.ndar
     return labels, powers / powers.sum(axis=1, keepdims=True)
 
 
-def coverage(sizes: tuple[int, ...], draws: int, *, replicates: int = 200, seed: int = 5) -> dict[str, float]:
+def coverage(sizes: tuple[int, ...], draws: int, *, replicates: int = 500, seed: int = 5) -> dict[str, float]:
     """The share of intervals that hold the score of a test set hundreds of times as large."""
     rng = np.random.default_rng(seed)
     names = [str(i) for i in range(len(sizes))]

@@ -56,6 +56,25 @@ def test_wilsons_interval_holds_the_true_share_in_95_of_100_draws(n):
         assert 0.93 <= coverage <= 0.97, (share, coverage)
 
 
+def test_the_interval_of_a_mean_of_shares_by_hand():
+    assert intervals.mean_of_shares([7], [10]) == pytest.approx(intervals.wilson(7, 10))
+    shares = np.array([10 / 12, 51 / 102])  # one success and one failure more of each
+    reach = 1.96 * np.sqrt(10 / 12 * 2 / 12 / 12 + 0.25 / 102) / 2
+    assert intervals.mean_of_shares([9, 50], [10, 100]) == pytest.approx(
+        (shares.mean() - reach, shares.mean() + reach), abs=1e-5
+    )
+    low, high = intervals.mean_of_shares([5, 8], [5, 8])
+    assert 0.7 < low < 0.9 and high == 1
+
+
+@pytest.mark.parametrize("sizes", [(100, 100), (10,) * 20, (60, 50, 50, 40), (12, 10, 8)])
+def test_the_interval_of_a_mean_of_shares_holds_it_in_95_of_100_draws(sizes):
+    rng = np.random.default_rng(0)
+    shares = np.linspace(0.7, 0.95, len(sizes))
+    ends = np.array([intervals.mean_of_shares(rng.binomial(sizes, shares), sizes) for _ in range(4000)])
+    assert 0.93 <= ((ends[:, 0] <= shares.mean()) & (shares.mean() <= ends[:, 1])).mean() <= 0.97
+
+
 def test_the_interval_of_an_area_is_a_normal_one_of_logits_less_the_bias():
     logits = np.random.default_rng(0).normal(2.1, 0.4, 100_000)  # the estimate's is 2.0: a bias of 0.1
     estimate = 1 / (1 + np.exp(-2.0))
@@ -80,6 +99,7 @@ def test_the_interval_of_an_area_at_its_end_is_that_of_a_proportion_and_near_it_
         ("2 x 100", 0.93, 0.97),
         ("60, 50, 50, 40", 0.93, 0.97),
         ("2 x 300", 0.93, 0.97),
+        ("180 + 20", 0.90, 0.985),
         ("12, 10, 8", 0.90, 0.985),
     ],
 )
