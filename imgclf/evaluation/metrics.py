@@ -277,7 +277,7 @@ def _ends(
     if key in AREAS:
         return intervals.logistic(values, estimate, certain, reach)
     if key == "matthews":  # Fisher's transformation of a correlation
-        ends = intervals.logistic((values + 1) / 2, (estimate + 1) / 2, certain, reach)
+        ends = intervals.logistic((values + 1) / 2, (estimate + 1) / 2, certain)
         return None if ends is None else (2 * ends[0] - 1, 2 * ends[1] - 1)
     return intervals.percentiles(values, estimate, certain, reach)
 

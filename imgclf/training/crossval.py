@@ -1,5 +1,6 @@
 """k-fold cross-validation: every image is tested once, by a model that has not seen it; each fold is a run on disk."""
 
+import functools
 import gc
 import logging
 import math
@@ -24,7 +25,7 @@ from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.runs import Run
-from imgclf.training import resolving
+from imgclf.training import devices, resolving
 from imgclf.training import train as training
 from imgclf.training.fitting import OnProgress
 
@@ -94,6 +95,8 @@ def kfold(
             more = "" if output else f" with -o {folder}"
             log.info("%s: finished folds are kept; the same command%s goes on from there", folder, more)
             raise
+        finally:
+            _of_all_folds.cache_clear()
 
 
 def of_run(
@@ -233,9 +236,21 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
         log.info("%s: %d images to test on", fold.folder, len(tested))
-        training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False)
+        model = None
+        if config.method == "probe":
+            devices.choose(config.device)  # before the first graph
+            model = _of_all_folds(config, len(dataset.class_names))
+        training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, model=model)
+        if model is not None:
+            return
     keras.backend.clear_session()  # else the graphs of all folds stay in memory
     gc.collect()
+
+
+@functools.lru_cache(maxsize=1)
+def _of_all_folds(config: TrainConfig, classes: int) -> keras.Model:
+    """The one graph of all folds of a probe: its backbone is frozen, and each fold sets the whole head."""
+    return training.build(config, classes)
 
 
 def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:

@@ -47,6 +47,7 @@ def train(
     *,
     output: Path | str | None = None,
     with_report: bool = True,
+    model: keras.Model | None = None,
     on_progress: OnProgress | None = None,
     started: float | None = None,
 ) -> Run:
@@ -55,6 +56,8 @@ def train(
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
         with_report: whether to write `report.html`, too.
+        model: what `build` gave for these settings and classes, its head anew or not: of no use to any method but a
+            probe, which sets the whole head.
         started: since when the time limit counts, of `time.monotonic`; by default from now on.
 
     Returns:
@@ -71,7 +74,8 @@ def train(
     devices.check_batch(fitting.batch_size(config))
     watching.check(config)
     dataset, data_notes = _prepare(dataset, config)
-    model = _build(config, dataset)  # before there is a folder: weights that cannot be had leave nothing behind
+    # before there is a folder: weights that cannot be had leave nothing behind
+    model = model if model is not None else build(config, len(dataset.class_names))
     stem = f"{dataset.name}-{config.backbone}"
     run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
     with _explained(run), run.lock(), _log_to(run):
@@ -146,7 +150,7 @@ def resume(
         if data:
             runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
             datasets.write_manifest(dataset, run.manifest)
-        _train(run, _build(config, dataset), dataset, config, on_progress, started)
+        _train(run, build(config, len(dataset.class_names)), dataset, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
     return run
@@ -162,11 +166,12 @@ def _with_more_epochs(run: Run, config: TrainConfig, epochs: int) -> TrainConfig
     return replace(config, epochs=epochs)
 
 
-def _build(config: TrainConfig, dataset: Dataset) -> keras.Model:
+def build(config: TrainConfig, classes: int) -> keras.Model:
+    """The classifier that resolved settings ask for, with the initial weights that its seed gives."""
     if config.deterministic:
         devices.make_deterministic()
     keras.utils.set_random_seed(config.seed)
-    return resolving.build(config, len(dataset.class_names))
+    return resolving.build(config, classes)
 
 
 def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
