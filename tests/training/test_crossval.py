@@ -11,7 +11,7 @@ import imgclf
 from imgclf.cli import kfold as command
 from imgclf.cli import train as train_command
 from imgclf.config import KfoldConfig, TrainConfig
-from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample
+from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, read_run
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.training import crossval
@@ -105,3 +105,16 @@ def test_a_run_is_cross_validated_on_its_own_training_and_validation_images(trai
     assert not tested & set(read_predictions(result.folder / "predictions.csv").paths)
     assert result.metrics["n"] + len(tested) == 48
     assert result.folds["sentence"].startswith("Accuracy ")
+
+
+@pytest.mark.slow
+def test_a_fold_of_a_probe_is_what_training_on_its_images_alone_gives(image_folder, tmp_path):
+    config = TrainConfig(backbone="embedded", method="probe", offline=True, deterministic=True)
+    result = crossval.kfold(
+        imgclf.read(image_folder(count=12)), config, KfoldConfig(folds=2), output=tmp_path / "folds"
+    )
+    fold = imgclf.Run(result.folder / "fold-2")  # the graph has the head of the first fold when this one begins
+    alone = imgclf.train(read_run(fold), TrainConfig.from_dict(fold.read_config()["config"]), output=tmp_path / "alone")
+    found, expected = read_predictions(fold.predictions), read_predictions(alone.predictions)
+    assert found.paths == expected.paths
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
