@@ -65,6 +65,7 @@ IO_PARAMETERS = (
     "moved",
     "output",
     "quarantine",
+    "quick",
     "quiet",
     "report",
     "resume",
