@@ -30,7 +30,7 @@ def main() -> None:
         config = imgclf.TrainConfig(backbone="embedded", method="probe", export="litert", offline=True)
         run = imgclf.train(imgclf.read(unzip("sign-digits", folder)), config, output=folder / "run", with_report=False)
         every = sorted(path for path in (unzip("tiny-imagenet", folder) / "val").rglob("*") if path.is_file())
-        images = [path for path in every if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+        images = [path for path in every if path.suffix == ".webp"]
         chosen = np.random.default_rng(0).permutation(len(images))[: options.foreign]
         classifier = imgclf.load(run.path)
         own, foreign = (
