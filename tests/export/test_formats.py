@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -250,3 +251,51 @@ def test_a_script_of_the_docs_answers_as_imgclf_does(whole, photographs, name, c
         label, probability = done.stdout.split()
         assert label == expected.label
         assert float(probability) == pytest.approx(expected.confidence, abs=0.02 if name == "savedmodel" else 1e-4)
+
+
+@pytest.mark.parametrize(("rates", "winner"), [((200.0, 300.0), "model.onnx"), ((300.0, 200.0), "model.tflite")])
+def test_for_many_images_the_engine_is_taken_that_is_quicker_here(whole, monkeypatch, rates, winner):
+    from imgclf.prediction import classifier, runtimes
+
+    run = whole[0]
+    tried = []
+
+    def rate(runtime):
+        tried.append(type(runtime))
+        return rates[isinstance(runtime, runtimes.ONNXRuntime)]
+
+    monkeypatch.setattr(classifier, "images_per_second", rate)
+    wanted = {"model.onnx": runtimes.ONNXRuntime, "model.tflite": runtimes.LiteRTRuntime}[winner]
+    assert isinstance(prediction.load(run.path, count=classifier.MANY)._runtime, wanted)
+    assert set(tried) == {runtimes.ONNXRuntime, runtimes.LiteRTRuntime}
+    tried.clear()
+    prediction.load(run.path, count=classifier.MANY - 1)
+    prediction.load(run.path, count=classifier.MANY, engine="onnx")
+    prediction.load(run.path / "model.tflite", count=classifier.MANY)
+    assert not tried
+
+
+def test_the_rate_of_a_runtime_is_that_of_all_processors(monkeypatch):
+    from imgclf.prediction import classifier
+
+    class Slow:
+        size_px, classes, names, batch_size = 8, 2, ("probabilities",), 4
+        calls = 0
+
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def prepare(self, calls):
+            self.calls = calls
+
+        def outputs(self, pixels, names):
+            assert pixels.shape == (4, 8, 8, 3)
+            time.sleep(self.seconds)
+            return {"probabilities": np.zeros((4, 2), np.float32)}
+
+    monkeypatch.setattr(environment, "cpu_count", lambda: 3)
+    slow, quick = Slow(0.04), Slow(0.01)
+    rates = [classifier.images_per_second(runtime) for runtime in (slow, quick)]
+    assert (slow.calls, quick.calls) == (3, 3)
+    assert rates[0] <= 3 * 4 / 0.04
+    assert rates[0] < rates[1] <= 3 * 4 / 0.01
