@@ -54,40 +54,30 @@ class Outliers:
     Source: Sun et al. 2022, arXiv:2204.06507: the distance to the k-th nearest neighbour among normalised features.
     """
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, known: np.ndarray) -> None:
-        """Args: mean and scale float32 (d,), of the training features; known float (m, d), normalised ones."""
-        self._mean, self._scale = mean, scale
+    def __init__(self, known: np.ndarray) -> None:
+        """Args: known float (m, d), features of training images, each of length 1."""
         self._known = known.astype(np.float32)
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, seed: int = 0) -> "Outliers":
         """Keep what is needed of training features (n, d); of very many, a random part."""
-        mean, scale = embeddings.mean(axis=0), embeddings.std(axis=0)
-        scale = np.where(scale < 1e-6, 1.0, scale)
         if len(embeddings) > MOST_KEPT:
             rows = np.random.default_rng(seed).choice(len(embeddings), MOST_KEPT, replace=False)
             embeddings = embeddings[np.sort(rows)]
-        found = cls(mean.astype(np.float32), scale.astype(np.float32), np.empty((0, len(mean))))
-        found._known = found._normalised(embeddings).astype(np.float16).astype(np.float32)
-        return found
+        return cls(_normalised(embeddings).astype(np.float16))
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 (n,), 0 to 2: the distance of features (n, d) to their k-th nearest neighbour; larger is stranger."""
-        likeness = self._normalised(embeddings) @ self._known.T  # cosines (n, m)
+        likeness = _normalised(embeddings) @ self._known.T  # cosines (n, m)
         place = max(0, likeness.shape[1] - NEIGHBOURS)
         nearest = np.partition(likeness, place, axis=1)[:, place]
         distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * nearest, 0)).astype(np.float32)
         return distances
 
-    def _normalised(self, embeddings: np.ndarray) -> np.ndarray:
-        centred = (embeddings - self._mean) / self._scale
-        unit: np.ndarray = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-        return unit
-
     def to_bytes(self) -> bytes:
         """The content of `outliers.npz`."""
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, mean=self._mean, scale=self._scale, known=self._known.astype(np.float16))
+        np.savez(file, allow_pickle=False, known=self._known.astype(np.float16))
         return file.getvalue()
 
     @classmethod
@@ -99,11 +89,16 @@ class Outliers:
         """
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return cls(arrays["mean"], arrays["scale"], arrays["known"])
+                return cls(arrays["known"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ArtifactError(
                 f"{path}: expected features of training images, found a damaged file ({error})."
             ) from None
+
+
+def _normalised(embeddings: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def best(probabilities: np.ndarray, labels: tuple[str, ...], rules: Decision) -> np.ndarray:

@@ -107,7 +107,8 @@ def test_only_the_module_of_the_command_is_imported():
     code = "import sys; from imgclf.cli import app; sys.argv = ['imgclf', 'models', '--help']\n"
     code += "try: app.main()\nexcept SystemExit: print(*[n for n in sys.modules if n.startswith('imgclf.cli.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.splitlines()[-1].split()) == {"imgclf.cli.app", "imgclf.cli.models"}
+    expected = {"imgclf.cli.app", "imgclf.cli.parameters", "imgclf.cli.models"}
+    assert set(done.stdout.splitlines()[-1].split()) == expected
 
 
 @pytest.mark.parametrize("kind", TREE)
