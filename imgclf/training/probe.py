@@ -48,10 +48,11 @@ def solve(
     views = features if features.ndim == 3 else features[np.newaxis]
     mean, deviation = views.mean(axis=(0, 1)), views.std(axis=(0, 1))
     deviation[deviation < 1e-6] = 1.0  # a dead unit stays dead instead of exploding
-    scaled = (views - mean) / deviation
+    scaled, basis = _rotate((views - mean) / deviation)
     strength = _choose_strength(scaled, labels, seed, balanced)
-    model = _fit(scaled, labels, strength, balanced)
+    model = _fit(scaled, labels, _regression(strength, len(scaled), balanced))
     weights, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    weights = weights if basis is None else weights @ basis.T
     if classes == 2:  # scikit-learn gives one row, the logit of the second class against the first
         weights, bias = np.stack([-weights[0] / 2, weights[0] / 2]), np.array([-bias[0] / 2, bias[0] / 2])
     kernel = (weights / deviation).T
@@ -69,15 +70,39 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _fit(views: np.ndarray, labels: np.ndarray, strength: float, balanced: bool = False) -> LogisticRegression:
-    """Of (views, n, d): the penalty stays that of n images, however many views each has."""
-    count = len(views)
+def _rotate(views: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fewer rows than columns, in an orthonormal basis of what they span: the penalty sees lengths alone, so the
+    solution is the same, with a part of the arithmetic.
+
+    Args:
+        views: (v, n, d).
+
+    Returns:
+        (v, n, k), and the basis (d, k); the same and None where there are as many rows as columns.
+    """
+    rows = views.reshape(-1, views.shape[-1])
+    if len(rows) >= rows.shape[1]:
+        return views, None
+    basis, triangle = np.linalg.qr(rows.T)  # (d, k), (k, rows)
+    return triangle.T.reshape(*views.shape[:2], -1), basis
+
+
+def _regression(strength: float, count: int, balanced: bool) -> LogisticRegression:
+    """Of views, `count` of each image: the penalty stays that of the images alone."""
+    return LogisticRegression(
+        C=strength / count,
+        max_iter=_ITERATIONS,
+        tol=1e-5,
+        class_weight="balanced" if balanced else None,
+        warm_start=True,
+    )
+
+
+def _fit(views: np.ndarray, labels: np.ndarray, model: LogisticRegression) -> LogisticRegression:
+    """Of (views, n, d)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(
-            C=strength / count, max_iter=_ITERATIONS, tol=1e-5, class_weight="balanced" if balanced else None
-        )
-        return model.fit(views.reshape(-1, views.shape[-1]), np.tile(labels, count))
+        return model.fit(views.reshape(-1, views.shape[-1]), np.tile(labels, len(views)))
 
 
 def _choosing(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -99,8 +124,9 @@ def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced:
         return 1e-2
     losses = dict.fromkeys(STRENGTHS, 0.0)
     for fitted, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(views[0], labels):
-        for strength in STRENGTHS:
-            model = _fit(views[:, fitted], labels[fitted], strength, balanced)
+        model = _regression(STRENGTHS[0], len(views), balanced)
+        for strength in STRENGTHS:  # from strong to weak: each solution is near the one before
+            model = _fit(views[:, fitted], labels[fitted], model.set_params(C=strength / len(views)))
             logits = model.decision_function(views[0, held_out])
             if logits.ndim == 1:  # two classes: the logit of the second against the first
                 logits = np.stack([np.zeros_like(logits), logits], axis=1)
