@@ -198,9 +198,8 @@ def _train(
     assert config.image_size is not None
     begun = time.monotonic()
     clock = Clock.start(config.limit_s or (DEFAULT_LIMIT_S if config.method == "auto" else math.inf), started)
-    decoding = time.monotonic()
     dataset, pixels = _decode(dataset, config, on_progress)
-    decoding_s = time.monotonic() - decoding
+    decoding_s = time.monotonic() - begun
     datasets.write_manifest(dataset, run.manifest)
     runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     _check_classes(dataset)
@@ -218,10 +217,10 @@ def _train(
     probabilities = _fit(run, training)
     model, config, pixels = training.model, training.config, training.images.pixels
     runs.write_json(run.config, run.read_config() | {"config": config.to_dict()})
-    begun_s = time.monotonic()
+    calibrating_from = time.monotonic()
     fitted = calibrating.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
     if config.time_limit:
-        training.clock.learn(training.passes_s(), time.monotonic() - begun_s)
+        training.clock.learn(training.passes_s(), time.monotonic() - calibrating_from)
     probabilities = calibration.apply_temperature(probabilities, fitted.temperature)
     model.save(run.model)
     if len(probabilities):
