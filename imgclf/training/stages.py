@@ -325,7 +325,9 @@ class Training:
         count = len(self.rows)
         outcome = "no epoch was finished"
         try:
-            self.descend(name, str(share), replace(wanted, epochs=epochs), self.clock.deadline(self.ending_s()))
+            self.descend(
+                name, str(round(share, 2)), replace(wanted, epochs=epochs), self.clock.deadline(self.ending_s())
+            )
         except RunError as error:
             log.warning("%s", error)
         except _TimeIsUp:
