@@ -28,7 +28,8 @@ ON_PIXELS = 1e-4
 """The largest difference between two probabilities that rounding explains, on equal pixels."""
 
 FROM_BYTES = 0.02
-"""The same for encoded images: TensorFlow's pixels differ from Pillow's by up to one level."""
+"""The same for encoded images. Their pixels are the same where Pillow is the one that `savedmodel` repeats; another
+release of it, or of a decoder in it or in TensorFlow, may round otherwise, by one level of 255."""
 
 ON_FEATURES = 1e-3
 """The same for embedding and feature map, relative to the largest value."""

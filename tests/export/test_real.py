@@ -51,9 +51,8 @@ def test_a_trained_network_answers_the_same_everywhere_on_100_photographs(datase
     for path in (run.litert, run.saved_model):
         assert np.abs(prediction.load(path).probabilities(pixels) - keras_says).max() <= 1e-4
     from_bytes = savedmodel.predict_bytes(run.saved_model, encoded)
-    assert np.abs(from_bytes - keras_says).max() <= 0.02
-    clear = np.abs(keras_says[:, 0] - keras_says[:, 1]) >= parity.TIE
-    assert (from_bytes.argmax(1) == keras_says.argmax(1))[clear].all()
+    assert np.abs(from_bytes - keras_says).max() <= 1e-4
+    assert np.array_equal(from_bytes.argmax(1), keras_says.argmax(1))
 
 
 @pytest.mark.slow
@@ -84,9 +83,5 @@ def test_a_script_that_knows_nothing_of_imgclf_names_200_photographs_as_imgclf_d
     assert done.returncode == 0, done.stderr
     theirs = done.stdout.splitlines()
     assert len(theirs) == len(ours) == 200
-    clear = [abs(answer.probabilities[0] - answer.probabilities[1]) >= parity.TIE for answer in ours]
-    assert sum(clear) > 180
     assert sum(answer.rejected for answer in ours) < 40  # grey, turned or CMYK, some look strange
-    assert [answer.top(1)[0][0] for answer, sure in zip(ours, clear, strict=True) if sure] == [
-        label for label, sure in zip(theirs, clear, strict=True) if sure
-    ]
+    assert theirs == [answer.top(1)[0][0] for answer in ours]

@@ -151,20 +151,20 @@ def test_a_transparent_gif_is_known_to_differ(decode):
 
 
 @pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
-def test_the_graph_resizes_as_pillow_does_to_within_one_level(mode):
+def test_the_graph_resizes_as_pillow_does_to_the_last_bit(mode):
+    """Also where the order of the two passes changes: with more than twice as many pixels off the height."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
     signature = [tf.TensorSpec((None, None, 3), tf.uint8)]
     resize = tf.function(lambda image: savedmodel.resize(image, 48, mode), autograph=False, input_signature=signature)
-    for width, height in ((48, 48), (97, 64), (64, 97), (300, 201), (31, 20), (48, 500), (1, 7)):
+    turning = ((60, 72), (60, 73), (40, 48), (40, 49))
+    for width, height in ((48, 48), (97, 64), (64, 97), (300, 201), (31, 20), (48, 500), (1, 7), (1, 1), *turning):
         noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         found = resize(np.asarray(noise)).numpy()
         expected = np.asarray(images.resize(noise, 48, mode), np.float32)
         assert found.shape == (48, 48, 3)
-        assert np.array_equal(found, found.round())
-        assert np.abs(found - expected).max() <= 1, (width, height)
-        assert (found != expected).mean() < 0.25
+        assert np.array_equal(found, expected), (width, height)
 
 
 def test_both_signatures_give_the_outputs_and_the_labels(exported):
