@@ -5,7 +5,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,16 @@ BLOCK = 256
 BLOCKS_EACH = 4
 """Few images make smaller blocks, so that each processor gets so many: the last ones then end together."""
 
+PORTION = 100_000
+"""So many images at most are listed before the first is answered: a list may be longer than the memory."""
+
 RETRIES = 5
 """So often the work is begun again, if nothing was answered in between, before all ends."""
+
+TRIES = 2
+"""So many processes may end over an image alone, after one did over its block, before nobody reads it again."""
+
+DEADLY = f"each of the {1 + TRIES} processes that read it ended without a word"
 
 PAUSE_S = 1.0
 PATIENCE_S = 10.0
@@ -59,7 +69,8 @@ class ClusterClassifier(Classifier):
     ) -> Iterator[Prediction]:
         """Classify files one after the other, in order, each once, however many machines fall out while others stay.
 
-        The list is read to its end before the first answer.
+        The first PORTION of the list are read before the first answer. An image over which several processes end, as
+        they do for lack of memory, is answered with an error.
 
         Args:
             batch_size: of no effect on the machines, which get as much as suits their number.
@@ -70,12 +81,13 @@ class ClusterClassifier(Classifier):
             ImgclfError: if the cluster fails as a whole.
         """
         self._check(sources, batch_size, embeddings)
-        return self._on_cluster(sources, tta, embeddings)
+        return self._in_portions(iter(sources), tta, embeddings)
 
-    def _on_cluster(self, sources: Iterable[Source], tta: bool, embeddings: bool) -> Iterator[Prediction]:
-        names = [_name(source) for source in sources]
-        if not names:
-            return
+    def _in_portions(self, sources: Iterator[Source], tta: bool, embeddings: bool) -> Iterator[Prediction]:
+        while names := [_name(source) for source in islice(sources, PORTION)]:
+            yield from self._on_cluster(names, tta, embeddings)
+
+    def _on_cluster(self, names: Sequence[str], tta: bool, embeddings: bool) -> Iterator[Prediction]:
         done = failures = 0
         with _connected() as ray:
             while done < len(names):
@@ -96,7 +108,7 @@ class ClusterClassifier(Classifier):
                     log.info("The cluster lost a worker; going on after %d images.", done)
                     time.sleep(PAUSE_S)
 
-    def _blocks(self, ray: Any, names: list[str], tta: bool, embeddings: bool) -> Iterator[dict[str, np.ndarray]]:
+    def _blocks(self, ray: Any, names: Sequence[str], tta: bool, embeddings: bool) -> Iterator[dict[str, np.ndarray]]:
         """What `_Worker` gives, block after block, in order.
 
         What a machine held that falls out is done again by Ray itself, mostly: where it notices too late it raises.
@@ -107,7 +119,11 @@ class ClusterClassifier(Classifier):
         size = min(BLOCK, max(1, len(names) // (BLOCKS_EACH * cpus)))
         here = Path.cwd()
         paths = [os.fsencode(os.path.join(here, name)) for name in names]  # noqa: PTH118  (a name may hold a NUL)
-        blocks = [pyarrow.table({"path": paths[start : start + size]}) for start in range(0, len(paths), size)]
+        blocks = [
+            pyarrow.table({"path": paths[start : start + size], "block": [start] * len(paths[start : start + size])})
+            for start in range(0, len(paths), size)
+        ]
+        ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = True
@@ -115,7 +131,7 @@ class ClusterClassifier(Classifier):
         context.max_consecutive_actor_init_deaths = RETRIES  # of machines that go while a process starts there
         answers = ray.data.from_arrow(blocks).map_batches(
             _Worker,
-            fn_constructor_args=(dict(self._recipe), tta, embeddings),
+            fn_constructor_args=(dict(self._recipe), tta, embeddings, ledger),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=min(cpus, len(blocks))),
@@ -140,19 +156,60 @@ class ClusterClassifier(Classifier):
         )
 
 
+class Ledger:
+    """What the processes have in hand, so that it is known over which image one ended. It lives on one of the machines.
+
+    Blocks and images are called by their numbers.
+    """
+
+    def __init__(self) -> None:
+        self._in_hand: dict[int, int | None] = {}
+        self._ends: Counter[tuple[int, int]] = Counter()
+
+    def begin(self, block: int) -> list[int] | None:
+        """Note that a process begins with a block: None where it is the first one.
+
+        Returns:
+            The images of the block over which TRIES processes ended; the others are now to be taken one by one.
+        """
+        if block not in self._in_hand:
+            self._in_hand[block] = None
+            return None
+        held = self._in_hand[block]
+        if held is not None:
+            self._ends[block, held] += 1
+        self._in_hand[block] = None
+        return [image for (where, image), ends in self._ends.items() if where == block and ends >= TRIES]
+
+    def take(self, block: int, image: int) -> None:
+        """Note that the process with this block now reads one image alone."""
+        self._in_hand[block] = image
+
+
 class _Worker:
     """One process on one of the machines."""
 
-    def __init__(self, recipe: dict[str, Any], tta: bool, embeddings: bool) -> None:
-        self._recipe, self._tta, self._embeddings = recipe, tta, embeddings
+    def __init__(self, recipe: dict[str, Any], tta: bool, embeddings: bool, ledger: Any) -> None:
+        self._recipe, self._tta, self._embeddings, self._ledger = recipe, tta, embeddings, ledger
         self._classifier: Classifier | None = None
 
     def __call__(self, block: Any) -> dict[str, np.ndarray]:
-        """Answer a table with the column `path`."""
+        """Answer a table with the columns `path` and `block`."""
+        import ray
+
         if self._classifier is None:  # here, since what is wrong with the model is then told as it is
             self._classifier = load(**self._recipe)
         files = [os.fsdecode(path) for path in block["path"].to_pylist()]
-        found = self._classifier.predict(files, tta=self._tta, embeddings=self._embeddings)
+        number = block["block"][0].as_py()
+        deadly = ray.get(self._ledger.begin.remote(number))
+        found = self._predict(files) if deadly is None else []
+        for image, file in enumerate(files[len(found) :]):
+            if image in deadly:
+                _check_deaths(found, file)
+                found.append(Prediction(file, None, self._classifier.labels, DEADLY, file=file))
+            else:
+                ray.get(self._ledger.take.remote(number, image))
+                found += self._predict([file])
         answer = {
             "error": np.array([os.fsencode(each.error or "") for each in found], dtype=object),
             "outlier_score": np.array([np.nan if (s := each.outlier_score) is None else s for each in found]),
@@ -161,6 +218,16 @@ class _Worker:
         if self._embeddings:
             answer["embedding"] = _rows([each.embedding for each in found])
         return answer
+
+    def _predict(self, files: Sequence[str]) -> list[Prediction]:
+        assert self._classifier
+        return self._classifier.predict(files, tta=self._tta, embeddings=self._embeddings)
+
+
+def _check_deaths(found: Sequence[Prediction], file: str) -> None:
+    """Raise ImgclfError if RETRIES images before this one were deadly, too: then it is not them."""
+    if len(found) >= RETRIES and all(each.error == DEADLY for each in found[-RETRIES:]):
+        raise ImgclfError(f"--engine ray: the cluster fails ({file}, like {RETRIES} images before it: {DEADLY}).")
 
 
 def _rows(values: list[np.ndarray | None]) -> np.ndarray:

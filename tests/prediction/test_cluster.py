@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf.errors import ArtifactError, MissingError, UsageError
-from imgclf.prediction import artifact, load
+from imgclf.errors import ArtifactError, ImgclfError, MissingError, UsageError
+from imgclf.prediction import Prediction, artifact, cluster, load
 from imgclf.prediction.classifier import Named
 
 needs_ray = pytest.mark.skipif(
@@ -25,18 +24,34 @@ needs_ray = pytest.mark.skipif(
 )
 quiet = pytest.mark.filterwarnings("ignore")  # Ray's own, of every kind, in its many processes
 
-COUNT = 200
+COUNT = 120
 MAIN = "import sys; from imgclf.cli.app import main; sys.argv[0] = 'imgclf'; main()"
 
 
+START = """
+import os, signal, sys
+
+def end(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("deadly.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(end)
+"""
+"""Ends a process that opens such a file as a lack of memory does: without a word."""
+
+
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    """A cluster of a head without processors and no worker yet; tests add some."""
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster of a head without processors and no worker yet; tests add some. Files called `deadly.png` end them."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield found
-    found.shutdown()
+    start = tmp_path_factory.mktemp("start")
+    (start / "sitecustomize.py").write_text(START)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(start), prepend=os.pathsep)
+        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        yield found
+        found.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +62,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [folder / f"original-{number}.png" for number in range(4)]
     for path in made:
         colours = rng.integers(0, 256, (40, 40, 3), np.uint8)
-        Image.fromarray(colours).resize((1800, 1800), Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(colours).resize((1300, 1300), Image.Resampling.BICUBIC).save(path)
     for number in range(COUNT - len(made) - 1):
         os.link(made[number % 4], folder / f"{number:03}.png")
     (folder / "broken.png").write_bytes(b"no image")
@@ -67,23 +82,10 @@ def start(nodes: Any, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
-def kill_one_process(node: Any) -> None:
-    """End a process that predicts on a node, as a lack of memory does: without a word."""
-    import psutil
-
-    [raylet] = [info.process for info in node.all_processes["raylet"]]
-    actors = [child for child in psutil.Process(raylet.pid).children() if "MapWorker" in " ".join(child.cmdline())]
-    assert actors, "no process predicts on this node"
-    os.kill(actors[0].pid, signal.SIGKILL)
-
-
 @needs_ray
 @quiet
 @pytest.mark.slow
-@pytest.mark.parametrize("dies", ["node", "process"])
-def test_every_image_is_answered_once_though_a_worker_is_killed_in_the_middle(
-    nodes, trained_run, photos, tmp_path, dies
-):
+def test_every_image_is_answered_once_though_a_worker_is_killed_in_the_middle(nodes, trained_run, photos, tmp_path):
     workers = [nodes.add_node(num_cpus=1) for _ in range(2)]
     whole = [prediction.path for prediction in load(trained_run.path).predict(sorted(map(str, photos.iterdir())))]
     output = tmp_path / "out.jsonl"
@@ -93,10 +95,7 @@ def test_every_image_is_answered_once_though_a_worker_is_killed_in_the_middle(
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        if dies == "node":
-            nodes.remove_node(workers.pop(), allow_graceful=False)
-        else:
-            kill_one_process(workers[-1])
+        nodes.remove_node(workers.pop(), allow_graceful=False)
         seen = len(answered(output))
         printed, complaints = process.communicate(timeout=300)
     assert seen < COUNT, "all was over before anything was killed"
@@ -108,6 +107,27 @@ def test_every_image_is_answered_once_though_a_worker_is_killed_in_the_middle(
     assert len(whole) == COUNT
     for worker in workers:
         nodes.remove_node(worker)
+
+
+@needs_ray
+@quiet
+@pytest.mark.slow
+def test_an_image_that_ends_every_process_is_one_line_with_an_error(nodes, trained_run, tmp_path):
+    worker = nodes.add_node(num_cpus=2)
+    found = sorted(map(str, (trained_run.path.parent / "images").rglob("*.png")))[:30]
+    deadly = tmp_path / "deadly.png"
+    shutil.copy(found[0], deadly)
+    asked = [*found[:17], str(deadly), *found[17:]]
+    output = tmp_path / "out.jsonl"
+    with start(nodes, trained_run.path, *asked, "-o", output, "--engine", "ray") as process:
+        printed, complaints = process.communicate(timeout=300)
+    assert (process.returncode, printed) == (0, ""), complaints
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["path"] for line in lines] == asked
+    why = "each of the 3 processes that read it ended without a word"
+    assert [line["path"] for line in lines if line.get("error")] == [str(deadly)]
+    assert complaints == f"1 of 31 images cannot be read, such as {deadly}: {why}\n"
+    nodes.remove_node(worker)
 
 
 @needs_ray
@@ -159,6 +179,25 @@ def test_without_a_cluster_it_is_said_how_to_begin_one(trained_run, monkeypatch)
 def test_what_other_machines_cannot_see_is_a_usage_error(trained_run, source):
     with pytest.raises(UsageError, match="expected files that every machine sees, found one"):
         load(trained_run.path, engine="ray").predict([source])
+
+
+def test_a_ledger_tells_over_which_image_processes_end():
+    ledger = cluster.Ledger()
+    assert [ledger.begin(block) for block in (0, 256)] == [None, None]
+    for _ in range(cluster.TRIES):
+        assert ledger.begin(256) == []
+        for image in range(4):
+            ledger.take(256, image)
+    assert ledger.begin(256) == [3]
+    assert ledger.begin(0) == []
+
+
+def test_many_deadly_images_in_a_row_are_the_clusters_fault():
+    fine, deadly = (Prediction("a.png", None, (), error, file=None) for error in ("no image", cluster.DEADLY))
+    cluster._check_deaths([deadly] * (cluster.RETRIES - 1), "b.png")
+    cluster._check_deaths([deadly, fine, *[deadly] * (cluster.RETRIES - 1)], "b.png")
+    with pytest.raises(ImgclfError, match="the cluster fails"):
+        cluster._check_deaths([fine, *[deadly] * cluster.RETRIES], "b.png")
 
 
 def test_without_ray_the_error_names_its_extra(trained_run, monkeypatch):
