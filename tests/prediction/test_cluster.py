@@ -49,7 +49,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (start / "sitecustomize.py").write_text(START)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(start), prepend=os.pathsep)
-        found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        soon = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}  # that a node is gone; 15 s else
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
+        found = Cluster(initialize_head=True, head_node_args=head)
         yield found
         found.shutdown()
 
