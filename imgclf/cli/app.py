@@ -4,6 +4,7 @@
 5 missing package or weights, 6 a gate that was not met, 130 interrupted
 """
 
+import errno
 import logging
 import os
 import sys
@@ -38,6 +39,9 @@ COMMANDS = {
 """Each is a function of that name in the module of that name beside this one; help lists them so, in this order."""
 
 INTERRUPTED = 130
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk that is full, for all or for this user, and of a file that may not grow."""
 
 
 class _Command(TyperCommand):
@@ -144,14 +148,26 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         code = 1
     except ImgclfError as error:
         print(f"Error: {error}", file=sys.stderr)
         code = error.exit_code
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _drop_stdout()
+        where = error.filename or "the output"
+        print(f"Error: {where}: cannot be written to its end ({error.strerror}). Make room.", file=sys.stderr)
+        code = 1
     if code == INTERRUPTED:
         print("Interrupted.", file=sys.stderr)
     sys.exit(code)
+
+
+def _drop_stdout() -> None:
+    """Let what stdout still holds go nowhere: at its end, Python would try once more to write it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -159,6 +160,16 @@ def test_a_reader_that_leaves_early_causes_no_complaint(lines):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_where_stdout_goes_into_a_full_disk_that_is_said(lines):
+    code = STAND_IN.format(body=f"[print(i) for i in range({lines})]")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    reason = "cannot be written to its end (No space left on device). Make room."
+    assert (done.returncode, done.stderr) == (1, f"Error: the output: {reason}\n")
 
 
 def test_the_librarys_log_is_shown_on_stderr_as_it_is(run, capsys):

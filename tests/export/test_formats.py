@@ -250,7 +250,7 @@ def test_a_script_of_the_docs_answers_as_imgclf_does(whole, photographs, name, c
         assert done.returncode == 0, done.stderr
         label, probability = done.stdout.split()
         assert label == expected.label
-        assert float(probability) == pytest.approx(expected.confidence, abs=0.02 if name == "savedmodel" else 1e-4)
+        assert float(probability) == pytest.approx(expected.confidence, abs=1e-4)
 
 
 @pytest.mark.parametrize(("rates", "winner"), [((200.0, 300.0), "model.onnx"), ((300.0, 200.0), "model.tflite")])
