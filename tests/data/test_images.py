@@ -68,7 +68,8 @@ def test_eight_orientations_of_a_real_photograph_give_equal_arrays(real_data: Pa
         exif = Image.Exif()
         exif[274] = orientation
         stored = np.ascontiguousarray(STORED[orientation](np.asarray(photograph)))
-        for data in (encode(stored, "PNG", exif=exif), encode(stored, "WEBP", exif=exif, lossless=True)):
+        webp = encode(stored, "WEBP", exif=exif, lossless=True, method=0)  # the quickest way to write the same pixels
+        for data in (encode(stored, "PNG", exif=exif), webp):
             np.testing.assert_array_equal(pixels(data), np.asarray(photograph))
             np.testing.assert_array_equal(images.load(data, 64), images.load(np.asarray(photograph), 64))
 

@@ -41,16 +41,25 @@ def test_the_committed_set_has_sixty_pictures_of_each_species_and_nothing_else()
     assert sum(path.stat().st_size for path in dataset.paths) < 3_000_000
 
 
-def test_the_command_draws_the_committed_pictures_again(tmp_path: Path):
-    done = run(tmp_path / "new")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'new'}\n", "")
-    paths = sorted(path.relative_to(COMMITTED) for path in COMMITTED.rglob("*.jpg"))
-    assert sorted(path.relative_to(tmp_path / "new") for path in tmp_path.rglob("*.*")) == paths
+def check_pictures(folder: Path, paths: list[Path]) -> None:
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*.*")) == paths
     for path in paths:
-        old, new = pixels(COMMITTED / path), pixels(tmp_path / "new" / path)
+        old, new = pixels(COMMITTED / path), pixels(folder / path)
         assert old.shape == new.shape, path
         # Another Pillow may draw an edge or compress a block a little differently; another picture differs by 50.
         assert np.abs(old - new).mean() < 3, path
+
+
+@pytest.mark.slow
+def test_the_command_draws_the_committed_pictures_again(tmp_path: Path):
+    done = run(tmp_path / "new")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'new'}\n", "")
+    check_pictures(tmp_path / "new", sorted(path.relative_to(COMMITTED) for path in COMMITTED.rglob("*.jpg")))
+
+
+def test_the_first_committed_pictures_of_each_species_are_drawn_again(tmp_path: Path):
+    sample.render(tmp_path / "new", per_class=3)
+    check_pictures(tmp_path / "new", [Path(name, f"{name}-{number:03}.jpg") for name in NAMES for number in (1, 2, 3)])
 
 
 def test_a_seed_gives_the_same_bytes_each_time_and_another_seed_other_pictures(tmp_path: Path):
