@@ -38,8 +38,18 @@ SCRIPT = """
 
         fitting._Loop.restore = forgetful
 
-    def attempt(folder, kill_after_s):
-        '''Train or go on; killed after a time, or None for not at all. Returns whether it ended by itself.'''
+    def stamp(folder):
+        try:
+            return (folder / "checkpoint").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def attempt(folder, kill_after_s, epoch=False):
+        '''Train or go on; killed after a time, or None for not at all. Returns whether it ended by itself.
+
+        epoch: count the time from the end of its first epoch on.
+        '''
+        before = stamp(folder)
         child = os.fork()
         if not child:
             try:
@@ -51,8 +61,10 @@ SCRIPT = """
                 print(repr(error), file=sys.stderr, flush=True)
                 os._exit(1)
             os._exit(0)
-        end = None if kill_after_s is None else time.monotonic() + kill_after_s
+        end = None if kill_after_s is None or epoch else time.monotonic() + kill_after_s
         while True:
+            if epoch and stamp(folder) not in (before, None):
+                end, epoch = time.monotonic() + kill_after_s, False
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 if status and os.WIFEXITED(status):
@@ -88,7 +100,12 @@ SCRIPT = """
         if killed.exists() and not (killed / "config.json").exists():  # killed before there was a run
             shutil.rmtree(killed)
         resumed += (killed / "checkpoint").exists()
-        through = attempt(killed, rng.uniform(0.2, 0.95) * took if count < kills else None)
+        if count == kills:
+            through = attempt(killed, None)
+        elif count % 2:
+            through = attempt(killed, rng.uniform(0.1, 0.95) * took)
+        else:  # the first epoch takes most of the time, since it compiles, and later ones are to be hit, too
+            through = attempt(killed, rng.uniform(0, 0.3), epoch=True)
         count += not through
         if through and count >= kills:
             ends.add(weights(killed))
@@ -108,11 +125,11 @@ def run(folder: Path, place: Path, kills: int, break_it: str = "") -> dict[str, 
 def test_killed_at_random_moments_training_ends_with_the_same_bits(image_folder: Callable[..., Path], tmp_path: Path):
     found = run(image_folder(count=24), tmp_path, kills=20)
     assert found["equal"] and found["kills"] == 20
-    assert int(str(found["resumed"])) >= 5  # most moments are after the first epoch
+    assert int(str(found["resumed"])) >= 5  # every other moment is after the first epoch
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor SIGKILL")
 def test_without_the_seed_state_the_bits_differ(image_folder: Callable[..., Path], tmp_path: Path):
-    found = run(image_folder(count=24), tmp_path, kills=5, break_it="seed")
+    found = run(image_folder(count=24), tmp_path, kills=1, break_it="seed")
     assert int(str(found["resumed"])) >= 1 and not found["equal"]
