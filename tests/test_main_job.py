@@ -62,6 +62,7 @@ def test_sign_digits_are_learned_from_scratch(real_data: Path, tmp_path: Path) -
     assert json.loads(trained.stdout)["metrics"]["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -160,7 +160,7 @@ def test_a_run_without_exports_answers_through_keras(pristine, pixels, expected)
     assert np.abs(classifier.probabilities(pixels) - expected["probabilities"]).max() < 1e-5
 
 
-@pytest.mark.parametrize("format", NEW)
+@pytest.mark.parametrize("format", [NEW[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NEW[1:])])
 def test_a_format_that_disagrees_leaves_the_old_file(whole, tmp_path, monkeypatch, format):
     run = Run(shutil.copytree(whole[0].path, tmp_path / "run"))
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}

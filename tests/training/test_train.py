@@ -214,6 +214,7 @@ def test_full_starts_from_the_given_weights_and_moves_every_layer(
     assert (statistics[0] != statistics[1]).any()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
     image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
