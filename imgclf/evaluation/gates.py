@@ -10,17 +10,29 @@ from imgclf.evaluation.metrics import INTERVALS, LOSSES, PER_CLASS, SCORES
 
 ENDS = (".low", ".high")
 
-_AT_MOST = (*LOSSES, "calibration.ece", "calibration.mce")
+_RULES = (
+    *("answered", "unsure", "outlier", "precision", "set_coverage", "set_size"),
+    *("positive_precision", "positive_recall", "positive_specificity"),
+)
+"""What the rules for answers make of the images: shares, and the mean size of a prediction set."""
+
+_RULE_ENDS = {"precision": "interval", "set_coverage": "set_interval"}
+
+_AT_MOST = (
+    *(*LOSSES, "calibration.ece", "calibration.mce"),
+    *("decision.unsure", "decision.outlier", "decision.set_size"),
+)
 """Of these less is better: the gate is what they may be at most."""
 
 _OF_CLASS = (*PER_CLASS, "roc_auc", "average_precision", "support")
 _END = "(?P<end>[.]low|[.]high)?"
 _KEY = re.compile(
     rf"(?P<plain>{'|'.join((*SCORES, *LOSSES))}|top_k[.]\d+){_END}|n|calibration[.][em]ce"
+    rf"|decision[.](?:(?P<rule>{'|'.join(_RULES)})|(?P<share>{'|'.join(_RULE_ENDS)}){_END.replace('end', 'rule_end')})"
     rf"|per_class[.](?P<class>.+)[.](?P<score>{'|'.join(_OF_CLASS)}){_END.replace('end', 'class_end')}"
 )
 
-KEYS = (*INTERVALS, "top_k.K", "calibration.ece", "per_class.NAME.recall")
+KEYS = (*INTERVALS, "top_k.K", "calibration.ece", "per_class.NAME.recall", "decision.answered")
 """What a gate can be set on, in short; `.low` and `.high` are the ends of a score's 95 % interval."""
 
 
@@ -52,7 +64,7 @@ def parse(text: str | None) -> dict[str, float]:
 
 def _range(key: str) -> tuple[float, float]:
     base = key.removesuffix(".low").removesuffix(".high")
-    if base in LOSSES or base == "n" or base.endswith(".support"):
+    if base in (*LOSSES, "n", "decision.set_size") or base.endswith(".support"):
         return 0.0, math.inf
     return (-1.0 if base in ("cohen_kappa", "matthews") else 0.0), 1.0
 
@@ -89,6 +101,11 @@ def _find(metrics: dict[str, Any], key: str) -> float | None:
         if match["class_end"]:
             return _end(row["intervals"], match["score"], match["class_end"])
         return row[match["score"]]
+    rules = metrics.get("decision", {})
+    if rule := match["rule"]:
+        return rules.get(rule)
+    if share := match["share"]:
+        return _end(rules, _RULE_ENDS[share], match["rule_end"])
     if plain := match["plain"]:
         if plain.startswith("top_k."):
             k = plain.removeprefix("top_k.")

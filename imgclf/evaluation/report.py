@@ -16,7 +16,7 @@ import numpy as np
 from imgclf import __version__, runs
 from imgclf.config import REPORT_FORMATS, Decoding, TrainConfig
 from imgclf.data import dataset as datasets
-from imgclf.data.dataset import SPLITS
+from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
 from imgclf.evaluation import outputs, plots, thumbnails
 from imgclf.evaluation.outputs import Predictions
@@ -135,11 +135,12 @@ def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:
         dataset = datasets.read_run(run)
     except RunError:  # a folder of scores alone
         return found
-    counts = {side: dataset.counts(side) for side in SPLITS}
+    sides = (TEST,) if "kfold" in config else SPLITS  # folds test every image
+    counts = {side: dataset.counts(side) for side in sides}
     return found | {
         "images": len(dataset),
-        "classes": {name: {side: counts[side][name] for side in SPLITS} for name in dataset.class_names},
-        "sides": {side: sum(counts[side].values()) for side in SPLITS},
+        "classes": {name: {side: counts[side][name] for side in sides} for name in dataset.class_names},
+        "sides": {side: sum(counts[side].values()) for side in sides},
         "groups": len({s.group for s in dataset.samples if s.group}),
     }
 
@@ -163,10 +164,23 @@ def _calibration(run: Run) -> dict[str, Any] | None:
 def _commands(run: Run, config: dict[str, Any]) -> list[str]:
     folder, data = run.path, Path(config["data"])
     again = folder.with_name(f"{folder.name}-again")
-    return [
-        f"pip install imgclf=={config.get('imgclf', __version__)}",
-        shlex.join(["imgclf", "train", str(data), "--config", str(run.config), "-o", str(again)]),
-    ]
+    command = ["imgclf", "train", str(data), "--config", str(run.config), "-o", str(again)]
+    if folds := config.get("kfold"):
+        if Run(folder.parent).config.is_file():
+            command = ["imgclf", "evaluate", str(folder.parent), "--kfold", str(folds["folds"])]
+        else:
+            counts = [part for name, n in folds.items() for part in (f"--{name}", str(n))]
+            command = ["imgclf", "kfold", str(data), *counts, *_options(config["config"]), "-o", str(again)]
+    return [f"pip install imgclf=={config.get('imgclf', __version__)}", shlex.join(command)]
+
+
+def _options(settings: dict[str, Any]) -> list[str]:
+    """The options of `imgclf kfold` that say what differs from the defaults; folds are never exported."""
+    found = []
+    for name, value in settings.items():
+        if name != "export" and value != getattr(TrainConfig, name, value):
+            found += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return found
 
 
 def _rankings(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:

@@ -61,6 +61,36 @@ def test_rules_are_fitted_on_validation_kept_and_taken_away_again(run):
     assert decisions.calibrate(run, CalibrateConfig(reject_below="0.7"))[0].reject_below == 0.7
 
 
+def drawn(rng: np.random.Generator, n: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and the overconfident probabilities of a model that is right in about half of the cases."""
+    logits = rng.normal(0, 1.5, (n, classes))
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (chances.cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1).clip(0, classes - 1)
+    powers = chances**1.5
+    return labels, (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "models"), [(50, 400), (200, 200), (1000, 40)])
+@pytest.mark.parametrize("asked", [0.8, 0.9, 0.95, 0.99])
+def test_sets_miss_the_true_class_as_often_as_asked_where_they_are_stored_read_and_applied(run, asked, n, models):
+    names = [str(i) for i in range(10)]
+    rng = np.random.default_rng(0)
+    artifact.write(run.path, artifact.Artifact(tuple(names), 16, "squash", "small", ("probabilities",), "", {}))
+    found = []
+    for _ in range(models):
+        labels, probabilities = drawn(rng, n)
+        outputs.write_predictions(run.validation, map(str, range(n)), labels, probabilities, names)
+        decisions.calibrate(run, CalibrateConfig(coverage=str(asked)))
+        rules = artifact.read(run.path).decision
+        labels, probabilities = drawn(rng, 1000)
+        found.append(decisions.measure(labels, probabilities, names, rules)["set_coverage"])
+    misses = np.floor((n + 1) * (1 - asked) + 1e-9) / (n + 1)  # what theory says: 1 - asked, in steps of 1 / (n + 1)
+    assert 1 - asked - 1 / (n + 1) < misses <= 1 - asked + 1e-9
+    error = np.std(found) / np.sqrt(models)
+    assert 1 - np.mean(found) == pytest.approx(misses, abs=3 * error + 1e-9)
+
+
 def test_what_cannot_be_reached_or_is_missing_is_an_error(run):
     with pytest.raises(UsageError, match="--positive"):
         decisions.calibrate(run, CalibrateConfig(threshold="recall=1", positive="wasp"))

@@ -70,6 +70,27 @@ def test_keys_inside_others_can_be_gates_too(gate, passes):
             gates.check(SCORES, gates.parse(gate))
 
 
+@pytest.mark.parametrize(
+    ("gate", "passes"),
+    [
+        *(("decision.answered=0.9", True), ("decision.answered=0.91", False), ("decision.outlier=0.1", True)),
+        *(
+            ("decision.outlier=0.05", False),
+            ("decision.precision.low=0.7", True),
+            ("decision.precision.low=0.8", False),
+        ),
+        *(("decision.precision.high=0.95", True), ("decision.set_coverage=0.5", False)),
+    ],
+)
+def test_what_the_rules_for_answers_make_of_the_images_can_be_a_gate(gate, passes):
+    found = SCORES | {"decision": {"answered": 0.9, "outlier": 0.1, "precision": 0.85, "interval": [0.75, 0.95]}}
+    if passes:
+        gates.check(found, gates.parse(gate))
+    else:
+        with pytest.raises(GateError):
+            gates.check(found, gates.parse(gate))
+
+
 @pytest.mark.parametrize(("gate", "named"), [("per_class.wasp.recall=0.5", "ant, bee"), ("top_k.9=0.5", "--top-k")])
 def test_a_class_or_a_k_that_does_not_exist_is_a_usage_error(gate, named):
     with pytest.raises(UsageError, match=named):

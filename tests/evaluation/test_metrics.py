@@ -177,7 +177,34 @@ def test_the_areas_of_images_drawn_anew_are_those_of_the_images_written_out(case
             continue
         sides = [(labels[rows] == i, probabilities[rows, i]) for i in known]
         assert roc[draw] == pytest.approx(np.mean([sk.roc_auc_score(*side) for side in sides]), abs=1e-6)
-        assert precision[draw] == pytest.approx(np.mean([sk.average_precision_score(*s) for s in sides]), abs=1e-6)
+        expected = [among_others(labels == i, probabilities[:, i], weights[:, draw]) for i in known]
+        assert precision[draw] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def among_others(own: np.ndarray, values: np.ndarray, weights: np.ndarray) -> float:
+    """Average precision where each image is left out of the precision at its own score, by plain counting."""
+    total = 0.0
+    for image in np.flatnonzero(own):
+        above = values >= values[image]
+        if own.sum() > 1:
+            above = above & (np.arange(len(own)) != image)
+        found, answers = weights[above & own].sum(), weights[above].sum()
+        total += weights[image] * (found / answers if answers else 1.0)
+    return total / weights[own].sum()
+
+
+@given(answers())
+@settings(deadline=None, max_examples=20)
+def test_leaving_images_out_of_the_precision_at_their_own_score_matters_to_few_images_only(case):
+    labels, probabilities = case
+    own = labels == 0
+    if not 1 < own.sum() < len(own):
+        return
+    few = among_others(own, probabilities[:, 0], np.ones(len(own)))
+    many = among_others(np.tile(own, 50), np.repeat(probabilities[None, :, 0], 50, 0).ravel(), np.ones(50 * len(own)))
+    whole = sk.average_precision_score(own, probabilities[:, 0])
+    assert few <= whole + 1e-9
+    assert many == pytest.approx(whole, abs=0.02)
 
 
 def test_shares_of_images_have_wilsons_interval():

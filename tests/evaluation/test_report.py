@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_every_cell_of_the_matrix_leads_to_its_images(shared, page):
     assert links == set(re.findall(r'class="cell" id="(c-\d+-\d+)"', page))
     cell = re.search(r'id="c-0-1".*?<p><a href="#confusion">', page, re.DOTALL)
     assert cell and cell[0].count("<img") == counts[0, 1] and "0/1.png" in cell[0]
+
+
+def test_folds_tell_the_command_that_makes_them_again(run):
+    config = run.read_config() | {"kfold": {"folds": 3, "repeats": 2}}
+    config["config"] |= {"offline": True, "export": "none", "batch_size": None}
+    runs.write_json(run.config, config)
+    facts = report.collect(run, run.path, outputs.read_predictions(run.predictions))
+    assert list(facts["data"]["sides"]) == [TEST]
+    words = shlex.split(facts["reproduce"][1])
+    assert words[:7] == ["imgclf", "kfold", config["data"], "--folds", "3", "--repeats", "2"]
+    assert words[7:-2] == [
+        *("--backbone", "small-cnn", "--method", "scratch", "--image-size", "32", "--rename", NASTY[0], "--offline")
+    ]
+    inner = Run(run.path / "kfold-3")
+    shutil.copytree(run.path, inner.path)
+    facts = report.collect(inner, inner.path, outputs.read_predictions(inner.predictions))
+    assert facts["reproduce"][1] == shlex.join(["imgclf", "evaluate", str(run.path), "--kfold", "3"])
 
 
 def test_the_worst_mistakes_come_first_and_the_least_certain_too(run):
