@@ -71,7 +71,7 @@ def drawn(rng: np.random.Generator, n: int, classes: int = 10) -> tuple[np.ndarr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "models"), [(50, 400), (200, 200), (1000, 40)])
+@pytest.mark.parametrize(("n", "models"), [(50, 200), (200, 100), (1000, 30)])
 @pytest.mark.parametrize("asked", [0.8, 0.9, 0.95, 0.99])
 def test_sets_miss_the_true_class_as_often_as_asked_where_they_are_stored_read_and_applied(run, asked, n, models):
     names = [str(i) for i in range(10)]
