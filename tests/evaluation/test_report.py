@@ -181,9 +181,10 @@ addEventListener("load", () => setTimeout(() => {
     found.after = shown();
     document.querySelector("input[value=row]").click();
     found.share = document.querySelector('.matrix a[href="#c-0-1"]').textContent;
+    found.width = innerWidth;
     found.wide = document.documentElement.scrollWidth > innerWidth;
     const out = document.createElement("pre"); out.id = "found"; out.textContent = JSON.stringify(found);
-    document.body.append(out);
+    parent.document.body.append(out);
   }, 100);
 }, 100));
 </script>"""
@@ -197,9 +198,14 @@ def test_the_page_works_in_a_browser(page, tmp_path, width):
         pytest.skip("there is no Chromium here")
     probed = tmp_path / "page.html"
     probed.write_text(page.replace("</body>", PROBE + "</body>"))
+    frame = tmp_path / "frame.html"  # no window is narrower than 500 px
+    frame.write_text(
+        f'<body><iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe></body>'
+    )
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=3000"]
+    options += ["--allow-file-access-from-files", "--window-size=1300,950"]
     done = subprocess.run(
-        [browser, *options, f"--window-size={width},900", "--dump-dom", probed.as_uri()],
+        [browser, *options, "--dump-dom", frame.as_uri()],
         capture_output=True,
         text=True,
         timeout=300,
@@ -213,4 +219,5 @@ def test_the_page_works_in_a_browser(page, tmp_path, width):
     assert sorted(found["names"]) == sorted(NASTY) and found["names"][-1] == NASTY[2]
     assert (found["before"], found["after"]) == ([], ["c-0-1"])
     assert found["share"] == "100%"
+    assert found["width"] == width
     assert not found["wide"]
