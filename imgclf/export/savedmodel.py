@@ -45,16 +45,24 @@ PRECISION_BITS = 22
 """Of a weight in resizing, in Pillow: 32 less 8 for a pixel and 2 to spare."""
 
 
-def trace(model: keras.Model) -> Any:
+def trace(model: keras.Model, *, constant: bool = False) -> Any:
     """The graph of a Keras model at any batch size.
 
     Args:
         model: pixels float32 (n, s, s, 3) -> a dict of named outputs.
+        constant: whether the weights are constants in it, which a converter need not look for.
 
     Returns:
         A tf.ConcreteFunction with the argument `pixels`.
     """
-    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False, jit_compile=False)
+
+    values = [(variable, variable.numpy()) for variable in model.variables if constant]
+
+    def call(pixels: Any) -> Any:
+        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]):
+            return model(pixels, training=False)
+
+    function = tf.function(call, autograph=False, jit_compile=False)
     with environment.silence_stderr_fd():
         return function.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels"))
 

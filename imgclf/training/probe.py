@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from imgclf.training import fitting
 
@@ -26,6 +27,10 @@ CHOOSING_LEAST = 2000
 FOLDS = 5
 
 _ITERATIONS = 1000
+
+_WORTH_THREADS = 1e9
+"""Multiply-adds of one step from which linear algebra may use threads. Below, they wait for each other for longer than
+they work, above all beside other processes."""
 
 
 def solve(
@@ -46,6 +51,13 @@ def solve(
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
     views = features if features.ndim == 3 else features[np.newaxis]
+    with threadpool_limits(1 if views.size * classes < _WORTH_THREADS else None, user_api="blas"):
+        return _solve(views, labels, classes, seed, balanced)
+
+
+def _solve(
+    views: np.ndarray, labels: np.ndarray, classes: int, seed: int, balanced: bool
+) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = views.mean(axis=(0, 1)), views.std(axis=(0, 1))
     deviation[deviation < 1e-6] = 1.0  # a dead unit stays dead instead of exploding
     scaled, basis = _rotate((views - mean) / deviation)

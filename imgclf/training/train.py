@@ -5,13 +5,15 @@ import io
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -74,11 +76,14 @@ def train(
     devices.check_batch(fitting.batch_size(config))
     watching.check(config)
     dataset, data_notes = _prepare(dataset, config)
-    # before there is a folder: weights that cannot be had leave nothing behind
-    model = model if model is not None else build(config, len(dataset.class_names))
-    stem = f"{dataset.name}-{config.backbone}"
-    run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
-    with _explained(run), run.lock(), _log_to(run):
+    with ExitStack() as stack:
+        decoding = stack.enter_context(_Decoding(dataset, config, on_progress))
+        # before there is a folder: weights that cannot be had leave nothing behind
+        model = model if model is not None else build(config, len(dataset.class_names))
+        stem = f"{dataset.name}-{config.backbone}"
+        run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
+        for context in (_explained(run), run.lock(), _log_to(run)):
+            stack.enter_context(context)
         for note in (*notes, *data_notes):
             log.info("%s", note)
         for skipped in dataset.skipped:
@@ -87,7 +92,7 @@ def train(
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
-        _train(run, model, dataset, config, on_progress, started)
+        _train(run, model, decoding, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
     return run
@@ -150,7 +155,8 @@ def resume(
         if data:
             runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
             datasets.write_manifest(dataset, run.manifest)
-        _train(run, build(config, len(dataset.class_names)), dataset, config, on_progress, started)
+        with _Decoding(dataset, config, on_progress) as decoding:
+            _train(run, build(config, len(dataset.class_names)), decoding, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
     return run
@@ -190,7 +196,7 @@ def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
 def _train(
     run: Run,
     model: keras.Model,
-    dataset: Dataset,
+    decoding: "_Decoding",
     config: TrainConfig,
     on_progress: OnProgress | None,
     started: float,
@@ -198,8 +204,7 @@ def _train(
     assert config.image_size is not None
     begun = time.monotonic()
     clock = Clock.start(config.limit_s or (DEFAULT_LIMIT_S if config.method == "auto" else math.inf), started)
-    dataset, pixels = _decode(dataset, config, on_progress)
-    decoding_s = time.monotonic() - begun
+    dataset, pixels = decoding.result()
     datasets.write_manifest(dataset, run.manifest)
     runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     _check_classes(dataset)
@@ -212,7 +217,7 @@ def _train(
         run.checkpoint,
         on_progress,
         watching.callbacks(run, config),
-        decoding_s=decoding_s,
+        decoding_s=decoding.seconds,
     )
     probabilities = _fit(run, training)
     model, config, pixels = training.model, training.config, training.images.pixels
@@ -250,28 +255,56 @@ def _formats_in_time(training: Training) -> tuple[str, ...]:
     return formats[:count]
 
 
-def _decode(dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> tuple[Dataset, loading.Pixels]:
-    done = 0
+class _Decoding:
+    """Pixels that a thread decodes, so that the network can be built meanwhile; leaving the context ends it."""
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if on_progress:
-            on_progress("decoding", done, len(dataset))
+    def __init__(self, dataset: Dataset, config: TrainConfig, on_progress: OnProgress | None) -> None:
+        self.seconds = 0.0  # that it took
+        self._dataset, self._config, self._on_progress = dataset, config, on_progress
+        self._done = 0
+        self._ended = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="decoding")
+        self._future = self._pool.submit(self._decode)
 
-    before = len(dataset.skipped)
-    assert config.image_size is not None
-    readable, pixels = loading.decode(
-        dataset,
-        config.image_size,
-        config.decoding,
-        cache=config.cache,
-        cache_limit_gb=config.cache_limit_gb,
-        on_progress=advance,
-    )
-    for skipped in readable.skipped[before:]:
-        log.warning("left out %s: %s", skipped.path, skipped.reason)
-    return readable, pixels
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._pool.shutdown()
+
+    def result(self) -> tuple[Dataset, loading.Pixels]:
+        """The dataset without what cannot be decoded, and the pixels of the rest.
+
+        Raises:
+            DatasetError: see `loading.decode`.
+            MissingError: see `loading.decode`.
+        """
+        readable, pixels = self._future.result()
+        for skipped in readable.skipped[len(self._dataset.skipped) :]:
+            log.warning("left out %s: %s", skipped.path, skipped.reason)
+        return readable, pixels
+
+    def _decode(self) -> tuple[Dataset, loading.Pixels]:
+        config, begun = self._config, time.monotonic()
+        assert config.image_size is not None
+        decoded = loading.decode(
+            self._dataset,
+            config.image_size,
+            config.decoding,
+            cache=config.cache,
+            cache_limit_gb=config.cache_limit_gb,
+            on_progress=self._advance,
+        )
+        self.seconds = time.monotonic() - begun
+        return decoded
+
+    def _advance(self, count: int) -> None:
+        if self._ended.is_set():
+            raise CancelledError
+        self._done += count
+        if self._on_progress:
+            self._on_progress("decoding", self._done, len(self._dataset))
 
 
 def _check_classes(dataset: Dataset) -> None:

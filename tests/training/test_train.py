@@ -2,8 +2,11 @@
 
 import csv
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from PIL import Image
 
 import imgclf
 from imgclf import TrainConfig, runs
-from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.data import images
+from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.training import fitting, resolving
 from imgclf.training import train as training
 
@@ -304,3 +308,27 @@ def test_the_upper_layers_move_at_growing_sizes(image_folder: Callable[..., Path
     }
     assert moved
     assert all(name.startswith("stage_3") for name in moved)
+
+
+def test_a_network_that_cannot_be_built_ends_the_decoding_beside_it(
+    image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = imgclf.read(image_folder(count=150))
+    decoded, begun, load = [], threading.Event(), images.load
+
+    def slowly(*arguments: Any) -> Any:
+        decoded.append(0)
+        begun.set()
+        time.sleep(0.005)
+        return load(*arguments)
+
+    def fail(*_: object) -> None:
+        assert begun.wait(60)
+        raise MissingError("no weights")
+
+    monkeypatch.setattr(images, "load", slowly)
+    monkeypatch.setattr(training, "build", fail)
+    with pytest.raises(MissingError, match="no weights"):
+        imgclf.train(dataset, CNN, output=tmp_path / "run")
+    assert 0 < len(decoded) < 300
+    assert not (tmp_path / "run").exists()
