@@ -11,6 +11,9 @@ from imgclf.training.fitting import Part, Plan
 
 FROM, TO = 1e-6, 1.0
 STEPS = 60
+SETTLING = 10
+"""Steps at the lowest rate before, which moves next to nothing: the mean of a few batches is no level to rise from."""
+
 SMOOTHING = 0.9
 BURST = 4.0
 """The test ends when the smoothed loss is so many times its lowest."""
@@ -40,10 +43,11 @@ def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
     """
     logits = fitting.compiled(model, train, replace(plan, lr=FROM), scheduled=False)
     rates = np.geomspace(FROM, TO, STEPS)
+    tried = [*([FROM] * SETTLING), *rates.tolist()]
     before = [keras.ops.convert_to_numpy(variable.value).copy() for variable in model.variables]
     losses: list[float] = []
     average = 0.0
-    for step, (rate, batch) in enumerate(zip(rates, fitting.batches(model, train, plan, 0), strict=False)):
+    for step, (rate, batch) in enumerate(zip(tried, fitting.batches(model, train, plan, 0), strict=False)):
         logits.optimizer.learning_rate = rate
         logits.reset_metrics()  # the loss that comes back is the mean since the last reset
         loss = float(logits.train_on_batch(*batch)[0])
@@ -51,7 +55,8 @@ def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
         smooth = average / (1 - SMOOTHING ** (step + 1))
         if not np.isfinite(smooth) or (losses and smooth > BURST * min(losses)):
             break
-        losses.append(smooth)
+        if step >= SETTLING:
+            losses.append(smooth)
     for variable, value in zip(model.variables, before, strict=True):  # dropout's seed state is among them
         variable.assign(value)
     return choose(rates[: len(losses)], np.array(losses))

@@ -2,8 +2,9 @@
 larger parts of the network that move, as long as time remains and validation says that it helps.
 
 Of a stage its last epoch counts, unless an earlier one was better by more than chance. A stage is kept if it gets at
-least as many validation images right and their log loss falls: both must agree, since with few images either alone is
-largely chance. After MISSES stages in a row that were not kept, it is enough.
+least as many validation images right and their calibrated log loss falls: both must agree, since with few images either
+alone is largely chance. After MISSES stages in a row that were not kept it is enough, unless a time limit was given,
+which is there to be used.
 """
 
 import io
@@ -25,7 +26,7 @@ from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import RunError
-from imgclf.evaluation import plots
+from imgclf.evaluation import calibration, plots
 from imgclf.models import classifier
 from imgclf.runs import write_atomic
 from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
@@ -100,7 +101,7 @@ class Training:
     on_progress: OnProgress | None = None
     callbacks: tuple[keras.callbacks.Callback, ...] = ()
     rows: list[dict[str, Any]] = field(default_factory=list)
-    score: tuple[float, float] | None = None  # of validation: accuracy, log loss
+    score: tuple[float, float] | None = None  # `judged` of the validation part
     done: list[str] = field(default_factory=list)
     misses: int = 0
     may_halve: bool = False  # the batch, where the memory does not hold it
@@ -113,15 +114,15 @@ class Training:
         Returns:
             The probabilities for the test part, float32 (m, classes).
         """
-        row, probabilities = self._solve("probe", self.on_progress)
-        if "val_loss" in row:
-            self.score = (row["val_accuracy"], row["val_loss"])
+        row, logits = self._solve("probe", self.on_progress)
+        probabilities = probe.softmax(logits[self.images.rows(TEST)])
+        self.score = self._score(logits)
         self.rows.append(row)
         self.report(self.rows)
         return probabilities
 
     def _solve(self, phase: str, on_progress: OnProgress | None) -> tuple[dict[str, Any], np.ndarray]:
-        """The line of the story, and the probabilities for the test part."""
+        """The line of the story, and the logits of all images, float (n, classes)."""
         started = time.monotonic()
         config, images = self.config, self.images
         finetune.freeze(self.model)
@@ -153,7 +154,12 @@ class Training:
             text += f"  validation {row['val_accuracy']:.4f}"
         row["seconds"] = time.monotonic() - started
         log.info("%s  %s  %.1f s", phase, text, row["seconds"])
-        return row, probe.softmax(logits[at[TEST]])
+        return row, logits
+
+    def _score(self, logits: np.ndarray) -> tuple[float, float] | None:
+        """What stages are judged by: `judged` on the validation part, by the logits of all images; None without one."""
+        rows = self.images.rows(VALIDATION)
+        return judged(logits[rows], self.images.dataset.labels[rows]) if len(rows) else None
 
     def descend(self, phase: str, request: str | None, config: TrainConfig, deadline: float) -> None:
         """Move the upper layers, or all of them, and leave the model with the best weights on validation."""
@@ -236,8 +242,7 @@ class Training:
         logits = classifier.logits(self.model)
         logits.compile(jit_compile=devices.jit_compile())
         outputs = fitting.predict(logits, validation.pixels, fitting.batch_size(self.config))
-        loss, accuracy = fitting.loss_and_accuracy(outputs, validation.labels)
-        return accuracy, loss
+        return judged(outputs, validation.labels)
 
     def find_rate(self, picture: Path) -> None:
         """Settle `--lr auto` by a range test, drawn as `picture`."""
@@ -292,7 +297,7 @@ class Training:
         for name, stage in stages:
             if name in self.done:
                 continue
-            if self.misses >= MISSES:
+            if self.misses >= MISSES and not self.config.time_limit:
                 log.info("%d stages in a row did not help, so it is enough", MISSES)
                 return
             if not stage(name):
@@ -333,7 +338,9 @@ class Training:
         except _TimeIsUp:
             outcome = NO_TIME
         tried = self.rows[count:]
-        accepted = bool(tried) and self._judge(name, fitting.kept(tried, len(self.images.rows(VALIDATION))))
+        validation = self.images.validation()
+        assert validation
+        accepted = bool(tried) and self._judge(name, self._validate(validation))
         if tried:
             self.clock.learn(self.clock.drift * epoch_s, float(np.median([row["seconds"] for row in tried])))
         else:
@@ -353,21 +360,22 @@ class Training:
             return True  # another stage may be quicker
         try:
             larger = self._at(size, self._until(self.clock.deadline(ending_s)))
-            row, _ = larger._solve(name, self._until(self.clock.deadline(ending_s)))
+            row, logits = larger._solve(name, self._until(self.clock.deadline(ending_s)))
         except _TimeIsUp:
             self._conclude({"phase": name, "image_size": size}, NO_TIME)
         else:
             self.rows.append(row)
-            if self._judge(name, row):
+            after = larger._score(logits)
+            assert after
+            if self._judge(name, after):
                 self.model, self.config, self.images = larger.model, larger.config, larger.images
                 self._timed = None
         self._save()
         return True
 
-    def _judge(self, name: str, found: dict[str, Any]) -> bool:
-        """Whether the stage that ends the story now is kept, by one of its rows."""
+    def _judge(self, name: str, after: tuple[float, float]) -> bool:
+        """Whether the stage that ends the story now is kept."""
         assert self.score is not None
-        after = (found["val_accuracy"], found["val_loss"])
         outcome = judge(self.score, after)
         if outcome == ACCEPTED:
             self.score, self.misses = after, 0
@@ -523,12 +531,26 @@ def _mixes(config: TrainConfig) -> bool:
     return bool(config.mixup or config.cutmix)
 
 
+def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Accuracy, and log loss at the best temperature: the one that the finished model gets.
+
+    Label smoothing makes a model less sure than it is right, and a head that was solved to convergence surer; without
+    the temperature the first would always lose against the second.
+
+    Args:
+        logits: float (n, classes).
+        labels: int (n,).
+    """
+    loss, accuracy = fitting.loss_and_accuracy(logits / calibration.fit_temperature(labels, logits), labels)
+    return accuracy, loss
+
+
 def judge(before: tuple[float, float], after: tuple[float, float]) -> str:
-    """Whether a stage is kept, or why not, by validation accuracy and log loss before and after it."""
+    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it."""
     if after[0] < before[0]:
         return f"refused: validation accuracy {after[0]:.4f} is below {before[0]:.4f}"
     if after[1] >= before[1]:
-        return f"refused: validation loss {after[1]:.4f} is not below {before[1]:.4f}"
+        return f"refused: calibrated validation loss {after[1]:.4f} is not below {before[1]:.4f}"
     return ACCEPTED
 
 

@@ -240,3 +240,22 @@ def test_a_run_within_a_limit_tells_its_story(image_folder: Callable[..., Path],
     assert rows[0]["phase"] == "probe" and any(row["outcome"] for row in rows)
     assert "of the probe alone it was" in run.log.read_text()
     assert (run.path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_stage_is_judged_at_its_best_temperature():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    logits = 2 * np.eye(4)[labels] + rng.normal(size=(400, 4))
+    accuracy, loss = stages.judged(logits, labels)
+    assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    for scale in (0.5, 10.0):  # as label smoothing, or a head that was solved to convergence, would scale them
+        assert stages.judged(scale * logits, labels) == pytest.approx((accuracy, loss), abs=0.01)
+        assert fitting.loss_and_accuracy(scale * logits, labels)[0] > loss + 0.05
+
+
+def test_a_time_limit_that_was_given_is_used_however_many_stages_do_not_help(training: Training):
+    training.config = replace(training.config, time_limit="1h")
+    training.probe()
+    training.score = (1.0, 0.0)  # nothing can be better
+    training.improve()
+    assert [text[:7] for text in outcomes(training).values()] == ["refused"] * 3
