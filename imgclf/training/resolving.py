@@ -37,7 +37,8 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 }
 _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
-_NUMBERS["auto"] = _NUMBERS["finetune"] | {"views": 3}
+_NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {"views": 3}
+"""Each stage has its own learning rate, unless one is given."""
 
 _STEPS_ONLY = (
     *("image_sizes", "epochs", "patience", "lr", "weight_decay", "label_smoothing", "ema", "clip_norm"),

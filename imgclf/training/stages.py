@@ -40,6 +40,13 @@ FEWEST_EPOCHS = 3
 SHARES = (1 / 3, 2 / 3, 1.0)
 """Of the backbone's multiply-adds: what the stages after the probe set free."""
 
+LEARNING_RATE = 1e-4
+"""Of the stages in which layers move, unless one is given."""
+
+BOLD = 10.0
+"""How many times as high it is where all layers move because the upper ones alone did not help: the features do not fit
+these images, and small steps would not change them in a few epochs."""
+
 TRACING = 4.0
 """How many times as long as that of a forward pass the tracing of a training step takes."""
 
@@ -292,16 +299,30 @@ class Training:
         self._restore()
         stages: list[tuple[str, Callable[[str], bool]]] = [
             *((f"probe {size} px", partial(self._enlarge, size)) for size in self.config.size_steps[1:]),
-            *((f"finetune {share:.0%}", partial(self._widen, share)) for share in SHARES),
+            *((_name(share), partial(self._widen, share)) for share in SHARES),
         ]
         for name, stage in stages:
             if name in self.done:
+                continue
+            if self._is_hopeless(name):
+                log.info("%s: left out, since a smaller part did not help", name)
                 continue
             if self.misses >= MISSES and not self.config.time_limit:
                 log.info("%d stages in a row did not help, so it is enough", MISSES)
                 return
             if not stage(name):
                 return
+
+    def _is_hopeless(self, name: str) -> bool:
+        """Whether less than all would move where still less did not help: what the features lack lies deeper."""
+        names = [_name(share) for share in SHARES]
+        return name in names[1:-1] and self._has_moved() is False
+
+    def _has_moved(self) -> bool | None:
+        """Whether any stage in which layers moved was kept; None if there was none."""
+        names = {_name(share) for share in SHARES}
+        found = [row["outcome"] == ACCEPTED for row in self.rows if row["phase"] in names and "outcome" in row]
+        return any(found) if found else None
 
     @property
     def has_improved(self) -> bool:
@@ -316,6 +337,9 @@ class Training:
         """
         views = self.config.views if share < 1 and not _mixes(self.config) else None
         wanted = replace(self.config, views=views, image_sizes=None)
+        if wanted.lr is None:
+            is_bold = share == SHARES[-1] and self._has_moved() is False
+            wanted = replace(wanted, lr=LEARNING_RATE * (BOLD if is_bold else 1.0))
         start_s, epoch_s = self._cost(share, cached=views is not None)
         left = self.clock.left_s(self.ending_s())
         assert wanted.epochs is not None
@@ -524,6 +548,10 @@ class Training:
         answering = keras.Model(self.model.input, self.model.output)  # compiled itself, it would save an optimiser
         answering.compile(jit_compile=devices.jit_compile())
         return fitting.predict(answering, self.images.part(TEST).pixels, fitting.batch_size(self.config))
+
+
+def _name(share: float) -> str:
+    return f"finetune {share:.0%}"
 
 
 def _mixes(config: TrainConfig) -> bool:

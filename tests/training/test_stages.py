@@ -253,9 +253,27 @@ def test_a_stage_is_judged_at_its_best_temperature():
         assert fitting.loss_and_accuracy(scale * logits, labels)[0] > loss + 0.05
 
 
-def test_a_time_limit_that_was_given_is_used_however_many_stages_do_not_help(training: Training):
-    training.config = replace(training.config, time_limit="1h")
+def test_a_time_limit_is_used_to_its_end_and_all_layers_move_boldly_where_few_did_not_help(training: Training):
+    training.config = replace(training.config, time_limit="1h", lr=None)
     training.probe()
     training.score = (1.0, 0.0)  # nothing can be better
     training.improve()
-    assert [text[:7] for text in outcomes(training).values()] == ["refused"] * 3
+    assert {name: text[:7] for name, text in outcomes(training).items()} == {
+        "finetune 33%": "refused",
+        "finetune 100%": "refused",
+    }
+    rates = {name: max(row["lr"] for row in training.rows if row["phase"] == name) for name in outcomes(training)}
+    assert rates == {"finetune 33%": pytest.approx(1e-4, rel=0.05), "finetune 100%": pytest.approx(1e-3, rel=0.05)}
+
+
+def test_all_layers_move_carefully_where_few_helped_or_at_the_rate_that_was_given(training: Training):
+    for lr, expected in ((None, 1e-4), (2e-3, 2e-3)):
+        story = replace(training, config=replace(training.config, time_limit="1h", lr=lr), rows=[], done=[])
+        story.probe()
+        helped: dict[str, Any] = {"phase": "finetune 33%", "outcome": stages.ACCEPTED if lr is None else "refused"}
+        story.rows.append(helped)
+        story.done = ["finetune 33%", "finetune 67%"]
+        story.improve()
+        moved = [row["lr"] for row in story.rows if row["phase"] == "finetune 100%"]
+        assert max(moved) == pytest.approx(expected, rel=0.05)
+        story.checkpoint.unlink()
