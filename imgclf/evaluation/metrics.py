@@ -157,7 +157,7 @@ class _Sums:
         with np.errstate(invalid="ignore", divide="ignore"):
             found["cohen_kappa"] = (n * hits - chance) / (n * n - chance)
         spread = (n * n - (said**2).sum(axis=0)) * (n * n - (true**2).sum(axis=0))
-        found["matthews"] = _divide(n * hits - chance, np.sqrt(spread))
+        found["matthews"] = _divide(n * hits - chance, np.sqrt(np.maximum(spread, 0)))  # by rounding it can be below
         found["log_loss"], found["brier"] = self.losses @ weights / weights.sum(axis=0)
         return found
 

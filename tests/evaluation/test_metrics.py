@@ -296,3 +296,12 @@ def test_curves_begin_and_end_where_curves_do_and_have_their_areas(case):
 def test_what_cannot_be_scored_is_a_value_error_that_says_why(labels, probabilities, names, why):
     with pytest.raises(ValueError, match=why):
         metrics.score(np.array(labels), np.array(probabilities, np.float32), list(names))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_model_that_says_one_class_always_has_intervals_without_a_warning(grouped: bool):
+    for n in range(4, 40):  # which ones round to a spread below 0 is chance
+        groups = [f"group {row // 2}" for row in range(n)] if grouped else None
+        scores = metrics.score(np.arange(n) % 2, np.tile([0.9, 0.1], (n, 1)), ["a", "b"], groups=groups)
+        low, high = scores["intervals"]["matthews"]
+        assert -1 <= low <= scores["matthews"] == 0 <= high <= 1
