@@ -26,12 +26,13 @@ from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import RunError
-from imgclf.evaluation import calibration, plots
+from imgclf.evaluation import plots
 from imgclf.models import classifier
 from imgclf.runs import write_atomic
 from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
 from imgclf.training.clock import Clock
 from imgclf.training.fitting import OnProgress, Part, Plan
+from imgclf.training.judging import ACCEPTED, NO_TIME, judge, judged
 
 log = logging.getLogger("imgclf")
 
@@ -51,9 +52,6 @@ TRACING = 4.0
 """How many times as long as that of a forward pass the tracing of a training step takes."""
 
 OVERHEAD = 1.2
-
-ACCEPTED = "accepted"
-NO_TIME = "refused: the time was up"
 
 DEFAULT_LIMIT_S = 120.0
 """For `--method auto` without a time limit: no stage begins that would end later, but everything is exported."""
@@ -557,29 +555,6 @@ def _name(share: float) -> str:
 def _mixes(config: TrainConfig) -> bool:
     """Whether images are mixed with one another, which needs their pixels at every step."""
     return bool(config.mixup or config.cutmix)
-
-
-def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Accuracy, and log loss at the best temperature: the one that the finished model gets.
-
-    Label smoothing makes a model less sure than it is right, and a head that was solved to convergence surer; without
-    the temperature the first would always lose against the second.
-
-    Args:
-        logits: float (n, classes).
-        labels: int (n,).
-    """
-    loss, accuracy = fitting.loss_and_accuracy(logits / calibration.fit_temperature(labels, logits), labels)
-    return accuracy, loss
-
-
-def judge(before: tuple[float, float], after: tuple[float, float]) -> str:
-    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it."""
-    if after[0] < before[0]:
-        return f"refused: validation accuracy {after[0]:.4f} is below {before[0]:.4f}"
-    if after[1] >= before[1]:
-        return f"refused: calibrated validation loss {after[1]:.4f} is not below {before[1]:.4f}"
-    return ACCEPTED
 
 
 def plan(config: TrainConfig, blocks: tuple[tuple[str, ...], ...] = ()) -> Plan:

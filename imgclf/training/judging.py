@@ -1,0 +1,32 @@
+"""Whether a stage of training is kept: what validation says before and after it."""
+
+import numpy as np
+
+from imgclf.evaluation import calibration
+from imgclf.training import fitting
+
+ACCEPTED = "accepted"
+NO_TIME = "refused: the time was up"
+
+
+def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Accuracy, and log loss at the best temperature: the one that the finished model gets.
+
+    Label smoothing makes a model less sure than it is right, and a head that was solved to convergence surer; without
+    the temperature the first would always lose against the second.
+
+    Args:
+        logits: float (n, classes).
+        labels: int (n,).
+    """
+    loss, accuracy = fitting.loss_and_accuracy(logits / calibration.fit_temperature(labels, logits), labels)
+    return accuracy, loss
+
+
+def judge(before: tuple[float, float], after: tuple[float, float]) -> str:
+    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it."""
+    if after[0] < before[0]:
+        return f"refused: validation accuracy {after[0]:.4f} is below {before[0]:.4f}"
+    if after[1] >= before[1]:
+        return f"refused: calibrated validation loss {after[1]:.4f} is not below {before[1]:.4f}"
+    return ACCEPTED
