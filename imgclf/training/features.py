@@ -231,6 +231,7 @@ def _litert(content: np.ndarray) -> Extract:
 
     with environment.silence_stderr_fd():
         interpreter = Interpreter(model_content=content.tobytes(), num_threads=environment.cpu_count())
+        interpreter.allocate_tensors()
     taken, given = (
         details[0]["index"] for details in (interpreter.get_input_details(), interpreter.get_output_details())
     )

@@ -115,6 +115,13 @@ def test_a_converted_network_gives_kerass_features_and_is_converted_once(data, t
     np.testing.assert_array_equal(more[0], found)
 
 
+def test_a_converted_network_takes_a_single_image_first(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CONVERTING_S", -1.0)
+    model = network(depthwise=True)
+    found = features.frozen(model, *data, config(tmp_path, batch_size=1))[0]
+    np.testing.assert_allclose(found, features.compute(model, data[1]), atol=1e-5)
+
+
 def test_bfloat16_is_asked_for_and_kept_apart(data, tmp_path):
     openvino = pytest.importorskip("openvino")
     model = network()
