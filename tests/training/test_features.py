@@ -118,7 +118,7 @@ def test_a_converted_network_gives_kerass_features_and_is_converted_once(data, t
 def test_a_converted_network_takes_a_single_image_first(data, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CONVERTING_S", -1.0)
     model = network(depthwise=True)
-    found = features.frozen(model, *data, config(tmp_path, batch_size=1))[0]
+    found = features.frozen(model, *data, replace(config(tmp_path), batch_size=1))[0]
     np.testing.assert_allclose(found, features.compute(model, data[1]), atol=1e-5)
 
 
