@@ -7,12 +7,15 @@ boundary, a frozen full path costs 1 forward and f twice backward, the upper par
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
 from imgclf.config import TrainConfig
 from imgclf.data import cache as caches
@@ -43,56 +46,71 @@ class Cut:
 
 
 class _Graph:
-    """The operations of a flat functional model in the order of computation, and who feeds whom."""
+    """The nodes of a flat functional model in the order of computation, and which feeds which.
+
+    A layer has one node, or one for each scale at which it sees the image.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         depths = sorted(model._nodes_by_depth, reverse=True)
-        nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-        self.order = [node.operation for node in nodes]
-        self.sources = {
-            node.operation.name: [tensor._keras_history.operation.name for tensor in node.input_tensors]
-            for node in nodes
-        }
-        self.tensors = {node.operation.name: node.output_tensors[0] for node in nodes}
+        self.nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+        self.of: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            self.of.setdefault(node.operation.name, []).append(node)
+
+    @staticmethod
+    def sources(node: Any) -> list[Any]:
+        histories = [tensor._keras_history for tensor in node.input_tensors]
+        return [history.operation._inbound_nodes[history.node_index] for history in histories]
+
+    def tensors(self, name: str) -> list[keras.KerasTensor]:
+        """What a layer gives, at each scale."""
+        return [node.output_tensors[0] for node in self.of[name]]
 
     @cached_property
-    def paths(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How many paths lead to each operation from the input, and from it to the output; whole numbers, exact."""
-        down: dict[str, int] = {}
-        for operation in self.order:
-            sources = self.sources[operation.name]
-            down[operation.name] = sum(down[name] for name in sources) if sources else 1
+    def paths(self) -> dict[str, int]:
+        """How many paths from the input to the output lead through each layer; whole numbers, exact."""
+        down: dict[Any, int] = {}
+        for node in self.nodes:
+            sources = self.sources(node)
+            down[node] = sum(down[source] for source in sources) if sources else 1
         up = dict.fromkeys(down, 0)
-        up[self.order[-1].name] = 1
-        for operation in reversed(self.order):
-            for name in self.sources[operation.name]:
-                up[name] += up[operation.name]
-        return down, up
+        up[self.nodes[-1]] = 1
+        for node in reversed(self.nodes):
+            for source in self.sources(node):
+                up[source] += up[node]
+        return {name: sum(down[node] * up[node] for node in nodes) for name, nodes in self.of.items()}
+
+    def ancestors(self, nodes: Sequence[Any]) -> set[Any]:
+        """The nodes that feed these, without these, unless one of them feeds another."""
+        found: set[Any] = set()
+        waiting = [source for node in nodes for source in self.sources(node)]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting += self.sources(node)
+        return found
 
 
 def cuts(model: keras.Model) -> list[Cut]:
-    """All layers of the backbone through whose output everything passes, from the input up."""
+    """All layers of the backbone through whose output everything passes, once, from the input up."""
     graph = _Graph(model)
-    down, up = graph.paths
-    total = down[graph.order[-1].name]
-    whole = work.multiply_adds(classifier.backbone_layers(model))
-    return [
-        Cut(operation.name, 1 - _work(model, below(model, operation.name)) / whole)
-        for operation in _backbone(model, graph)
-        if down[operation.name] * up[operation.name] == total and graph.sources[operation.name]
-    ]
+    total = graph.paths[graph.nodes[-1].operation.name]
+    whole = work.multiply_adds(model, _backbone(model))
+    found = []
+    for name in filter(_backbone(model).__contains__, graph.of):
+        feeding = graph.ancestors(graph.of[name])
+        if feeding and graph.paths[name] == total and not feeding & set(graph.of[name]):
+            still = {node.operation.name for node in feeding} | {name}
+            found.append(Cut(name, 1 - _work(model, still) / whole))
+    return found
 
 
 def below(model: keras.Model, name: str) -> set[str]:
     """The names of a layer and of all that feed it."""
     graph = _Graph(model)
-    found, waiting = set(), [name]
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += graph.sources[one]
-    return found
+    return {node.operation.name for node in graph.ancestors(graph.of[name])} | {name}
 
 
 def wanted(model: keras.Model, request: str) -> float:
@@ -108,22 +126,21 @@ def wanted(model: keras.Model, request: str) -> float:
         return float(request)
     except ValueError:
         pass
-    layers = classifier.backbone_layers(model)
-    matching = [layer for layer in layers if layer.name == request or layer.name.startswith(request + "_")]
+    every = classifier.backbone_layers(model)
+    matching = [layer for layer in every if layer.name == request or layer.name.startswith(request + "_")]
     if not matching:
         known = ", ".join(dict.fromkeys(cut.layer for cut in cuts(model)))
         raise UsageError(f"--unfreeze-from: {model.name} has no layer {request!r}; it can be cut after {known}.")
     feeding = below(model, matching[0].name) - {matching[0].name}
-    return 1 - _work(model, feeding) / work.multiply_adds(layers)
+    return 1 - _work(model, feeding) / work.multiply_adds(model, _backbone(model))
 
 
 def before(model: keras.Model, share: float) -> set[str]:
     """The layers that stand still where there is no cut: the first ones, up to the share that is to move."""
-    layers = classifier.backbone_layers(model)
-    whole = work.multiply_adds(layers)
+    whole = work.multiply_adds(model, _backbone(model))
     still, done = set(), 0.0
-    for layer in layers:
-        done += work.multiply_adds([layer]) / whole
+    for layer in classifier.backbone_layers(model):
+        done += work.multiply_adds(model, (layer.name,)) / whole
         if done > 1 - share + 1e-9:
             break
         still.add(layer.name)
@@ -138,7 +155,7 @@ def nearest(model: keras.Model, share: float) -> Cut | None:
         return None
     best = min(abs(cut.share - share) for cut in found)
     equals = [cut for cut in found if abs(cut.share - share) <= best + 1e-9]
-    size = {cut.layer: int(np.prod(graph.tensors[cut.layer].shape[1:])) for cut in equals}
+    size = {cut.layer: sum(math.prod(tensor.shape[1:]) for tensor in graph.tensors(cut.layer)) for cut in equals}
     chosen = min(reversed(equals), key=lambda cut: size[cut.layer])
     return chosen if best <= NEAR else None
 
@@ -155,13 +172,27 @@ def blocks(model: keras.Model, cut: Cut) -> tuple[tuple[str, ...], ...]:
 
 
 def lower(model: keras.Model, cut: Cut) -> keras.Model:
-    """Pixels -> what passes the cut."""
-    return keras.Model(model.input, _Graph(model).tensors[cut.layer])
+    """Pixels -> what passes the cut; at several scales, one after the other in one row (n, d) for each image."""
+    tensors = _Graph(model).tensors(cut.layer)
+    if len(tensors) == 1:
+        return keras.Model(model.input, tensors[0])
+    return keras.Model(model.input, layers.Concatenate()([layers.Flatten()(tensor) for tensor in tensors]))
 
 
 def upper(model: keras.Model, cut: Cut) -> keras.Model:
-    """What passes the cut -> probabilities; the layers are the model's own, and train with it."""
-    return keras.Model(_Graph(model).tensors[cut.layer], model.output, name=model.name)
+    """What passes the cut, as `lower` gives it -> probabilities; the layers are the model's own, and train with it."""
+    tensors = _Graph(model).tensors(cut.layer)
+    if len(tensors) == 1:
+        return keras.Model(tensors[0], model.output, name=model.name)
+    part = keras.Model(tensors, model.output, name=model.name)
+    widths = [math.prod(tensor.shape[1:]) for tensor in tensors]
+    row = keras.Input((sum(widths),))
+    starts = [sum(widths[:place]) for place in range(len(widths))]
+    inputs = [
+        layers.Reshape(tensor.shape[1:])(row[:, start : start + width])
+        for tensor, start, width in zip(tensors, starts, widths, strict=True)
+    ]
+    return keras.Model(row, part.call(inputs), name=model.name)
 
 
 class Activations:
@@ -275,10 +306,9 @@ def _hold(shape: tuple[int, ...], dtype: type[np.floating], batches: Iterator[np
     return rows
 
 
-def _backbone(model: keras.Model, graph: _Graph) -> list[keras.Operation]:
-    names = [operation.name for operation in graph.order]
-    return graph.order[: names.index("feature_map")]
+def _backbone(model: keras.Model) -> set[str]:
+    return {layer.name for layer in classifier.backbone_layers(model)}
 
 
 def _work(model: keras.Model, names: set[str]) -> int:
-    return work.multiply_adds(layer for layer in classifier.backbone_layers(model) if layer.name in names)
+    return work.multiply_adds(model, names & _backbone(model))

@@ -23,7 +23,6 @@ from imgclf.data import cache as caches
 from imgclf.data import images, loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
-from imgclf.models import classifier
 from imgclf.training import augmentation, devices, fitting, work
 from imgclf.training.fitting import OnProgress
 
@@ -111,8 +110,9 @@ def compute(
 
 
 def fingerprint(model: keras.Model) -> str:
-    """SHA-256 over the backbone's graph and weights."""
-    return fingerprint_layers(classifier.backbone_layers(model))
+    """SHA-256 over the graph and the weights from the pixels to the embedding."""
+    names = [layer.name for layer in model.layers]
+    return fingerprint_layers(model.layers[: names.index("embedding") + 1])
 
 
 def fingerprint_layers(network_layers: Iterable[keras.layers.Layer]) -> str:
@@ -193,7 +193,7 @@ def _extractor(
         return _keras(model, fitting.batch_size(config))
     name = caches.digest(["litert", VERSION, environment.versions().get("tensorflow"), config.image_size, network])
     converted = store.read(name, None, np.uint8) if store else None
-    keras_s = count * work.multiply_adds(model.layers) / KERAS_DEPTHWISE_PER_S
+    keras_s = count * work.multiply_adds(model) / KERAS_DEPTHWISE_PER_S
     if converted is None and keras_s * (1 - 1 / LITERT_GAIN) < CONVERTING_S:
         return _keras(model, fitting.batch_size(config))
     if converted is None:

@@ -177,9 +177,7 @@ def _choose_weights(name: str, config: TrainConfig) -> str:
 
 def build(config: TrainConfig, classes: int) -> keras.Model:
     """The classifier graph of resolved settings, in float32, with its weights and a random head."""
-    return classifier.build(
-        _backbone(config, config.image_size, config.weights), classes, dropout=config.dropout, seed=config.seed
-    )
+    return _classifier(_backbone(config, config.image_size, config.weights), config, classes)
 
 
 def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
@@ -190,11 +188,17 @@ def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
     keras.config.set_dtype_policy(config.precision)
     try:
         backbone = _backbone(config, None if config.size_steps else config.image_size, "none")
-        twin = classifier.build(backbone, model.output_shape[-1], dropout=config.dropout, seed=config.seed)
+        twin = _classifier(backbone, config, model.output_shape[-1])
     finally:
         keras.config.set_dtype_policy(policy)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def _classifier(backbone: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
+    """Two scales are for features that stand still at first: from scratch they would only cost time."""
+    two_scales = config.backbone == "embedded" and config.method != "scratch"
+    return classifier.build(backbone, classes, two_scales=two_scales, dropout=config.dropout, seed=config.seed)
 
 
 def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:

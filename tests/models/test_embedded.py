@@ -11,7 +11,7 @@ from imgclf import TrainConfig
 from imgclf.data import loading, readers
 from imgclf.data.dataset import TRAIN
 from imgclf.errors import MissingError, UsageError
-from imgclf.models import catalog, classifier, embedded
+from imgclf.models import catalog, embedded
 from imgclf.training import features, probe, resolving
 
 
@@ -31,15 +31,35 @@ def test_the_shipped_weights_fill_every_layer_and_are_small() -> None:
         assert np.isfinite(new).all() and (old != new).any()
 
 
-def test_its_embedding_is_what_three_blocks_show_on_average() -> None:
-    backbone = embedded.build(64)
+def by_hand(pixels: np.ndarray) -> np.ndarray:
+    """The averages and the maxima of what three blocks show, one network at one size."""
+    backbone = embedded.build(pixels.shape[1])
     embedded.load_weights(backbone)
-    model = classifier.build(backbone, 2)
-    ends = [model.get_layer(f"stage_{name}_out").output for name in ("2_b", "3_a", "3_b")]
+    ends = [backbone.get_layer(f"stage_{name}_out").output for name in ("2_b", "3_a", "3_b")]
+    maps = [np.asarray(found) for found in keras.Model(backbone.input, ends)(pixels)]
+    maps[0] = maps[0].reshape(len(pixels), maps[1].shape[1], 2, maps[1].shape[2], 2, -1).mean(axis=(2, 4))
+    pooled = [found.mean(axis=(1, 2)) for found in maps] + [found.max(axis=(1, 2)) for found in maps]
+    return np.concatenate(pooled, axis=1)
+
+
+def test_its_embedding_is_what_three_blocks_show_on_average_and_at_most_at_two_sizes() -> None:
+    config, _ = resolving.resolve(TrainConfig(backbone="embedded", method="probe", image_size=96))
+    model = resolving.build(config, 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    large = pixels.repeat(3, axis=1).repeat(3, axis=2)  # 96 px; two thirds of it, by area, is each pixel twice
+    small = pixels.repeat(2, axis=1).repeat(2, axis=2)
+    embedding = keras.Model(model.input, model.get_layer("embedding").output)(large)
+    expected = (by_hand(large) + by_hand(small)) / 2
+    np.testing.assert_allclose(np.asarray(embedding), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_from_scratch_it_sees_one_size_and_averages() -> None:
+    config, _ = resolving.resolve(TrainConfig(backbone="embedded", method="scratch", image_size=64))
+    model = resolving.build(config, 2)
+    feature_map, embedding = (model.get_layer(name).output for name in ("feature_map", "embedding"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
-    *maps, embedding = keras.Model(model.input, [*ends, model.get_layer("embedding").output])(pixels)
-    averages = np.concatenate([np.asarray(found).mean(axis=(1, 2)) for found in maps], axis=1)
-    np.testing.assert_allclose(np.asarray(embedding), averages, rtol=1e-4, atol=1e-5)
+    shown, found = keras.Model(model.input, [feature_map, embedding])(pixels)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(shown).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_card_is_about_these_weights() -> None:

@@ -43,13 +43,13 @@ def block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def residual() -> keras.Model:
+def residual(*, two_scales: bool = False) -> keras.Model:
     """A stem and two residual blocks, always from the same start."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)
     x = layers.Conv2D(8, 3, 2, padding="same", name="stem")(x)
-    return classifier.build(keras.Model(pixels, block(block(x, "one"), "two")), 2)
+    return classifier.build(keras.Model(pixels, block(block(x, "one"), "two")), 2, two_scales=two_scales)
 
 
 def ladder() -> keras.Model:
@@ -77,6 +77,21 @@ def test_cuts_are_where_everything_passes_through_one_tensor():
     names = [cut.layer for cut in boundary.cuts(residual())]
     assert names == ["rescale", "stem", "one_add", "one_out", "two_add", "two_out"]
     assert [cut.layer for cut in boundary.cuts(ladder())] == ["stem", "end"]
+
+
+def test_at_two_scales_a_cut_goes_through_both_and_its_share_is_that_of_both():
+    one, two = boundary.cuts(residual()), boundary.cuts(residual(two_scales=True))
+    assert [cut.layer for cut in two] == [cut.layer for cut in one]
+    shares = {cut.layer: cut.share for cut in two}
+    stem, block_ = (64 + 25) * 27 * 8, (64 + 25) * 9 * 8 * 8  # 16 px and 10 px: maps of 8 x 8 and 5 x 5
+    assert shares["one_out"] == pytest.approx(block_ / (stem + 2 * block_))
+
+
+def test_a_layer_that_is_passed_twice_in_a_row_is_no_cut():
+    pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
+    again = layers.Conv2D(3, 3, padding="same", name="again")
+    end = layers.Conv2D(4, 3, padding="same", name="end")(again(again(pixels)))
+    assert [cut.layer for cut in boundary.cuts(classifier.build(keras.Model(pixels, end), 2))] == ["end"]
 
 
 def test_the_share_above_a_cut_is_counted_in_multiply_adds():
@@ -141,9 +156,10 @@ def gradients(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return {v.path: g.numpy() for v, g in zip(logits.trainable_weights, found, strict=True)}
 
 
+@pytest.mark.parametrize("two_scales", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float16, 1e-2)])
-def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_path, dtype, tolerance):
-    model = residual()
+def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_path, dtype, tolerance, two_scales):
+    model = residual(two_scales=two_scales)
     cut = finetune.unfreeze(model, "two")
     kept = boundary.cached(model, cut, *data, config(tmp_path), dtype=dtype)
     full = gradients(model, data[1][:].astype(np.float32))
@@ -158,11 +174,12 @@ def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_pa
     assert max(np.abs(full[name] - wrong[name]).max() for name in full) > tolerance * largest
 
 
-def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data, tmp_path):
+@pytest.mark.parametrize("two_scales", [False, True])
+def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data, tmp_path, two_scales):
     labels = data[0].labels
     ends = []
     for short in (False, True):
-        model = residual()
+        model = residual(two_scales=two_scales)
         before = {layer.name: layer.get_weights() for layer in model.layers}
         cut = finetune.unfreeze(model, "two")
         if short:
