@@ -52,7 +52,7 @@ def build(image_size: int | None = None) -> keras.Model:
 
     Fully convolutional: any s from 32 px works, 64 to 256 px are sensible. The map holds the last map and, below it,
     those of two earlier blocks: what they still know of colour and texture helps a probe on other images than those
-    that the network was trained on (tests/benchmarks/features.py).
+    that the network was trained on (tests/benchmarks/features.py). A classifier shows it every image at two sizes.
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / DEVIATION, [-m / DEVIATION for m in MEAN], name="rescale")(pixels)

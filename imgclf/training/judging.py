@@ -23,10 +23,15 @@ def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return accuracy, loss
 
 
-def judge(before: tuple[float, float], after: tuple[float, float]) -> str:
-    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it."""
-    if after[0] < before[0]:
-        return f"refused: validation accuracy {after[0]:.4f} is below {before[0]:.4f}"
+def judge(before: tuple[float, float], after: tuple[float, float], *, costly: bool = False) -> str:
+    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it.
+
+    Args:
+        costly: whether all that comes later, predictions too, would take longer. Then as many right are not enough.
+    """
+    if after[0] < before[0] or (costly and after[0] == before[0]):
+        short = "is not above" if after[0] == before[0] else "is below"
+        return f"refused: validation accuracy {after[0]:.4f} {short} {before[0]:.4f}"
     if after[1] >= before[1]:
         return f"refused: calibrated validation loss {after[1]:.4f} is not below {before[1]:.4f}"
     return ACCEPTED

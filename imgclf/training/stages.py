@@ -389,16 +389,16 @@ class Training:
             self.rows.append(row)
             after = larger._score(logits)
             assert after
-            if self._judge(name, after):
+            if self._judge(name, after, costly=True):
                 self.model, self.config, self.images = larger.model, larger.config, larger.images
                 self._timed = None
         self._save()
         return True
 
-    def _judge(self, name: str, after: tuple[float, float]) -> bool:
+    def _judge(self, name: str, after: tuple[float, float], *, costly: bool = False) -> bool:
         """Whether the stage that ends the story now is kept."""
         assert self.score is not None
-        outcome = judge(self.score, after)
+        outcome = judge(self.score, after, costly=costly)
         if outcome == ACCEPTED:
             self.score, self.misses = after, 0
         else:

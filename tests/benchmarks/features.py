@@ -3,7 +3,8 @@ on training parts alone (no test part is read): out-of-fold accuracy and log los
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/features.py [--sizes 64,96,128,160] [--repeats N]
 
-`a`, `b`, `c`, `d` are the averages of the four last stages' maps (80, 160, 512 and 512 wide), from the shallow end.
+`a`, `b`, `c`, `d` are the averages of the four last stages' maps (80, 160, 512 and 512 wide), from the shallow end;
+`max` adds the maxima of the same maps; "two scales" averages over the image at its size and at two thirds of it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import layers
 from photographs import SIGNS_BY_NUMBER, load
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -26,33 +28,57 @@ from imgclf.training import devices, fitting, probe
 
 STAGES = {"a": "stage_1_a_out", "b": "stage_2_b_out", "c": "stage_3_a_out", "d": "stage_3_b_out"}
 
-Pooled = dict[str, np.ndarray]  # for each stage float32 (views, n, d), the views being the image and its mirror image
+Pooled = dict[str, np.ndarray]
+"""For each stage float32 (views, n, 2 d), averages before maxima; the views are the image, its mirror image, and the
+image at two thirds of its size."""
+
+
+def means(pooled: Pooled, stages: str) -> np.ndarray:
+    """The averages of some stages, side by side: (views, n, d)."""
+    return np.concatenate([pooled[stage][:, :, : pooled[stage].shape[2] // 2] for stage in stages], axis=2)
+
+
+def both(pooled: Pooled, stages: str) -> np.ndarray:
+    """Averages and maxima of some stages: (views, n, 2 d)."""
+    return np.concatenate([pooled[stage] for stage in stages], axis=2)
+
 
 TREATMENTS: dict[str, Callable[[Pooled], np.ndarray]] = {
-    "d": lambda p: p["d"][0],
-    "d, mirror average": lambda p: p["d"].mean(axis=0),
-    "d, square root": lambda p: np.sqrt(p["d"][0]),
-    "d, unit length": lambda p: p["d"][0] / np.linalg.norm(p["d"][0], axis=1, keepdims=True),
-    "c d": lambda p: np.concatenate([p["c"][0], p["d"][0]], axis=1),
-    "b d": lambda p: np.concatenate([p["b"][0], p["d"][0]], axis=1),
-    "b c d": lambda p: np.concatenate([p[s][0] for s in "bcd"], axis=1),
-    "a b c d": lambda p: np.concatenate([p[s][0] for s in "abcd"], axis=1),
-    "b d, square root": lambda p: np.sqrt(np.concatenate([p["b"][0], p["d"][0]], axis=1)),
-    "b c d, square root": lambda p: np.sqrt(np.concatenate([p[s][0] for s in "bcd"], axis=1)),
-    "b c d, mirror average": lambda p: np.concatenate([p[s].mean(axis=0) for s in "bcd"], axis=1),
+    "d": lambda p: means(p, "d")[0],
+    "d, mirror average": lambda p: means(p, "d")[:2].mean(axis=0),
+    "d, square root": lambda p: np.sqrt(means(p, "d")[0]),
+    "d, unit length": lambda p: means(p, "d")[0] / np.linalg.norm(means(p, "d")[0], axis=1, keepdims=True),
+    "c d": lambda p: means(p, "cd")[0],
+    "b d": lambda p: means(p, "bd")[0],
+    "b c d": lambda p: means(p, "bcd")[0],
+    "a b c d": lambda p: means(p, "abcd")[0],
+    "b d, square root": lambda p: np.sqrt(means(p, "bd")[0]),
+    "b c d, square root": lambda p: np.sqrt(means(p, "bcd")[0]),
+    "b c d, mirror average": lambda p: means(p, "bcd")[:2].mean(axis=0),
+    "b c d, two scales": lambda p: means(p, "bcd")[[0, 2]].mean(axis=0),
+    "b c d, max": lambda p: both(p, "bcd")[0],
+    "b c d, max, two scales": lambda p: both(p, "bcd")[[0, 2]].mean(axis=0),
+    "b c d, max, two scales side by side": lambda p: np.concatenate(both(p, "bcd")[[0, 2]], axis=1),
 }
 
 
 def pool(pixels: np.ndarray) -> Pooled:
-    """The averaged maps of images, uint8 (n, s, s, 3)."""
-    network = embedded.build(pixels.shape[1])
+    """What maps of images, uint8 (n, s, s, 3), show on average and at most."""
+    network = embedded.build()
     embedded.load_weights(network)
-    tops = [keras.layers.GlobalAveragePooling2D()(network.get_layer(name).output) for name in STAGES.values()]
-    model = keras.Model(network.input, keras.layers.Concatenate()(tops))
+    maps = [network.get_layer(name).output for name in STAGES.values()]
+    tops = [[layers.GlobalAveragePooling2D()(each), layers.GlobalMaxPooling2D()(each)] for each in maps]
+    model = keras.Model(network.input, layers.Concatenate()([part for top in tops for part in top]))
     model.compile(jit_compile=devices.jit_compile())
-    both = np.stack([fitting.predict(model, view, 32) for view in (pixels, pixels[:, :, ::-1])])
-    ends = np.cumsum([top.shape[-1] for top in tops])[:-1]
-    return dict(zip(STAGES, np.split(both, ends, axis=2), strict=True))
+    small = layers.AveragePooling2D(3)(layers.UpSampling2D(2)(network.input))
+    shrink = keras.Model(network.input, small)
+    views = np.stack([
+        fitting.predict(model, pixels, 32),
+        fitting.predict(model, pixels[:, :, ::-1], 32),
+        fitting.predict(model, shrink.predict(pixels, batch_size=32, verbose=0), 32),
+    ])  # fmt: skip
+    ends = np.cumsum([2 * each.shape[-1] for each in maps])[:-1]
+    return dict(zip(STAGES, np.split(views, ends, axis=2), strict=True))
 
 
 def cross_validate(features: np.ndarray, labels: np.ndarray, repeats: int) -> tuple[float, float]:
@@ -89,7 +115,7 @@ def main() -> None:
                 pooled, labels = pool(pixels[chosen]), readable.labels[chosen]
                 for treatment, treat in TREATMENTS.items():
                     accuracy, loss = cross_validate(treat(pooled), labels, options.repeats)
-                    print(f"{name:24} {size:4} px  {treatment:22} {accuracy:.4f}  {loss:.4f}", flush=True)
+                    print(f"{name:24} {size:4} px  {treatment:36} {accuracy:.4f}  {loss:.4f}", flush=True)
 
 
 if __name__ == "__main__":

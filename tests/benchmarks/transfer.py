@@ -1,11 +1,13 @@
 """What the embedded backbone is worth on other people's images: test accuracy of its probe beside that of other
 networks, of random weights, of colour histograms and of the small CNN, over several seeds, as a Markdown table.
 
-    IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/transfer.py [--seeds N] [--candidate NAME=RUN ...] [--no-small-cnn]
+    IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/transfer.py [--seeds N] [--candidate NAME=RUN ...] [--floor FILE]
+        [--no-small-cnn]
 
 A seed decides the split (where the data set brings a test part, only which images are left out for validation), the
 random weights and the shuffling. All rows see the same images. The interval is Student's over the seeds; the paired one
-under the table is a bootstrap over test images of the difference to the embedded backbone, the mean over seeds.
+under the table is a bootstrap over test images of the difference to the embedded backbone, the mean over seeds. FILE is
+what floor.py wrote; of its last map the average is taken, at the embedded backbone's image size.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import scipy.stats
 from photographs import ANTS_BEES, load
@@ -27,6 +30,7 @@ import imgclf
 from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.models import classifier
 from imgclf.training import features, probe, resolving
 
 Answers = dict[str, int]  # test image -> right (1) or wrong (0)
@@ -38,13 +42,22 @@ class Features:
     def __init__(self) -> None:
         self.known: dict[tuple[str, str, int], dict[str, np.ndarray]] = {}
 
-    def probe(self, name: str, config: TrainConfig, data: str, dataset: Dataset, seed: int) -> Answers:
+    def probe(
+        self,
+        name: str,
+        config: TrainConfig,
+        data: str,
+        dataset: Dataset,
+        seed: int,
+        network: keras.Model | None = None,
+    ) -> Answers:
+        """Which test images a probe gets right; of `network`, a classifier, in place of the one that `config` means."""
         key = (name, data, seed if config.weights == "none" else 0)
         if key not in self.known:
             resolved, _ = resolving.resolve(config)
             assert resolved.image_size
             readable, pixels = loading.decode(dataset, resolved.image_size, resolved.decoding)
-            found = features.compute(resolving.build(resolved, 2), pixels)
+            found = features.compute(network or resolving.build(resolved, 2), pixels)
             self.known[key] = {s.path: row for s, row in zip(readable.samples, found, strict=True)}
         rows = self.known[key]
         train, test = dataset.part(TRAIN), dataset.part(TEST)
@@ -52,6 +65,12 @@ class Features:
             np.stack([rows[s.path] for s in train.samples]), train.labels, classes=len(dataset.class_names), seed=seed
         )
         return _right(test, np.stack([rows[s.path] for s in test.samples]) @ kernel + bias)
+
+
+def floor(path: Path) -> keras.Model:
+    """The network of floor.py under a head: pixels (n, s, s, 3) -> the average of its last map -> a random head."""
+    network = keras.models.load_model(path, compile=False)
+    return classifier.build(keras.Model(network.input, network.get_layer("features").output), 2)
 
 
 def histograms(dataset: Dataset) -> np.ndarray:
@@ -105,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--candidate", action="append", default=[], metavar="NAME=RUN")
+    parser.add_argument("--floor", type=Path, metavar="FILE")
     parser.add_argument("--small-cnn", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     logging.getLogger("imgclf").setLevel(logging.WARNING)
@@ -113,7 +133,13 @@ def main() -> None:
     for candidate in options.candidate:
         name, _, run = candidate.partition("=")
         networks[name] = TrainConfig(weights=run, method="probe", image_size=resolving.resolve(embedded)[0].image_size)
-    names = [*networks, "embedded, random weights", "colour histograms, k-NN", "colour histograms, logistic"]
+    names = [
+        *networks,
+        *(["floor"] if options.floor else []),
+        "embedded, random weights",
+        "colour histograms, k-NN",
+        "colour histograms, logistic",
+    ]
     names += ["small CNN from scratch"] if options.small_cnn else []
     answers: dict[str, dict[str, list[Answers]]] = {name: {} for name in names}
     cache = Features()
@@ -129,6 +155,8 @@ def main() -> None:
 
                 for name, config in networks.items():
                     add(name, cache.probe(name, config, data, dataset, seed))
+                if options.floor:
+                    add("floor", cache.probe("floor", embedded, data, dataset, seed, floor(options.floor)))
                 add("embedded, random weights", cache.probe("random", random, data, dataset, seed))
                 for method in ("k-NN", "logistic"):
                     add(f"colour histograms, {method}", colour(dataset, method))

@@ -42,6 +42,23 @@ def test_a_stage_is_kept_if_no_fewer_are_right_and_the_loss_falls():
     assert "loss 0.6000 is not below 0.5000" in stages.judge((0.8, 0.5), (0.9, 0.6))
 
 
+def test_what_makes_all_that_follows_slower_must_get_more_right():
+    assert "accuracy 0.8000 is not above 0.8000" in stages.judge((0.8, 0.5), (0.8, 0.4), costly=True)
+    assert "accuracy 0.7000 is below 0.8000" in stages.judge((0.8, 0.5), (0.7, 0.4), costly=True)
+    assert stages.judge((0.8, 0.5), (0.9, 0.4), costly=True) == stages.ACCEPTED
+
+
+def test_a_larger_size_that_gets_as_many_right_is_refused(training: Training, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stages, "SHARES", ())
+    monkeypatch.setattr(Training, "_score", lambda *_: (0.75, next(losses)))
+    losses = iter([0.5, 0.4])
+    training.config = replace(training.config, image_sizes="32,48")
+    training.probe()
+    training.improve()
+    assert outcomes(training)["probe 48 px"] == "refused: validation accuracy 0.7500 is not above 0.7500"
+    assert training.config.image_size == 32
+
+
 def test_the_probe_comes_first_and_every_stage_has_an_outcome(training: Training):
     training.probe()
     first = training.score
