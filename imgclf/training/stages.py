@@ -13,7 +13,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -45,8 +45,11 @@ LEARNING_RATE = 1e-4
 """Of the stages in which layers move, unless one is given."""
 
 BOLD = 10.0
-"""How many times as high it is where all layers move because the upper ones alone did not help: the features do not fit
-these images, and small steps would not change them in a few epochs."""
+"""How many times as high it is where all layers move before, or because, the upper ones alone did not help: to make
+other features of them in a few epochs takes large steps."""
+
+MANY = 1000
+"""Training images from which all layers move first: so many can shape them, and time may not last for all stages."""
 
 TRACING = 4.0
 """How many times as long as that of a forward pass the tracing of a training step takes."""
@@ -295,11 +298,7 @@ class Training:
         limit = "--time-limit" if self.config.time_limit else "by default"
         log.info("time: up to %.0f s for the whole run (%s)", self.clock.limit_s, limit)
         self._restore()
-        stages: list[tuple[str, Callable[[str], bool]]] = [
-            *((f"probe {size} px", partial(self._enlarge, size)) for size in self.config.size_steps[1:]),
-            *((_name(share), partial(self._widen, share)) for share in SHARES),
-        ]
-        for name, stage in stages:
+        for name, stage in self._stages():
             if name in self.done:
                 continue
             if self._is_hopeless(name):
@@ -310,6 +309,18 @@ class Training:
                 return
             if not stage(name):
                 return
+
+    def _stages(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
+        """What to try, in order: of many images all layers first, if time allows at least half of the epochs."""
+        for size in self.config.size_steps[1:]:
+            yield f"probe {size} px", partial(self._enlarge, size)
+        shares = SHARES
+        if SHARES and len(self.images.rows(TRAIN)) >= MANY:
+            assert self.config.epochs is not None
+            start_s, epoch_s = self._cost(SHARES[-1], cached=False)
+            if start_s + self.config.epochs / 2 * epoch_s < self.clock.left_s(self.ending_s()):
+                shares = (SHARES[-1], *SHARES[:-1])
+        yield from ((_name(share), partial(self._widen, share)) for share in shares)
 
     def _is_hopeless(self, name: str) -> bool:
         """Whether less than all would move where still less did not help: what the features lack lies deeper."""
@@ -336,7 +347,7 @@ class Training:
         views = self.config.views if share < 1 and not _mixes(self.config) else None
         wanted = replace(self.config, views=views, image_sizes=None)
         if wanted.lr is None:
-            is_bold = share == SHARES[-1] and self._has_moved() is False
+            is_bold = share == SHARES[-1] and not self._has_moved()
             wanted = replace(wanted, lr=LEARNING_RATE * (BOLD if is_bold else 1.0))
         start_s, epoch_s = self._cost(share, cached=views is not None)
         left = self.clock.left_s(self.ending_s())

@@ -209,6 +209,37 @@ def test_an_interrupted_story_goes_on_after_its_last_stage(training: Training, m
     assert again.rows == training.rows and again.score == training.score
 
 
+@pytest.mark.parametrize(
+    ("many", "seconds", "expected"),
+    [(1, 3600.0, ["100%", "33%", "67%"]), (1000, 3600.0, ["33%", "67%", "100%"]), (1, 1e-6, ["33%", "67%", "100%"])],
+)
+def test_of_many_images_all_layers_move_first_if_time_allows(
+    training: Training, monkeypatch: pytest.MonkeyPatch, many: int, seconds: float, expected: list[str]
+):
+    training.probe()
+    training.score = (0.0, 9.0)
+    training.clock = Clock(time.monotonic(), seconds)
+    monkeypatch.setattr(stages, "MANY", many)
+    assert [name.removeprefix("finetune ") for name, _ in training._stages()] == expected
+
+
+def test_all_layers_move_boldly_unless_a_part_of_them_helped(training: Training, monkeypatch: pytest.MonkeyPatch):
+    training.probe()
+    training.config = replace(training.config, lr=None)
+    steps: list[float] = []
+
+    def descend(name: str, request: str, config: TrainConfig, deadline: float) -> None:
+        steps.append(config.lr or 0.0)
+        raise imgclf.errors.RunError("enough")
+
+    monkeypatch.setattr(training, "descend", descend)
+    training._widen(1.0, "finetune 100%")
+    training._widen(1 / 3, "finetune 33%")
+    training.rows.append({"phase": "finetune 33%", "outcome": stages.ACCEPTED})
+    training._widen(1.0, "finetune 100%")
+    assert steps == pytest.approx([1e-3, 1e-4, 1e-4])
+
+
 def test_a_batch_that_memory_does_not_hold_is_named_or_halved(training: Training, monkeypatch: pytest.MonkeyPatch):
     training.probe()
     tried: list[int] = []
