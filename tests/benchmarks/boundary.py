@@ -44,7 +44,7 @@ def main() -> None:
         dataset, pixels = loading.decode(imgclf.read(folder / "data"), options.size)
         network = embedded.build(options.size)
         embedded.load_weights(network)
-        model = classifier.build(network, 2)
+        model = classifier.build(network, 2, two_scales=True)
         cut = finetune.unfreeze(model, options.request)
         assert cut
         config = TrainConfig(image_size=options.size, cache=str(folder / "cache"), augment="none")
