@@ -282,7 +282,7 @@ def test_a_rate_is_chosen_where_the_loss_begins_to_rise_also_if_it_starts_at_its
 def test_a_run_within_a_limit_tells_its_story(
     image_folder: Callable[..., Path], trained_run: imgclf.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(stages, "judge", lambda before, after: stages.ACCEPTED)  # the probe makes no mistake here
+    monkeypatch.setattr(stages, "judge", lambda *_, **__: stages.ACCEPTED)  # the probe makes no mistake here
     config = TrainConfig(weights=str(trained_run.path), time_limit="2m", export="none", epochs=3)
     started = time.monotonic()
     run = imgclf.train(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config, output=tmp_path / "run")
