@@ -97,13 +97,14 @@ def cuts(model: keras.Model) -> list[Cut]:
     """All layers of the backbone through whose output everything passes, once, from the input up."""
     graph = _Graph(model)
     total = graph.paths[graph.nodes[-1].operation.name]
-    whole = work.multiply_adds(model, _backbone(model))
+    names = _backbone(model)
+    whole = work.multiply_adds(model, names)
     found = []
-    for name in filter(_backbone(model).__contains__, graph.of):
+    for name in filter(names.__contains__, graph.of):
         feeding = graph.ancestors(graph.of[name])
         if feeding and graph.paths[name] == total and not feeding & set(graph.of[name]):
             still = {node.operation.name for node in feeding} | {name}
-            found.append(Cut(name, 1 - _work(model, still) / whole))
+            found.append(Cut(name, 1 - work.multiply_adds(model, names & still) / whole))
     return found
 
 
