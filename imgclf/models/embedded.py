@@ -11,6 +11,7 @@ from pathlib import Path
 from imgclf import environment
 from imgclf.errors import MissingError
 from imgclf.models import backbones
+from imgclf.models.whitening import Whitening
 
 environment.prepare_keras()
 
@@ -27,24 +28,44 @@ WEIGHTS = Path(__file__).parent / "weights" / "embedded.npz"
 SHA256 = "a628b0abcc1e33d7ba2824d8a454bb50f33995e23d6c6e8149c27d7565b1bb78"
 
 
+WHITENING = WEIGHTS.with_name("embedded-whitening.npz")
+"""That of its features of pre-training images, two scales and all (tests/benchmarks/whitening.py)."""
+
+WHITENING_SHA256 = "716668b3d4896645b4a1adcadee355050afb3949fa7a429cff1b7d46fe6a36d3"
+
+
 def load_weights(model: keras.Model) -> None:
     """Fill the network with the weights of the package.
 
     Raises:
         MissingError: if the file is not as it was shipped.
     """
+    _read(WEIGHTS, SHA256)
+    backbones.load_weights(model, WEIGHTS)
+
+
+def whitening() -> Whitening:
+    """What a head with a penalty should see of a classifier's embedding with these weights.
+
+    Raises:
+        MissingError: if the file is not as it was shipped.
+    """
+    return Whitening.from_bytes(_read(WHITENING, WHITENING_SHA256))
+
+
+def _read(file: Path, sha256: str) -> bytes:
     advice = "Install imgclf anew: pip install --force-reinstall --no-deps imgclf."
     try:
-        content = WEIGHTS.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise MissingError(f"{WEIGHTS}: the embedded weights cannot be read ({error.strerror}). {advice}") from None
+        raise MissingError(f"{file}: the embedded weights cannot be read ({error.strerror}). {advice}") from None
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    if found != sha256:
         raise MissingError(
-            f"{WEIGHTS}: the embedded weights are damaged: expected SHA-256 {SHA256[:12]}..., found {found[:12]}... "
+            f"{file}: the embedded weights are damaged: expected SHA-256 {sha256[:12]}..., found {found[:12]}... "
             f"({len(content):,} bytes). {advice}"
         )
-    backbones.load_weights(model, WEIGHTS)
+    return content
 
 
 def build(image_size: int | None = None) -> keras.Model:

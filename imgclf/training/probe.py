@@ -11,11 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
+from imgclf.models.whitening import Whitening
 from imgclf.training import fitting
 
 log = logging.getLogger("imgclf")
 
-STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 6))
+STRENGTHS = tuple(float(c) for c in np.logspace(-4, 2, 7))
 """Inverse strengths of the L2 penalty among which cross-validation chooses, on standardised features."""
 
 CHOOSING = 20
@@ -34,7 +35,13 @@ they work, above all beside other processes."""
 
 
 def solve(
-    features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int, balanced: bool = False
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    seed: int,
+    balanced: bool = False,
+    whitening: Whitening | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit the head.
 
@@ -46,13 +53,17 @@ def solve(
             image's views stay together in cross-validation, in which the own features alone are asked.
         labels: int (n,); every class from 0 to classes - 1 occurs.
         balanced: whether each class weighs the same in all, however many images it has.
+        whitening: through which the penalty sees the features.
 
     Returns:
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
     views = features if features.ndim == 3 else features[np.newaxis]
     with threadpool_limits(1 if views.size * classes < _WORTH_THREADS else None, user_api="blas"):
-        return _solve(views, labels, classes, seed, balanced)
+        if whitening is None:
+            return _solve(views, labels, classes, seed, balanced)
+        kernel, bias = _solve(whitening(views), labels, classes, seed, balanced)
+        return whitening.fold(kernel), bias
 
 
 def _solve(

@@ -10,6 +10,7 @@ from imgclf import runs
 from imgclf.config import AUTO, SIZE_RANGE, TrainConfig
 from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
+from imgclf.models.whitening import Whitening
 
 STRONGEST = "efficientnetv2-b0"
 OWN = {"small-cnn": convnets.small_cnn, "embedded": embedded.build}
@@ -178,6 +179,11 @@ def _choose_weights(name: str, config: TrainConfig) -> str:
 def build(config: TrainConfig, classes: int) -> keras.Model:
     """The classifier graph of resolved settings, in float32, with its weights and a random head."""
     return _classifier(_backbone(config, config.image_size, config.weights), config, classes)
+
+
+def whitening(config: TrainConfig) -> Whitening | None:
+    """Through which a head sees the features that resolved settings begin with; None where nothing is known of them."""
+    return embedded.whitening() if config.weights == "embedded" else None
 
 
 def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:

@@ -149,6 +149,7 @@ class Training:
             classes=self.model.output_shape[-1],
             seed=config.seed,
             balanced=config.balance != "none",
+            whitening=resolving.whitening(config),
         )
         probe.place(self.model, kernel, bias)
         logits = embeddings[0] @ kernel + bias

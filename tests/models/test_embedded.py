@@ -11,7 +11,7 @@ from imgclf import TrainConfig
 from imgclf.data import loading, readers
 from imgclf.data.dataset import TRAIN
 from imgclf.errors import MissingError, UsageError
-from imgclf.models import catalog, embedded
+from imgclf.models import catalog, embedded, whitening
 from imgclf.training import features, probe, resolving
 
 
@@ -19,7 +19,7 @@ def test_the_shipped_weights_fill_every_layer_and_are_small() -> None:
     model = embedded.build(64)
     before = model.get_weights()
     embedded.load_weights(model)
-    assert embedded.WEIGHTS.stat().st_size < 12_000_000
+    assert embedded.WEIGHTS.stat().st_size + embedded.WHITENING.stat().st_size < 12_000_000
     with np.load(embedded.WEIGHTS, allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in arrays.files if "/" in name}
     assert {array.dtype for array in held.values()} == {np.dtype(np.float16)}
@@ -65,6 +65,7 @@ def test_from_scratch_it_sees_one_size_and_averages() -> None:
 def test_the_model_card_is_about_these_weights() -> None:
     card = embedded.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
     assert embedded.SHA256 in card
+    assert embedded.WHITENING_SHA256 in card
     assert f"{catalog.find('embedded').parameters:,}" in card
 
 
@@ -85,6 +86,31 @@ def test_damaged_weights_are_found_by_their_checksum(
     assert str(path) in str(e.value)
     assert "pip install" in str(e.value)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_damaged_whitening_is_found_by_its_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "embedded-whitening.npz"
+    content = bytearray(embedded.WHITENING.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(embedded, "WHITENING", path)
+    with pytest.raises(MissingError, match="damaged: expected SHA-256"):
+        embedded.whitening()
+
+
+def test_its_whitening_fits_its_embedding_and_is_for_its_own_weights_alone(tmp_path: Path) -> None:
+    config, _ = resolving.resolve(TrainConfig(backbone="embedded", method="probe", offline=True))
+    found = resolving.whitening(config)
+    assert found is not None
+    width = resolving.build(config, 2).get_layer("embedding").output.shape[-1]
+    assert found.directions.shape == (width, whitening.RANK)
+    between = found.directions.T @ found.directions
+    np.testing.assert_allclose(between, np.eye(whitening.RANK), atol=2e-3)
+    assert (found.gains < 0).all() and (found.gains > -1).all()
+    own = tmp_path / "own.weights.h5"
+    resolving.build(config, 2).save_weights(own)
+    config, _ = resolving.resolve(TrainConfig(backbone="embedded", weights=str(own), method="probe"))
+    assert resolving.whitening(config) is None
 
 
 def test_auto_means_embedded_where_the_hub_cannot_be_had_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +144,9 @@ def test_its_features_tell_ants_from_bees_where_colours_and_random_weights_do_no
         found = features.compute(resolving.build(config, 2), pixels)
         train = np.array([sample.split == TRAIN for sample in readable.samples])
         test = ~train
-        kernel, bias = probe.solve(found[train], readable.labels[train], classes=2, seed=0)
+        kernel, bias = probe.solve(
+            found[train], readable.labels[train], classes=2, seed=0, whitening=resolving.whitening(config)
+        )
         accuracy[weights] = np.mean((found[test] @ kernel + bias).argmax(axis=1) == readable.labels[test])
     assert accuracy["embedded"] > 0.8
     assert accuracy["embedded"] > accuracy["none"] + 0.1
