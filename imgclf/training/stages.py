@@ -1,5 +1,6 @@
 """What fills the time: the probe first, so that there is always a finished model; then a larger image size, and ever
-larger parts of the network that move, as long as time remains and validation says that it helps.
+larger parts of the network that move, as long as time remains and validation says that it helps. Of many images all
+layers move at once.
 
 Of a stage its last epoch counts, unless an earlier one was better by more than chance. A stage is kept if it gets at
 least as many validation images right and their calibrated log loss falls: both must agree, since with few images either
@@ -49,7 +50,7 @@ BOLD = 10.0
 other features of them in a few epochs takes large steps."""
 
 MANY = 1000
-"""Training images from which all layers move first: so many can shape them, and time may not last for all stages."""
+"""Training images from which all layers move first: so many can shape them, and time may not last for more."""
 
 TRACING = 4.0
 """How many times as long as that of a forward pass the tracing of a training step takes."""
@@ -313,14 +314,16 @@ class Training:
 
     def _stages(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
         """What to try, in order: of many images all layers first, if time allows at least half of the epochs."""
-        for size in self.config.size_steps[1:]:
-            yield f"probe {size} px", partial(self._enlarge, size)
         shares = SHARES
         if SHARES and len(self.images.rows(TRAIN)) >= MANY:
             assert self.config.epochs is not None
             start_s, epoch_s = self._cost(SHARES[-1], cached=False)
             if start_s + self.config.epochs / 2 * epoch_s < self.clock.left_s(self.ending_s()):
-                shares = (SHARES[-1], *SHARES[:-1])
+                yield _name(SHARES[-1]), partial(self._widen, SHARES[-1])
+                shares = SHARES[:-1]
+        if not self._has_moved():  # else a head solved anew would fit what the layers know by heart
+            for size in self.config.size_steps[1:]:
+                yield f"probe {size} px", partial(self._enlarge, size)
         yield from ((_name(share), partial(self._widen, share)) for share in shares)
 
     def _is_hopeless(self, name: str) -> bool:

@@ -223,6 +223,21 @@ def test_of_many_images_all_layers_move_first_if_time_allows(
     assert [name.removeprefix("finetune ") for name, _ in training._stages()] == expected
 
 
+@pytest.mark.parametrize(("outcome", "sizes"), [("no gain", ["probe 64 px"]), (stages.ACCEPTED, [])])
+def test_of_many_images_a_larger_size_comes_after_all_layers_and_only_if_they_did_not_move(
+    training: Training, monkeypatch: pytest.MonkeyPatch, outcome: str, sizes: list[str]
+):
+    training.probe()
+    training.score = (0.0, 9.0)
+    training.clock = Clock(time.monotonic(), 3600.0)
+    training.config = replace(training.config, image_sizes="32,64")
+    monkeypatch.setattr(stages, "MANY", 1)
+    story = training._stages()
+    first, _ = next(story)
+    training.rows.append({"phase": first, "outcome": outcome})
+    assert [first, *(name for name, _ in story)] == ["finetune 100%", *sizes, "finetune 33%", "finetune 67%"]
+
+
 def test_all_layers_move_boldly_unless_a_part_of_them_helped(training: Training, monkeypatch: pytest.MonkeyPatch):
     training.probe()
     training.config = replace(training.config, lr=None)
