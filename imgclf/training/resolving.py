@@ -32,14 +32,17 @@ _NUMBERS: dict[str, dict[str, Any]] = {
         "lr": 1e-4,
         "weight_decay": 0.01,
         "label_smoothing": 0.1,
-        "ema": 0.0,
+        "ema": 0.98,
         "augment": "light",
     },
 }
 _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
-_NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {"views": 3}
-"""Each stage has its own learning rate, unless one is given."""
+_NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {
+    "ema": 0.0,
+    "views": 3,
+}
+"""Each stage has its own learning rate, unless one is given, and is judged by itself."""
 
 _STEPS_ONLY = (
     *("image_sizes", "epochs", "patience", "lr", "weight_decay", "label_smoothing", "ema", "clip_norm"),

@@ -53,16 +53,20 @@ class Features:
     ) -> Answers:
         """Which test images a probe gets right; of `network`, a classifier, in place of the one that `config` means."""
         key = (name, data, seed if config.weights == "none" else 0)
+        resolved, _ = resolving.resolve(config)
+        assert resolved.image_size
         if key not in self.known:
-            resolved, _ = resolving.resolve(config)
-            assert resolved.image_size
             readable, pixels = loading.decode(dataset, resolved.image_size, resolved.decoding)
             found = features.compute(network or resolving.build(resolved, 2), pixels)
             self.known[key] = {s.path: row for s, row in zip(readable.samples, found, strict=True)}
         rows = self.known[key]
         train, test = dataset.part(TRAIN), dataset.part(TEST)
         kernel, bias = probe.solve(
-            np.stack([rows[s.path] for s in train.samples]), train.labels, classes=len(dataset.class_names), seed=seed
+            np.stack([rows[s.path] for s in train.samples]),
+            train.labels,
+            classes=len(dataset.class_names),
+            seed=seed,
+            whitening=None if network else resolving.whitening(resolved),
         )
         return _right(test, np.stack([rows[s.path] for s in test.samples]) @ kernel + bias)
 
