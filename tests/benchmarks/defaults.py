@@ -3,8 +3,8 @@
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/defaults.py [DATA...] [--seeds N] [--only SETTING,...]
 
 A test part that comes with the data is never looked at: the training part alone is split by each seed, 30 % to score,
-15 % to validate. The embedded backbone, offline, no export. Accuracy and log loss are means over the seeds with Student's
-95 % interval; beside them stands the gain over the default, paired over the seeds.
+15 % to validate. The embedded backbone, offline, no export. Accuracy and log loss are means over the seeds with
+Student's 95 % interval; beside them stands the gain over the default, paired over the seeds.
 """
 
 import argparse
