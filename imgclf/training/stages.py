@@ -314,7 +314,7 @@ class Training:
 
     def _stages(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
         """What to try, in order: of many images all layers first, if time allows at least half of the epochs."""
-        shares = SHARES
+        shares: tuple[float, ...] = SHARES
         if SHARES and len(self.images.rows(TRAIN)) >= MANY:
             assert self.config.epochs is not None
             start_s, epoch_s = self._cost(SHARES[-1], cached=False)
