@@ -1,5 +1,5 @@
 """Which input size and which treatment of the embedded backbone's features suit the linear probe, by cross-validation
-on training parts alone (no test part is read): out-of-fold accuracy and log loss.
+on images that are in no test part: out-of-fold accuracy and log loss.
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/features.py [--sizes 64,96,128,160] [--repeats N]
 
@@ -15,14 +15,13 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers
-from photographs import SIGNS_BY_NUMBER, load
+from photographs import untested
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 
 from imgclf.data import loading
-from imgclf.data.dataset import TRAIN
 from imgclf.models import embedded
 from imgclf.training import devices, fitting, probe
 
@@ -102,15 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="64,96,128,160")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=300, help="training images of a data set")
+    parser.add_argument("--limit", type=int, default=300, help="images of a data set")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for name, dataset in load(Path(folder), seed=0).items():
-            if name == SIGNS_BY_NUMBER:
-                continue  # its training images are nearly those of the other split
-            train = dataset.part(TRAIN)
+        for name, dataset in untested(Path(folder)).items():
             for size in map(int, options.sizes.split(",")):
-                readable, pixels = loading.decode(train, size)
+                readable, pixels = loading.decode(dataset, size)
                 chosen = np.random.default_rng(0).permutation(len(pixels))[: options.limit]
                 pooled, labels = pool(pixels[chosen]), readable.labels[chosen]
                 for treatment, treat in TREATMENTS.items():

@@ -1,6 +1,6 @@
 """The floor that a pretrained backbone has to beat: a plain residual network, twelve epochs of Keras's own `fit`.
 
-    python tests/benchmarks/floor.py FOLDER OUTPUT.keras [--epochs N]
+    python tests/benchmarks/floor.py FOLDER OUTPUT.keras [--epochs N] [--precision mixed_bfloat16]
 
 FOLDER holds train/<class>/ and val/<class>/ with images of 64 px. Widths 32-64-128-256 of two basic blocks each, a stem
 that keeps the resolution, SGD with warmup and cosine, flips and shifted crops. `transfer.py --floor OUTPUT.keras`
@@ -10,12 +10,14 @@ compares a probe of it with one of the embedded backbone. An interrupted trainin
 import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 from PIL import Image
 
@@ -63,17 +65,32 @@ class Batches(keras.utils.PyDataset):
         return crops.astype(np.float32), self.labels[rows]
 
 
-def conv(x: keras.KerasTensor, width: int, stride: int = 1, kernel: int = 3) -> keras.KerasTensor:
+class Fused(layers.BatchNormalization):
+    """Batch normalisation that trains by TensorFlow's fused kernel, which Keras's own does not use."""
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not training:
+            return super().call(x, training=training)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return y
+
+
+def _conv(x: keras.KerasTensor, width: int, stride: int = 1, kernel: int = 3, *, norm: type) -> keras.KerasTensor:
     x = layers.Conv2D(
         width, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal",
         kernel_regularizer=keras.regularizers.L2(2.5e-4),
     )(x)  # fmt: skip
-    return layers.BatchNormalization(momentum=0.95)(x)
+    return norm(momentum=0.95)(x)
 
 
-def network(classes: int) -> keras.Model:
+def network(classes: int, norm: type = Fused) -> keras.Model:
     """Pixels 0-255 (n, s, s, 3) -> the map `features` (n, s/16, s/16, 256) -> logits (n, classes)."""
     pixels = keras.Input((None, None, 3))
+    conv = partial(_conv, norm=norm)
     x = layers.ReLU()(conv(layers.Rescaling(1 / 58, -2)(pixels), 32))
     for width in (32, 64, 128, 256):
         for stride in (2, 1):
@@ -89,7 +106,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default="float32", help="mixed_bfloat16 where the processor knows it")
     options = parser.parse_args()
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_dtype_policy(options.precision)
@@ -116,7 +133,7 @@ def main() -> None:
     print(f"{model.count_params():,} parameters, {len(labels):,} images, from epoch {first + 1}", flush=True)
     model.fit(Batches(pixels, labels, first), epochs=options.epochs, callbacks=[backup, note], verbose=2)
     keras.mixed_precision.set_dtype_policy("float32")
-    single = network(int(labels.max()) + 1)
+    single = network(int(labels.max()) + 1, layers.BatchNormalization)
     single.set_weights(model.get_weights())
     single.save(options.output)
     loss, accuracy = model.evaluate(*read(options.folder / "val"), verbose=0)

@@ -1,6 +1,7 @@
 """The data sets that transfer is measured on, each split once per seed. For the scripts beside this file."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import sklearn.datasets
@@ -9,9 +10,12 @@ from processes import unzip
 
 import imgclf
 from imgclf.data import readers, splitting
-from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, Dataset
 
 ANTS_BEES, SIGNS, SIGNS_BY_NUMBER, DIGITS = "ants-bees", "sign-digits", "sign-digits by number", "scikit-learn digits"
+
+SEEDS = range(5)
+"""Whose test parts the published accuracies are read on."""
 
 
 def load(folder: Path, seed: int) -> dict[str, Dataset]:
@@ -32,6 +36,26 @@ def load(folder: Path, seed: int) -> dict[str, Dataset]:
         name: splitting.split(dataset, validation_fraction=0.15, test_fraction=0.15, seed=seed)[0]
         for name, dataset in unsplit.items()
     }
+
+
+def untested(folder: Path) -> dict[str, Dataset]:
+    """Of each data set the images that are in no test part, whatever the seed and the split: what choices are made on.
+
+    Args:
+        folder: as for `load`.
+
+    Returns:
+        By name, the two splits of the hand signs as one; no image is on a side yet.
+    """
+    loads = [load(folder, seed) for seed in SEEDS]
+    tests = {(name, s.path) for sets in loads for name, data in sets.items() for s in data.part(TEST).samples}
+    result = {}
+    for name, dataset in loads[0].items():
+        aliases = {name, SIGNS_BY_NUMBER} if name == SIGNS else {name}
+        kept = tuple(s for s in dataset.samples if not any((alias, s.path) in tests for alias in aliases))
+        result[name] = replace(dataset, samples=kept).with_splits([UNASSIGNED] * len(kept))
+    del result[SIGNS_BY_NUMBER]
+    return result
 
 
 def by_file_number(dataset: Dataset) -> Dataset:

@@ -1,5 +1,5 @@
 """The whitening that comes with the embedded backbone: how it is made, and what it is worth to a probe, by
-cross-validation on training parts alone (no test part is read): out-of-fold accuracy and log loss.
+cross-validation on images that are in no test part: out-of-fold accuracy and log loss.
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/whitening.py [--output FILE] [--repeats N] [--limit N]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from features import cross_validate
-from photographs import SIGNS_BY_NUMBER, load
+from photographs import untested
 from processes import unzip
 
 import imgclf
@@ -52,19 +52,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="measure it anew, and write it there, rather than take the shipped")
     parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--limit", type=int, default=400, help="training images of a data set")
+    parser.add_argument("--limit", type=int, default=400, help="images of a data set")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if options.output:
             options.output.write_bytes(measured(folder).to_bytes())
         whitening = Whitening.from_bytes(options.output.read_bytes()) if options.output else embedded.whitening()
-        for name, dataset in load(folder, seed=0).items():
-            if name == SIGNS_BY_NUMBER:
-                continue  # its training images are nearly those of the other split
-            train = dataset.part(TRAIN)
-            chosen = np.sort(np.random.default_rng(0).permutation(len(train))[: options.limit])
-            found, labels = embeddings(train, 96)[chosen], train.labels[chosen]
+        for name, dataset in untested(folder).items():
+            chosen = np.sort(np.random.default_rng(0).permutation(len(dataset))[: options.limit])
+            found, labels = embeddings(dataset, 96)[chosen], dataset.labels[chosen]
             for way, seen in {"as they are": found, "half-way whitened": whitening(found)}.items():
                 accuracy, loss = cross_validate(seen, labels, options.repeats)
                 print(f"{name:24} {len(chosen):4} images  {way:18} {accuracy:.4f}  {loss:.4f}", flush=True)
