@@ -2,7 +2,7 @@
 networks, of random weights, of colour histograms and of the small CNN, over several seeds, as a Markdown table.
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/transfer.py [--seeds N] [--candidate NAME=RUN ...] [--floor FILE]
-        [--no-small-cnn]
+        [--rows NAME,...] [--data NAME,...]
 
 A seed decides the split (where the data set brings a test part, only which images are left out for validation), the
 random weights and the shuffling. All rows see the same images. The interval is Student's over the seeds; the paired one
@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import scipy.stats
-from photographs import ANTS_BEES, load
+from photographs import ANTS_BEES, DIGITS, SIGNS, SIGNS_BY_NUMBER, load
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -34,6 +34,12 @@ from imgclf.models import classifier
 from imgclf.training import features, probe, resolving
 
 Answers = dict[str, int]  # test image -> right (1) or wrong (0)
+
+RANDOM, NEIGHBOURS = "random weights", "colour histograms; k-NN"
+LOGISTIC, SMALL_CNN = "colour histograms; logistic", "small CNN from scratch"
+ROWS = RANDOM, NEIGHBOURS, LOGISTIC, SMALL_CNN
+DATA = ANTS_BEES, SIGNS, SIGNS_BY_NUMBER, DIGITS
+FIXED = ANTS_BEES, SIGNS_BY_NUMBER  # of these every seed has the same test part
 
 
 class Features:
@@ -85,10 +91,10 @@ def histograms(dataset: Dataset) -> np.ndarray:
     return np.sqrt(counts / counts.sum(axis=1, keepdims=True))
 
 
-def colour(dataset: Dataset, method: str) -> Answers:
+def colour(dataset: Dataset, row: str) -> Answers:
     """k-NN or logistic regression on colour histograms, k and C by 5-fold cross-validation."""
     train, test = dataset.part(TRAIN), dataset.part(TEST)
-    if method == "k-NN":
+    if row == NEIGHBOURS:
         model = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, cv=5)
     else:
         strengths = {"logisticregression__C": probe.STRENGTHS}
@@ -129,52 +135,51 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--candidate", action="append", default=[], metavar="NAME=RUN")
     parser.add_argument("--floor", type=Path, metavar="FILE")
-    parser.add_argument("--small-cnn", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--rows", default=",".join(ROWS), help="beside the networks: %(default)s")
+    parser.add_argument("--data", default=",".join(DATA), help="%(default)s")
     options = parser.parse_args()
+    rows, sets = (tuple(filter(None, names.split(","))) for names in (options.rows, options.data))
+    if unknown := {*rows, *sets} - {*ROWS, *DATA}:
+        parser.error(f"unknown: {', '.join(unknown)}")
     logging.getLogger("imgclf").setLevel(logging.WARNING)
     embedded = TrainConfig(backbone="embedded", method="probe")
     networks = {"embedded": embedded}
     for candidate in options.candidate:
         name, _, run = candidate.partition("=")
         networks[name] = TrainConfig(weights=run, method="probe", image_size=resolving.resolve(embedded)[0].image_size)
-    names = [
-        *networks,
-        *(["floor"] if options.floor else []),
-        "embedded, random weights",
-        "colour histograms, k-NN",
-        "colour histograms, logistic",
-    ]
-    names += ["small CNN from scratch"] if options.small_cnn else []
+    names = [*networks, *(["floor"] if options.floor else []), *rows]
     answers: dict[str, dict[str, list[Answers]]] = {name: {} for name in names}
     cache = Features()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+
+        def answer(name: str, data: str, dataset: Dataset, seed: int) -> Answers:
+            if name in networks:
+                return cache.probe(name, networks[name], data, dataset, seed)
+            if name == "floor":
+                return cache.probe(name, embedded, data, dataset, seed, floor(options.floor))
+            if name == RANDOM:
+                random = TrainConfig(backbone="embedded", weights="none", method="probe", seed=seed)
+                return cache.probe(name, random, data, dataset, seed)
+            if name == SMALL_CNN:
+                return small_cnn(dataset, seed, folder / f"run-{seed}-{data.replace(' ', '-')}")
+            return colour(dataset, name)
+
         for seed in range(options.seeds):
-            random = TrainConfig(backbone="embedded", weights="none", method="probe", seed=seed)
             for data, dataset in load(folder, seed).items():
-                print(f"seed {seed}, {data}", flush=True)
-
-                def add(name: str, right: Answers, data: str = data) -> None:
-                    answers[name].setdefault(data, []).append(right)
-
-                for name, config in networks.items():
-                    add(name, cache.probe(name, config, data, dataset, seed))
-                if options.floor:
-                    add("floor", cache.probe("floor", embedded, data, dataset, seed, floor(options.floor)))
-                add("embedded, random weights", cache.probe("random", random, data, dataset, seed))
-                for method in ("k-NN", "logistic"):
-                    add(f"colour histograms, {method}", colour(dataset, method))
-                if options.small_cnn:
-                    run = folder / f"run-{seed}-{data.replace(' ', '-')}"
-                    add("small CNN from scratch", small_cnn(dataset, seed, run))
+                if data in sets:
+                    print(f"seed {seed}, {data}", flush=True)
+                    for name in names:
+                        answers[name].setdefault(data, []).append(answer(name, data, dataset, seed))
     data_sets = list(answers["embedded"])
     print(f"\n| probe of | {' | '.join(data_sets)} |\n|---|{'---|' * len(data_sets)}")
     for name, results in answers.items():
         cells = [interval([float(np.mean(list(a.values()))) for a in results[data]]) for data in data_sets]
         print(f"| {name} | {' | '.join(cells)} |")
-    print(f"\nembedded less each other on {ANTS_BEES}, paired:")
-    for name in names[1:]:
-        print(f"- {name}: {paired(answers['embedded'][ANTS_BEES], answers[name][ANTS_BEES])}")
+    for data in (data for data in data_sets if data in FIXED):
+        print(f"\nembedded less each other on {data}, paired:")
+        for name in names[1:]:
+            print(f"- {name}: {paired(answers['embedded'][data], answers[name][data])}")
 
 
 if __name__ == "__main__":
