@@ -1,6 +1,7 @@
 """From where the defaults of fine-tuning and of the probe come: one setting at a time is changed, several seeds.
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/defaults.py [DATA...] [--seeds N] [--only SETTING,...]
+        [--limit N]
 
 DATA is ants-bees or sign-digits. No test part is looked at: of the images that are in none each seed takes 30 % to
 score and 15 % to validate. The embedded backbone, offline, no export. Accuracy and log loss are means over the seeds
@@ -20,6 +21,7 @@ from photographs import untested
 from scipy import stats
 
 import imgclf
+from imgclf.data import readers
 from imgclf.data.dataset import Dataset
 from imgclf.training import probe
 
@@ -70,20 +72,23 @@ def main() -> None:
     parser.add_argument("data", nargs="*", default=["ants-bees", "sign-digits"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join(SETTINGS))
+    parser.add_argument("--limit", type=int, help="at most so many images")
     options = parser.parse_args()
     logging.getLogger("imgclf").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         images = untested(folder)
         for name in options.data:
-            dataset = images[name]
+            dataset = readers.narrow(images[name], limit=options.limit)
+            known: dict[str, list[tuple[float, float]]] = {}
             print(f"{name}: {len(dataset)} images, seeds 0 to {options.seeds - 1}")
             for setting in options.only.split(","):
                 print(f"| {setting} | accuracy | log loss | log loss less the default's |\n|---|---|---|---|")
                 default: list[float] = []
                 for value, given in SETTINGS[setting].items():
-                    found = [score(dataset, given, seed, folder) for seed in range(options.seeds)]
-                    accuracies, losses = (list(column) for column in zip(*found, strict=True))
+                    if str(given) not in known:
+                        known[str(given)] = [score(dataset, given, seed, folder) for seed in range(options.seeds)]
+                    accuracies, losses = (list(column) for column in zip(*known[str(given)], strict=True))
                     default = default or losses
                     gain = interval([a - b for a, b in zip(losses, default, strict=True)])
                     print(f"| {value} | {interval(accuracies)} | {interval(losses)} | {gain} |", flush=True)
