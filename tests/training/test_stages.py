@@ -169,9 +169,8 @@ def test_a_stage_that_cannot_begin_in_its_time_is_told_and_leaves_no_trace(
 ):
     training.probe()
     before = training.model.get_weights()
-    monkeypatch.setattr(Training, "ending_s", lambda self, area=1.0: 0.0)
-    monkeypatch.setattr(Training, "_cost", lambda self, share, cached: (0.0, 1e-6))
-    training.clock = Clock(time.monotonic(), 0.01)  # over while the activations are computed
+    monkeypatch.setattr(Clock, "left_s", lambda self, kept_back_s=0.0: 60.0)
+    monkeypatch.setattr(Clock, "deadline", lambda self, kept_back_s=0.0: 0.0)  # over as the activations are computed
     training.improve()
     assert outcomes(training)["finetune 33%"] == stages.NO_TIME
     assert not training.has_improved
