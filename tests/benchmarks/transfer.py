@@ -5,9 +5,10 @@ networks, of random weights, of colour histograms and of the small CNN, over sev
         [--rows NAME,...] [--data NAME,...]
 
 A seed decides the split (where the data set brings a test part, only which images are left out for validation), the
-random weights and the shuffling. All rows see the same images. The interval is Student's over the seeds; the paired one
-under the table is a bootstrap over test images of the difference to the embedded backbone, the mean over seeds. FILE is
-what floor.py wrote; of its last map the average is taken, at the embedded backbone's image size.
+random weights and the shuffling. All rows see the same images. The interval is Student's over the seeds. Under the
+table stands the difference to the embedded backbone, paired, with two intervals: Student's over the seeds, which tells
+of these test images, and a bootstrap over the images, which tells of others like them. FILE is what floor.py wrote; of
+its last map the average is taken, at the embedded backbone's image size.
 """
 
 import argparse
@@ -122,12 +123,12 @@ def interval(values: list[float]) -> str:
 
 
 def paired(one: list[Answers], other: list[Answers]) -> str:
-    """95 % bootstrap interval over images of the difference in accuracy; both lists go over the same seeds."""
+    """The difference in accuracy with both intervals; both lists go over the same seeds."""
     paths = sorted(one[0])
-    difference = np.mean([[a[p] - b[p] for p in paths] for a, b in zip(one, other, strict=True)], axis=0)
+    gains = np.array([[a[p] - b[p] for p in paths] for a, b in zip(one, other, strict=True)])  # (seeds, images)
     draws = np.random.default_rng(0).integers(len(paths), size=(10_000, len(paths)))
-    low, high = np.percentile(difference[draws].mean(axis=1), (2.5, 97.5))
-    return f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    low, high = np.percentile(gains.mean(axis=0)[draws].mean(axis=1), (2.5, 97.5))
+    return f"{interval(gains.mean(axis=1).tolist())} over seeds, [{low:+.3f}, {high:+.3f}] over images"
 
 
 def main() -> None:
@@ -159,6 +160,7 @@ def main() -> None:
             if name == "floor":
                 return cache.probe(name, embedded, data, dataset, seed, floor(options.floor))
             if name == RANDOM:
+                keras.utils.set_random_seed(seed)
                 random = TrainConfig(backbone="embedded", weights="none", method="probe", seed=seed)
                 return cache.probe(name, random, data, dataset, seed)
             if name == SMALL_CNN:
