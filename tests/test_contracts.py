@@ -20,8 +20,8 @@ PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
 
 ON_TOP = {
-    "keras": ("models/", "training/", "explanation/", "export/"),
-    "tensorflow": ("export/savedmodel.py", "export/litert.py", "prediction/runtimes.py", "training/devices.py"),
+    "keras": ("models/", "training/", "explanation/", "exporting/"),
+    "tensorflow": ("exporting/savedmodel.py", "exporting/litert.py", "prediction/runtimes.py", "training/devices.py"),
     "sklearn": ("evaluation/", "training/", "data/splitting.py"),
     "matplotlib": ("evaluation/", "explanation/"),
     "grain": ("data/loading.py", "training/"),

@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Write a run's model for use elsewhere, and prove that it answers as the trained one does."""
     from imgclf.cli import console
-    from imgclf.export import artifacts
+    from imgclf.exporting import artifacts
 
     console.err.quiet = quiet
     found = runs.find(run)

@@ -271,7 +271,7 @@ def _artefact(model: str, offline: bool) -> Path:
             f"{model}: expected a run folder or an exported model, found nothing there; {error}"
         ) from None
     from imgclf.cli import console
-    from imgclf.export import pretrained
+    from imgclf.exporting import pretrained
 
     with console.phases() as on_progress:
         return pretrained.artifact(name, offline=offline, on_progress=on_progress)

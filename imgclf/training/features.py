@@ -220,7 +220,7 @@ def _keras(model: keras.Model, batch_size: int) -> Extract:
 
 def _convert(model: keras.Model) -> np.ndarray:
     """The backbone as a `.tflite` file, uint8 (bytes,)."""
-    from imgclf.export import litert, savedmodel  # TensorFlow's own formats, of no use to other backends
+    from imgclf.exporting import litert, savedmodel  # TensorFlow's own formats, of no use to other backends
 
     graph = savedmodel.trace(keras.Model(model.input, model.get_layer("embedding").output), constant=True)
     return np.frombuffer(litert.convert_unnamed(graph), np.uint8)
@@ -268,7 +268,7 @@ def _openvino(model: keras.Model) -> Extract:
             "--precision bf16: expected a processor with bfloat16 arithmetic and KERAS_BACKEND=tensorflow, found "
             f"{', '.join(able)} and {keras.backend.backend()}. Leave the option out."
         )
-    from imgclf.export import savedmodel
+    from imgclf.exporting import savedmodel
 
     graph = savedmodel.trace(keras.Model(model.input, {"embedding": model.get_layer("embedding").output}))
     with environment.silence_stderr_fd(), savedmodel.frozen(graph) as source:

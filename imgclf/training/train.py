@@ -138,7 +138,7 @@ def resume(
         if epochs is not None:
             config = _with_more_epochs(run, config, epochs)
         elif run.artifact.exists():
-            from imgclf.export import artifacts
+            from imgclf.exporting import artifacts
 
             made = artifact.read(run.path).files
             missing = [name for name in config.export_formats if artifacts.FILES[name] not in made]
@@ -419,10 +419,10 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
 def _export(run: Run, formats: Sequence[str]) -> None:
     if not formats:
         return
-    from imgclf import export
+    from imgclf import exporting
 
     try:
-        export.export(run, formats)
+        exporting.export(run, formats)
     except MissingError as error:
         log.warning("not exported: %s imgclf export %s does it later.", error, run.path)
 

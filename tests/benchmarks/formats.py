@@ -17,7 +17,7 @@ from processes import IMGCLF, measure, unzip
 from imgclf import prediction, runs
 from imgclf.data import dataset as datasets
 from imgclf.data import images
-from imgclf.export import artifacts
+from imgclf.exporting import artifacts
 from imgclf.prediction import artifact
 from imgclf.prediction.runtimes import RUNTIMES
 

@@ -61,7 +61,7 @@ def made_run(folder: Path, env: dict[str, str]) -> Path:
 
 def add_int8(run: Path) -> None:
     """The int8 model without its proof: answers of random weights are too close to each other to be compared."""
-    from imgclf.export import artifacts, litert, quality, savedmodel
+    from imgclf.exporting import artifacts, litert, quality, savedmodel
 
     found, facts = runs.find(run), artifact.read(run)
     pixels, graph = quality.calibration(found, facts), savedmodel.trace(artifacts.load_model(found, facts))

@@ -293,7 +293,7 @@ def test_the_name_of_a_backbone_is_predicted_with_its_own_artefact(imgclf, train
         asked.append((name, offline))
         return trained_run.path
 
-    monkeypatch.setattr("imgclf.export.pretrained.artifact", artifact)
+    monkeypatch.setattr("imgclf.exporting.pretrained.artifact", artifact)
     assert imgclf("predict", "EfficientNetV2-B0", photos / "0.png", "--offline", "--format", "jsonl") == 0
     assert asked == [("efficientnetv2-b0", True)]
     assert json.loads(capsys.readouterr().out)["label"] in CLASSES
@@ -302,7 +302,7 @@ def test_the_name_of_a_backbone_is_predicted_with_its_own_artefact(imgclf, train
 def test_a_folder_comes_before_a_backbone_of_the_same_name(imgclf, trained_run, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained_run.path, tmp_path / "mobilenetv2")
-    monkeypatch.setitem(sys.modules, "imgclf.export.pretrained", None)
+    monkeypatch.setitem(sys.modules, "imgclf.exporting.pretrained", None)
     assert imgclf("predict", "mobilenetv2", photos / "0.png") == 0
 
 

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from imgclf import environment
-from imgclf.export import savedmodel
+from imgclf.exporting import savedmodel
 from imgclf.prediction.artifact import Artifact
 
 OPSET = 18

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from imgclf.errors import ArtifactError
-from imgclf.export import parity
-from imgclf.export.parity import Samples
+from imgclf.exporting import parity
+from imgclf.exporting.parity import Samples
 from imgclf.prediction import artifact
 
 PLACE = Path("run/model.tflite")

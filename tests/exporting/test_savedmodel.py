@@ -9,7 +9,7 @@ from PIL import Image
 
 from imgclf.config import Decoding
 from imgclf.data import images
-from imgclf.export import savedmodel
+from imgclf.exporting import savedmodel
 
 WIDTH, HEIGHT = 61, 40
 

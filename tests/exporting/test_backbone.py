@@ -6,7 +6,7 @@ import pytest
 
 from imgclf import runs
 from imgclf.errors import RunError
-from imgclf.export import artifacts, backbone, parity
+from imgclf.exporting import artifacts, backbone, parity
 from imgclf.prediction import artifact
 
 

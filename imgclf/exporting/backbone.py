@@ -16,7 +16,7 @@ from typing import Any
 
 from imgclf import __version__, environment, runs
 from imgclf.errors import RunError
-from imgclf.export import artifacts, parity
+from imgclf.exporting import artifacts, parity
 from imgclf.models import classifier
 from imgclf.prediction import artifact
 from imgclf.runs import Run

@@ -1,6 +1,6 @@
 """TensorFlow's exports in a child process, for a process whose Keras runs on another backend.
 
-`python -m imgclf.export.worker` reads one task as JSON from stdin and prints its answer as one line of JSON, last.
+`python -m imgclf.exporting.worker` reads one task as JSON from stdin and prints its answer as one line of JSON, last.
 """
 
 import json
@@ -27,7 +27,7 @@ def call(task: str, **arguments: Any) -> Any:
     source = str(Path(imgclf.__file__).parent.parent)
     paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "imgclf.export.worker"],
+        [sys.executable, "-m", "imgclf.exporting.worker"],
         input=json.dumps({"task": task, "arguments": arguments}),
         env={**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
@@ -45,13 +45,13 @@ def call(task: str, **arguments: Any) -> Any:
 
 
 def _export(path: str, formats: list[str]) -> list[dict[str, Any]]:
-    from imgclf.export import artifacts
+    from imgclf.exporting import artifacts
 
     return artifacts.export(runs.Run(Path(path)), formats)
 
 
 def _pretrained(name: str, offline: bool) -> str:
-    from imgclf.export import pretrained
+    from imgclf.exporting import pretrained
 
     return str(pretrained.artifact(name, offline=offline))
 

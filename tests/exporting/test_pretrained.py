@@ -7,7 +7,7 @@ import pytest
 from imgclf import prediction
 from imgclf.data import images
 from imgclf.errors import MissingError, UsageError
-from imgclf.export import pretrained
+from imgclf.exporting import pretrained
 from imgclf.models import backbones, catalog
 
 LABELS = [f"class {number}" for number in range(1000)]
@@ -85,7 +85,9 @@ def test_without_weights_nothing_is_kept(hub, tmp_path):
 def test_a_kept_network_needs_neither_keras_nor_tensorflow(hub):
     hub(small_network)
     pretrained.artifact("mobilenetv2")
-    code = "import sys; from imgclf.export import pretrained; pretrained.artifact('mobilenetv2'); print(*sys.modules)"
+    code = "import sys; from imgclf.exporting import pretrained as p; p.artifact('mobilenetv2'); print(*sys.modules)"
+        "import sys; from imgclf.exporting import pretrained; pretrained.artifact('mobilenetv2'); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"keras", "tensorflow"} & set(done.stdout.split())
 

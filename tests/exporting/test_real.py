@@ -9,7 +9,7 @@ from PIL import Image
 import imgclf
 from imgclf import prediction
 from imgclf.data import images
-from imgclf.export import artifacts, parity, savedmodel
+from imgclf.exporting import artifacts, parity, savedmodel
 from imgclf.prediction import artifact
 
 FOREIGN = """

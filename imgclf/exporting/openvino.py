@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import environment, runs
-from imgclf.export import savedmodel
+from imgclf.exporting import savedmodel
 from imgclf.prediction.runtimes import OPENVINO_FILE
 
 EXTRA = "imgclf[openvino]"

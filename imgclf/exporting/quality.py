@@ -13,8 +13,8 @@ from imgclf import prediction
 from imgclf.data import dataset as datasets
 from imgclf.data.dataset import TEST, TRAIN
 from imgclf.errors import ArtifactError, RunError
-from imgclf.export import litert, parity
-from imgclf.export.parity import KEPT, Samples
+from imgclf.exporting import litert, parity
+from imgclf.exporting.parity import KEPT, Samples
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.classifier import Classifier

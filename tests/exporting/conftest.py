@@ -106,10 +106,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Run
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, pristine: Run) -> tuple[Run, list[dict[str, Any]]]:
     """The same run with both formats, and the export's report. Read it, never write it."""
-    from imgclf import export
+    from imgclf import exporting
 
     run = Run(shutil.copytree(pristine.path, tmp_path_factory.mktemp("exported") / "run"))
-    return run, export.export(run)
+    return run, exporting.export(run)
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     Raises:
         ArtifactError: if they disagree.
     """
-    from imgclf.export import savedmodel  # only here: comparing a backbone needs no TensorFlow
+    from imgclf.exporting import savedmodel  # only here: comparing a backbone needs no TensorFlow
 
     file = artifact.read(new.parent).files[new.name]
     allowed = TOLERANCES[file.precision]

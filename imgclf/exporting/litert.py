@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from imgclf import environment, runs
-from imgclf.export import savedmodel
+from imgclf.exporting import savedmodel
 
 environment.prepare_keras()
 

@@ -1,5 +1,5 @@
 """Run -> artefacts. The modules import Keras and TensorFlow when they are used; importing this package does not."""
 
-from imgclf.export.artifacts import export
+from imgclf.exporting.artifacts import export
 
 __all__ = ["export"]

@@ -106,7 +106,7 @@ def export(
     elif keras_backend() == "tensorflow":
         rows = _export(run, wanted, on_progress)
     else:
-        from imgclf.export import worker
+        from imgclf.exporting import worker
 
         rows = worker.call("export", path=str(run.path.resolve()), formats=wanted)
     if BACKBONE in formats:
@@ -153,7 +153,7 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
 def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) -> list[dict[str, Any]]:
     facts = artifact.read(run.path)
     model = load_model(run, facts)
-    from imgclf.export import parity, quality, savedmodel
+    from imgclf.exporting import parity, quality, savedmodel
 
     rows: list[dict[str, Any]] = []
     with savedmodel.full_precision():
@@ -191,30 +191,30 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
 def _write(run: Run, format: str, precision: str, new: Path, model: "keras.Model", graph: Any, facts: Artifact) -> None:
     """Write a model in one of the formats; a module is imported when its format is written."""
     if format == "litert":
-        from imgclf.export import litert, quality
+        from imgclf.exporting import litert, quality
 
         pixels = quality.calibration(run, facts) if precision == "int8" else None
         new.write_bytes(litert.convert(graph, facts.labels, precision=precision, calibration=pixels))
     elif format == "savedmodel":
-        from imgclf.export import savedmodel
+        from imgclf.exporting import savedmodel
 
         savedmodel.write(graph, model, new, facts.labels, facts.decoding)
     elif format == "onnx":
-        from imgclf.export import onnx
+        from imgclf.exporting import onnx
 
         new.write_bytes(onnx.convert(graph, facts))
     elif format == "openvino":
-        from imgclf.export import openvino
+        from imgclf.exporting import openvino
 
         openvino.write(graph, new, facts.labels)
     else:
-        from imgclf.export import kerasfile
+        from imgclf.exporting import kerasfile
 
         kerasfile.write(model, new, facts.labels)
 
 
 def _export_backbone(run: Run) -> dict[str, Any]:
-    from imgclf.export import backbone
+    from imgclf.exporting import backbone
 
     started = time.monotonic()
     path = backbone.export_backbone(run)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from imgclf import environment
 from imgclf.errors import ArtifactError, UsageError
-from imgclf.export import artifacts
-from imgclf.export.artifacts import OnProgress
+from imgclf.exporting import artifacts
+from imgclf.exporting.artifacts import OnProgress
 from imgclf.models import catalog, hub
 from imgclf.prediction.artifact import Artifact, File, hash_tree, read, write
 
@@ -42,7 +42,7 @@ def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None
     if _is_whole(folder):
         return folder
     if artifacts.keras_backend() != "tensorflow":
-        from imgclf.export import worker
+        from imgclf.exporting import worker
 
         return Path(worker.call("pretrained", name=name, offline=offline))
     downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
@@ -65,7 +65,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _make(folder: Path, name: str, offline: bool, on_progress: OnProgress | None) -> None:
-    from imgclf.export import litert, parity, savedmodel
+    from imgclf.exporting import litert, parity, savedmodel
     from imgclf.models import backbones
 
     labels = backbones.imagenet_labels(offline=offline)
