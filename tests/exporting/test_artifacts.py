@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imgclf import environment, prediction, runs
+from imgclf import environment, exporting, prediction, runs
 from imgclf.config import Decoding
 from imgclf.data import dataset as datasets
 from imgclf.data import images

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf import environment, prediction
+from imgclf import environment, exporting, prediction
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError

@@ -86,8 +86,6 @@ def test_a_kept_network_needs_neither_keras_nor_tensorflow(hub):
     hub(small_network)
     pretrained.artifact("mobilenetv2")
     code = "import sys; from imgclf.exporting import pretrained as p; p.artifact('mobilenetv2'); print(*sys.modules)"
-        "import sys; from imgclf.exporting import pretrained; pretrained.artifact('mobilenetv2'); print(*sys.modules)"
-    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"keras", "tensorflow"} & set(done.stdout.split())
 
