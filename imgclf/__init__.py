@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgclf.config import EvaluateConfig, PredictConfig, TrainConfig
     from imgclf.data.dataset import Dataset
     from imgclf.data.readers import read
     from imgclf.prediction import load
     from imgclf.prediction.classifier import Classifier, Prediction
     from imgclf.runs import Run
+    from imgclf.settings import EvaluateConfig, PredictConfig, TrainConfig
     from imgclf.training.train import train
 
 __version__ = "0.1.0"
@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "imgclf.prediction.classifier",
     "Dataset": "imgclf.data.dataset",
-    "EvaluateConfig": "imgclf.config",
-    "PredictConfig": "imgclf.config",
+    "EvaluateConfig": "imgclf.settings",
+    "PredictConfig": "imgclf.settings",
     "Prediction": "imgclf.prediction.classifier",
     "Run": "imgclf.runs",
-    "TrainConfig": "imgclf.config",
+    "TrainConfig": "imgclf.settings",
     "load": "imgclf.prediction",
     "read": "imgclf.data.readers",
     "train": "imgclf.training.train",

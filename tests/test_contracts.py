@@ -14,7 +14,15 @@ import pytest
 
 import imgclf
 from imgclf.cli.app import COMMANDS
-from imgclf.config import AugmentConfig, CalibrateConfig, Config, DataConfig, EvaluateConfig, PredictConfig, TrainConfig
+from imgclf.settings import (
+    AugmentConfig,
+    CalibrateConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TrainConfig,
+)
 
 PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
@@ -36,7 +44,7 @@ ON_TOP = {
 
 LIGHT_COMMAND_IMPORTS = (
     "imgclf.cli",
-    "imgclf.config",
+    "imgclf.settings",
     "imgclf.environment",
     "imgclf.errors",
     "imgclf.policies",

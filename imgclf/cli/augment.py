@@ -9,8 +9,8 @@ import typer
 
 from imgclf import policies
 from imgclf.cli import options
-from imgclf.config import AugmentConfig
 from imgclf.errors import UsageError
+from imgclf.settings import AugmentConfig
 
 AUGMENTATION, DECODING = "Augmentation", "Decoding"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from imgclf import runs
-from imgclf.config import CalibrateConfig
+from imgclf.settings import CalibrateConfig
 
 
 def calibrate(

@@ -9,8 +9,8 @@ import typer
 
 from imgclf import runs
 from imgclf.cli import options
-from imgclf.config import EvaluateConfig, KfoldConfig
 from imgclf.errors import UsageError
+from imgclf.settings import EvaluateConfig, KfoldConfig
 
 if TYPE_CHECKING:
     from imgclf.evaluation.evaluate import Evaluation

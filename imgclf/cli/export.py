@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from imgclf import runs
-from imgclf.config import QUANTIZATIONS, TrainConfig, names
 from imgclf.errors import UsageError
+from imgclf.settings import QUANTIZATIONS, TrainConfig, names
 
 
 def export(

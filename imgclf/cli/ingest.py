@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgclf.cli import options
-from imgclf.config import DataConfig
 from imgclf.errors import UsageError
+from imgclf.settings import DataConfig
 
 if TYPE_CHECKING:
     from imgclf.data.doctor import Checkup

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgclf.cli import train
-from imgclf.config import KfoldConfig, TrainConfig
+from imgclf.settings import KfoldConfig, TrainConfig
 
 if TYPE_CHECKING:
     from imgclf.training.crossval import CrossValidation

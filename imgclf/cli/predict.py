@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from imgclf.config import PredictConfig
 from imgclf.errors import ArtifactError, DatasetError, UsageError
+from imgclf.settings import PredictConfig
 
 if TYPE_CHECKING:
     from imgclf.prediction import Classifier, Prediction

@@ -8,8 +8,8 @@ import typer
 
 from imgclf import environment, runs
 from imgclf.cli import options
-from imgclf.config import TrainConfig
 from imgclf.errors import RunError, UsageError
+from imgclf.settings import TrainConfig
 
 
 def number_or_auto(text: str) -> float | str:

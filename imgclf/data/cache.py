@@ -24,8 +24,8 @@ from typing import Self
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import Decoding
 from imgclf.data import images
+from imgclf.settings import Decoding
 
 ARRAY = "array.npy"
 _ENTRY = re.compile(r"[0-9a-f]{64}")

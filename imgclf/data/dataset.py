@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.config import ReadConfig
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.runs import Run, write_atomic
+from imgclf.settings import ReadConfig
 
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
 SPLITS = (TRAIN, VALIDATION, TEST)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.config import DataConfig, Thresholds, names
 from imgclf.data import grouping, images, similar
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, csv_line, listed
 from imgclf.data.scans import Scanner
 from imgclf.errors import GateError, UsageError
 from imgclf.runs import write_atomic
+from imgclf.settings import DataConfig, Thresholds, names
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from imgclf import environment
-from imgclf.config import PERCENTILE, Resize
-from imgclf.config import Decoding as Decoding
 from imgclf.errors import ImageError
+from imgclf.settings import PERCENTILE, Resize
+from imgclf.settings import Decoding as Decoding
 
 VERSION = 1
 """Raised by a change after which a file may give other pixels than before."""

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import Decoding, TrainConfig
 from imgclf.data import cache as caches
 from imgclf.data import images
 from imgclf.data.dataset import Dataset, Skipped
 from imgclf.errors import DatasetError, ImageError
+from imgclf.settings import Decoding, TrainConfig
 
 log = logging.getLogger("imgclf")
 

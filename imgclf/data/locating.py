@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.config import ReadConfig
 from imgclf.data import images, readers
 from imgclf.data.dataset import Dataset, listed
 from imgclf.data.scanning import scan
 from imgclf.errors import DatasetError, ImageError
+from imgclf.settings import ReadConfig
 
 _AHEAD = 256  # files hashed before the answer is looked at
 

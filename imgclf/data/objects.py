@@ -20,11 +20,11 @@ from xml.etree import ElementTree
 from PIL import ExifTags, Image
 
 from imgclf import environment
-from imgclf.config import ReadConfig
 from imgclf.data import images, unpacking
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.scanning import SIDES, Finder, Found, Listing, Progress, label, side_in
 from imgclf.errors import DatasetError, ImageError
+from imgclf.settings import ReadConfig
 
 _MOST_XML_BYTES = 10_000_000
 _CHUNK = 16

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from imgclf.config import DataConfig
 from imgclf.data import doctor, splitting
 from imgclf.data.dataset import Dataset
 from imgclf.data.doctor import Checkup
 from imgclf.data.scans import Scanner
+from imgclf.settings import DataConfig
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.config import ReadConfig
 from imgclf.data import archives, arrays, folders, images, naming, objects, tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
 from imgclf.data.scanning import Found, Listing, Progress, scan
 from imgclf.data.scans import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
+from imgclf.settings import ReadConfig
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from imgclf import runs
-from imgclf.config import DataConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import grouping, labels, readers
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError, UsageError
+from imgclf.settings import DataConfig
 
 K = TypeVar("K", bound=Hashable)
 

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from imgclf import environment
-from imgclf.config import DataConfig, ReadConfig
 from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.scanning import SIDES, Finder, Found, Listing, label, scan, side_in
 from imgclf.errors import DatasetError, UsageError
+from imgclf.settings import DataConfig, ReadConfig
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.config import CalibrateConfig
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import calibration, outputs
 from imgclf.evaluation.intervals import wilson
@@ -13,6 +12,7 @@ from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
+from imgclf.settings import CalibrateConfig
 
 NONE = "none"
 

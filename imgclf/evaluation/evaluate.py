@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from imgclf import prediction, runs
-from imgclf.config import EvaluateConfig
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, missing, read_manifest, read_run
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact
 from imgclf.prediction.classifier import Classifier, Prediction
 from imgclf.runs import Run
+from imgclf.settings import EvaluateConfig
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import math
 import re
 from typing import Any
 
-from imgclf.config import names
 from imgclf.errors import GateError, UsageError
 from imgclf.evaluation.metrics import INTERVALS, LOSSES, PER_CLASS, SCORES
+from imgclf.settings import names
 
 ENDS = (".low", ".high")
 

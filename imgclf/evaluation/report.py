@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from imgclf import __version__, runs
-from imgclf.config import REPORT_FORMATS, Decoding, TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
@@ -22,6 +21,7 @@ from imgclf.evaluation import outputs, plots, thumbnails
 from imgclf.evaluation.outputs import Predictions
 from imgclf.prediction import artifact
 from imgclf.runs import Run
+from imgclf.settings import REPORT_FORMATS, Decoding, TrainConfig
 
 NAME = "report"
 DASH = "\N{EN DASH}"

@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from imgclf import environment
-from imgclf.config import Decoding
 from imgclf.data import images
 from imgclf.errors import ImageError, MissingError
+from imgclf.settings import Decoding
 
 SIDE_PX = 128
 QUALITY = 72

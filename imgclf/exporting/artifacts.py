@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgclf import __version__, environment
-from imgclf.config import TrainConfig, names
 from imgclf.errors import RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.runs import Run
+from imgclf.settings import TrainConfig, names
 
 if TYPE_CHECKING:
     import keras

@@ -19,10 +19,10 @@ from typing import Any
 from PIL import Image
 
 from imgclf import environment
-from imgclf.config import PERCENTILE, Decoding, Resize
 from imgclf.data import images as decoder
 from imgclf.errors import ImageError, MissingError
 from imgclf.prediction.runtimes import plainly_named
+from imgclf.settings import PERCENTILE, Decoding, Resize
 
 environment.prepare_keras()
 

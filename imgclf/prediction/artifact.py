@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import __version__, runs
-from imgclf.config import RESIZES, Decoding, Resize
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction.decision import NO_RULES, Decision
+from imgclf.settings import RESIZES, Decoding, Resize
 
 SCHEMA = 1
 NAME = "artifact.json"

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import Decoding, PredictConfig, Resize
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImageError, MissingError, UsageError
 from imgclf.prediction import artifact, decision, pipeline, runtimes
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.prediction.runtimes import RUNTIMES, Runtime
+from imgclf.settings import Decoding, PredictConfig, Resize
 
 log = logging.getLogger(__name__)
 

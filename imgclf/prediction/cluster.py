@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import PredictConfig
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.classifier import Classifier, Prediction, Source, load
 from imgclf.prediction.decision import Outliers
 from imgclf.prediction.runtimes import Runtime
+from imgclf.settings import PredictConfig
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from imgclf.config import TrainConfig
 from imgclf.data import cache as caches
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import classifier
+from imgclf.settings import TrainConfig
 from imgclf.training import devices, features, fitting, work
 from imgclf.training.fitting import OnProgress
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.evaluation import calibration, outputs
 from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.runs import Run, write_atomic
+from imgclf.settings import TrainConfig
 from imgclf.training import features, probe
 from imgclf.training.fitting import OnProgress
 

@@ -18,13 +18,13 @@ import numpy as np
 
 import imgclf
 from imgclf import environment, runs
-from imgclf.config import KfoldConfig, TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import preparing, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.runs import Run
+from imgclf.settings import KfoldConfig, TrainConfig
 from imgclf.training import devices, resolving
 from imgclf.training import train as training
 from imgclf.training.fitting import OnProgress

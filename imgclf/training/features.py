@@ -18,11 +18,11 @@ import keras
 import numpy as np
 
 from imgclf import environment
-from imgclf.config import TrainConfig
 from imgclf.data import cache as caches
 from imgclf.data import images, loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
+from imgclf.settings import TrainConfig
 from imgclf.training import augmentation, devices, fitting, work
 from imgclf.training.fitting import OnProgress
 

@@ -18,12 +18,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
 from imgclf.policies import Policy
 from imgclf.runs import write_atomic
+from imgclf.settings import TrainConfig
 from imgclf.training import augmentation, devices
 
 BATCH_SIZE = 32

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import keras
 
 from imgclf import runs
-from imgclf.config import AUTO, SIZE_RANGE, TrainConfig
 from imgclf.errors import UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, embedded
 from imgclf.models.whitening import Whitening
+from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
 
 STRONGEST = "efficientnetv2-b0"
 OWN = {"small-cnn": convnets.small_cnn, "embedded": embedded.build}

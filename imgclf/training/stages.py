@@ -23,13 +23,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import RunError
 from imgclf.evaluation import plots
 from imgclf.models import classifier
 from imgclf.runs import write_atomic
+from imgclf.settings import TrainConfig
 from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
 from imgclf.training.clock import Clock
 from imgclf.training.fitting import OnProgress, Part, Plan

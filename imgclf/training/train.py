@@ -20,7 +20,6 @@ import numpy as np
 
 import imgclf
 from imgclf import environment, runs
-from imgclf.config import AUTO, TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import loading, preparing, scans
 from imgclf.data.dataset import TEST, TRAIN, Dataset
@@ -28,6 +27,7 @@ from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
+from imgclf.settings import AUTO, TrainConfig
 from imgclf.training import calibrating, devices, fitting, resolving, watching
 from imgclf.training.calibrating import Calibrated
 from imgclf.training.clock import Clock

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from imgclf import environment
-from imgclf.config import AugmentConfig
 from imgclf.data import copying, images
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
 from imgclf.errors import DatasetError, ImageError
 from imgclf.evaluation import plots
 from imgclf.policies import Policy
+from imgclf.settings import AugmentConfig
 from imgclf.training.augmentation import Augment
 
 log = logging.getLogger("imgclf")

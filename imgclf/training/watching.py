@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from imgclf import environment
-from imgclf.config import TrainConfig
 from imgclf.runs import Run
+from imgclf.settings import TrainConfig
 
 
 def check(config: TrainConfig) -> None:

@@ -18,9 +18,9 @@ from PIL import Image
 
 import imgclf
 from imgclf import policies
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.models import classifier, embedded
+from imgclf.settings import TrainConfig
 from imgclf.training import boundary, finetune, fitting
 
 LEAST = 0.8

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from imgclf.config import DataConfig
 from imgclf.data import doctor, images, readers, scans
 from imgclf.evaluation import doctor_report
+from imgclf.settings import DataConfig
 
 Plant = Callable[[Image.Image, random.Random], bytes]
 

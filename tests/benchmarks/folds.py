@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 import imgclf
-from imgclf.config import KfoldConfig
+from imgclf.settings import KfoldConfig
 from imgclf.training import crossval
 
 def tell(phase, done, total):

@@ -19,8 +19,8 @@ import numpy as np
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.config import TrainConfig
 from imgclf.data import loading, readers
+from imgclf.settings import TrainConfig
 
 RATE, SHARE = 10_000, 0.95
 BATCH = 32

@@ -21,8 +21,8 @@ from findings import cropped, encoded, scaled
 from PIL import Image, ImageDraw
 from processes import verdict
 
-from imgclf.config import DataConfig, Thresholds
 from imgclf.data import images, readers, scans, similar, statistics
+from imgclf.settings import DataConfig, Thresholds
 
 COPIES = {
     "quality 40": lambda image, rng: encoded(image, 40),

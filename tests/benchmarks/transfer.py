@@ -28,10 +28,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import imgclf
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.models import classifier
+from imgclf.settings import TrainConfig
 from imgclf.training import features, probe, resolving
 
 Answers = dict[str, int]  # test image -> right (1) or wrong (0)

@@ -17,11 +17,11 @@ from photographs import untested
 from processes import unzip
 
 import imgclf
-from imgclf.config import ReadConfig, TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import TRAIN
 from imgclf.models import embedded
 from imgclf.models.whitening import Whitening
+from imgclf.settings import ReadConfig, TrainConfig
 from imgclf.training import features, resolving
 
 PER_CLASS = 150

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from imgclf.cli import app
-from imgclf.config import TrainConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import images, readers, splitting
+from imgclf.settings import TrainConfig
 
 Run = Callable[..., tuple[int, str, str]]
 

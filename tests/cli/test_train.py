@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 from imgclf.cli import app
-from imgclf.config import TrainConfig
 from imgclf.data.dataset import Dataset
 from imgclf.runs import Run
+from imgclf.settings import TrainConfig
 
 Train = Callable[..., tuple[int, str, str]]
 

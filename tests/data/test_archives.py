@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from imgclf.config import ReadConfig
 from imgclf.data import archives, readers, unpacking
 from imgclf.errors import DatasetError
+from imgclf.settings import ReadConfig
 
 Factory = Callable[..., Path]
 

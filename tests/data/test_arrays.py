@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf.config import ReadConfig
 from imgclf.data import readers
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError
+from imgclf.settings import ReadConfig
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf.config import Decoding
 from imgclf.data import cache
+from imgclf.settings import Decoding
 
 SHAPE = (3, 4, 4, 3)
 ROWS = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)

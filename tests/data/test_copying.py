@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgclf.config import ReadConfig
 from imgclf.data import copying, readers
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, UsageError
+from imgclf.settings import ReadConfig
 
 Factory = Callable[..., Path]
 

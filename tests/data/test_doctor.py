@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.config import DataConfig
 from imgclf.data import doctor, preparing, readers, scans
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.data.doctor import KINDS, Checkup
 from imgclf.errors import GateError
+from imgclf.settings import DataConfig
 
 Examine = Callable[..., Checkup]
 

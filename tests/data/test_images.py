@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
 from imgclf import environment
-from imgclf.config import Decoding, Resize
 from imgclf.data import images
 from imgclf.errors import ImageError, MissingError, UsageError
+from imgclf.settings import Decoding, Resize
 
 RNG = np.random.default_rng(7)
 PHOTO = np.asarray(

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf.config import Decoding
 from imgclf.data import cache as caches
 from imgclf.data import images, loading, readers
 from imgclf.data.dataset import Dataset
 from imgclf.errors import DatasetError, ImageError
+from imgclf.settings import Decoding
 
 SIZE_PX = 24
 

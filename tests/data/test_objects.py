@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.config import Decoding, ReadConfig
 from imgclf.data import objects, readers
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError
+from imgclf.settings import Decoding, ReadConfig
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 40, 30

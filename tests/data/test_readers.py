@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgclf import runs
-from imgclf.config import ReadConfig, TrainConfig
 from imgclf.data import readers, scanning
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, read_run, write_manifest
 from imgclf.errors import DatasetError, UsageError
+from imgclf.settings import ReadConfig, TrainConfig
 
 Factory = Callable[..., Path]
 RNG = np.random.default_rng(0)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.config import Thresholds
 from imgclf.data import images, similar, statistics
+from imgclf.settings import Thresholds
 
 
 def scene(seed: int, size_px: int = 160) -> Image.Image:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgclf.config import DataConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import grouping, preparing, readers, splitting
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.settings import DataConfig
 
 
 def sha(content: object) -> str:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgclf.config import DataConfig, ReadConfig
 from imgclf.data import dataset as datasets
 from imgclf.data import preparing, readers, tables
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.errors import DatasetError, MissingError, UsageError
+from imgclf.settings import DataConfig, ReadConfig
 
 Factory = Callable[..., Path]
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from imgclf import runs
-from imgclf.config import CalibrateConfig
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import decisions, outputs
 from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
+from imgclf.settings import CalibrateConfig
 
 NAMES = ["ant", "bee"]
 CHANCES = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55], [0.1, 0.9]], np.float32)

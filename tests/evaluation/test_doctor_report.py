@@ -5,9 +5,9 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from imgclf.config import DataConfig
 from imgclf.data import doctor, readers, scans
 from imgclf.evaluation import doctor_report
+from imgclf.settings import DataConfig
 
 
 class Tags(HTMLParser):

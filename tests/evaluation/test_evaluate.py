@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from imgclf import environment, prediction, runs
-from imgclf.config import EvaluateConfig, TrainConfig
 from imgclf.data import readers
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
@@ -17,6 +16,7 @@ from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
 from imgclf.runs import Run
+from imgclf.settings import EvaluateConfig, TrainConfig
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 220, 30), (30, 30, 220)
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE, "grey": (128, 128, 128)}

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from imgclf import environment, exporting, prediction, runs
-from imgclf.config import Decoding
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError, UsageError
@@ -13,6 +12,7 @@ from imgclf.exporting import artifacts, litert, savedmodel
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
+from imgclf.settings import Decoding
 
 
 def contents(run) -> dict[str, bytes]:

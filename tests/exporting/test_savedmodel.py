@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf.config import Decoding
 from imgclf.data import images
 from imgclf.exporting import savedmodel
+from imgclf.settings import Decoding
 
 WIDTH, HEIGHT = 61, 40
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgclf import __version__
-from imgclf.config import Decoding
 from imgclf.errors import ArtifactError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
+from imgclf.settings import Decoding
 
 FACTS = Artifact(
     labels=("ants", "bees"),

@@ -16,11 +16,11 @@ from PIL import Image
 
 import imgclf
 from imgclf import environment
-from imgclf.config import Decoding
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, UsageError
 from imgclf.prediction import Classifier, Prediction, artifact, load
 from imgclf.prediction.artifact import File
+from imgclf.settings import Decoding
 
 SURE = math.exp(10) / (math.exp(10) + 2)
 """The probability of a colour in an image of nothing but that colour."""

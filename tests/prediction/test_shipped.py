@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import imgclf
-from imgclf.config import CalibrateConfig, EvaluateConfig
 from imgclf.data.dataset import TEST, read_run
 from imgclf.evaluation import calibration, decisions
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
 from imgclf.runs import Run
+from imgclf.settings import CalibrateConfig, EvaluateConfig
 
 SHIPPED = ("model.tflite", "artifact.json", "outliers.npz")
 

@@ -10,11 +10,11 @@ import pytest
 
 import imgclf
 from imgclf import policies
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import classifier, embedded
+from imgclf.settings import TrainConfig
 from imgclf.training import boundary, finetune, fitting
 
 import keras  # isort: skip  (imgclf chooses its backend first)

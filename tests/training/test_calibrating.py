@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import imgclf
-from imgclf.config import CalibrateConfig
 from imgclf.evaluation import calibration, decisions
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
 from imgclf.runs import Run
+from imgclf.settings import CalibrateConfig
 from imgclf.training import calibrating
 
 FRESH = """

@@ -10,10 +10,10 @@ from scipy import stats
 import imgclf
 from imgclf.cli import kfold as command
 from imgclf.cli import train as train_command
-from imgclf.config import KfoldConfig, TrainConfig
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, read_run
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.outputs import read_predictions
+from imgclf.settings import KfoldConfig, TrainConfig
 from imgclf.training import crossval
 
 SMALL = TrainConfig(backbone="small-cnn", image_size=16, epochs=2, batch_size=8, cache="off")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import imgclf
-from imgclf.config import TrainConfig
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import classifier
+from imgclf.settings import TrainConfig
 from imgclf.training import features, work
 
 import keras  # isort: skip  (imgclf chooses its backend first)

@@ -52,7 +52,7 @@ SHARING = """
     from pathlib import Path
     import imgclf
     from imgclf.training import devices, train
-    from imgclf.config import TrainConfig
+    from imgclf.settings import TrainConfig
     import keras
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)

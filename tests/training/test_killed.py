@@ -18,7 +18,7 @@ SCRIPT = """
 
     import imgclf
     from imgclf import runs
-    from imgclf.config import TrainConfig
+    from imgclf.settings import TrainConfig
     from imgclf.training import fitting, train
 
     data, place, kills, break_it = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import imgclf
-from imgclf.config import TrainConfig
 from imgclf.data import loading, preparing
+from imgclf.settings import TrainConfig
 from imgclf.training import fitting, rates, resolving, stages
 from imgclf.training.clock import Clock
 from imgclf.training.stages import Images, Training

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgclf.config import DataConfig, EvaluateConfig, PredictConfig, TrainConfig, names
 from imgclf.errors import UsageError
+from imgclf.settings import DataConfig, EvaluateConfig, PredictConfig, TrainConfig, names
 
 
 @pytest.mark.parametrize(
