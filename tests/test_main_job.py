@@ -69,8 +69,11 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
     run = tmp_path / "run"
     words = ["train", image_folder(count=20), "-o", run, "--backbone", "small-cnn", "--image-size", 32]
     words += ["--epochs", 30, "--batch-size", 8, "--export", "none"]
+    # where Ctrl-C is ignored (nohup, a background job, many CI systems), children inherit that
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from imgclf.cli.app import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-m", "imgclf", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     history = run / "history.csv"
     deadline = time.monotonic() + 120

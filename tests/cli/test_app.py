@@ -144,7 +144,9 @@ def test_an_interruption_is_one_line_and_130(run, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_in_a_terminal_is_one_line_and_130():
-    process = start("print('ready', flush=True); import time; time.sleep(60)")
+    # where Ctrl-C is ignored (nohup, a background job, many CI systems), children inherit that
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = start(f"{heeded}; print('ready', flush=True); import time; time.sleep(60)")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)

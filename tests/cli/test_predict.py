@@ -359,7 +359,9 @@ def test_an_interrupted_table_shows_what_is_finished(imgclf, trained_run, photos
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_is_130_and_keeps_the_whole_lines_that_were_written(trained_run, photos, tmp_path):
-    code = "import sys; from imgclf.cli.app import main; sys.argv[0] = 'imgclf'; main()"
+    # where Ctrl-C is ignored (nohup, a background job, many CI systems), children inherit that
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "import sys; from imgclf.cli.app import main; sys.argv[0] = 'imgclf'; main()"
     output = tmp_path / "out.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "predict", str(trained_run.path), "-", "-o", str(output)],

@@ -43,7 +43,9 @@ def labels(lines: str) -> dict[str, str]:
 
 
 def start(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-c", MAIN, "predict", *map(str, arguments)]
+    # where Ctrl-C is ignored (nohup, a background job, many CI systems), children inherit that
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", heeded + MAIN, "predict", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
