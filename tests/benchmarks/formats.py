@@ -2,7 +2,7 @@
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/formats.py [--run RUN]
 
-Without --run, a training with default settings on ants-bees makes it first. Prints the table of the README.
+Without --run, a training with default settings on ants-bees makes it first. Prints the table of docs/export.md.
 """
 
 import argparse

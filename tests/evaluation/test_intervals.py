@@ -94,7 +94,7 @@ def test_the_interval_of_a_share_at_its_end_is_that_of_a_proportion_and_near_it_
 @pytest.mark.parametrize("case", coverage.CASES)
 def test_intervals_hold_the_true_score_in_95_of_100_draws(case):
     sizes = coverage.CASES[case]
-    few = sum(sizes) < 200  # what holds there is stated in the README
+    few = sum(sizes) < 200  # what holds there is stated in docs/evaluation.md
     least, most = (0.90, 0.985) if few else (0.93, 0.97)
     found = coverage.coverage(sizes, 1000)
     assert {key: share for key, share in found.items() if not least <= share <= most} == {}

@@ -227,7 +227,7 @@ def test_a_keras_file_that_carries_code_is_refused(run):
 
 SCRIPTS = re.findall(
     r"<!-- script: (\w+) -->\n```python\n(.*?)^```$",
-    (Path(__file__).parents[2] / "docs" / "artefacts.md").read_text(encoding="utf-8"),
+    (Path(__file__).parents[2] / "docs" / "artifacts.md").read_text(encoding="utf-8"),
     re.MULTILINE | re.DOTALL,
 )
 
