@@ -31,7 +31,7 @@ def test_ants_and_bees_as_they_are_from_folder_to_exported_model(real_data: Path
     trained = imgclf("train", data, "-o", run, "--backbone", "small-cnn", "--epochs", 8, "--image-size", 64)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.strip() == str(run)
-    assert "val/ is used as the test part" in trained.stderr
+    assert "val/ is used as the test split" in trained.stderr
 
     evaluated = imgclf("evaluate", run, "--json")
     assert evaluated.returncode == 0, evaluated.stderr

@@ -1,9 +1,11 @@
-"""Which images belong together: groups by name, and units, the sets of images that no split may divide."""
+"""Find which images belong together: groups by name, and units, which no split may divide."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import UsageError
@@ -43,19 +45,21 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
             f"--group-by {by}: it matches none of the paths, such as {listed([dataset.samples[0].path])}. "
             "Nor is it a column of a table of them."
         )
-    names = _Sets()
-    for sample, name in zip(dataset.samples, matched, strict=True):
-        if sample.group and name:
-            names.join("old\0" + sample.group, "new\0" + name)
-    called: dict[object, str] = {}  # a set's representative -> the name of its group
-    for name in sorted({name for name in matched if name}):
-        called.setdefault(names.find("new\0" + name), name)
+    ours = [("new", name) if name else ("old", s.group) for s, name in zip(dataset.samples, matched, strict=True)]
+    keys: list[list[Hashable]] = [
+        [key, ("old", s.group)] if s.group else [key] for key, s in zip(ours, dataset.samples, strict=True)
+    ]
+    sets = _connected(keys)
+    called: dict[int, str] = {}  # a set -> the name of its group
+    for number, name in zip(sets, matched, strict=True):
+        if name:
+            called[number] = min(called.get(number, name), name)
 
-    def final(sample: Sample, name: str) -> str:
-        return called.get(names.find("new\0" + name if name else "old\0" + sample.group), name or sample.group)
+    def final(sample: Sample, name: str, number: int) -> str:
+        return called.get(number, sample.group) if name or sample.group else ""
 
-    pairs = zip(dataset.samples, matched, strict=True)
-    result = replace(dataset, samples=tuple(replace(s, group=final(s, name)) for s, name in pairs))
+    rows = zip(dataset.samples, matched, sets, strict=True)
+    result = replace(dataset, samples=tuple(replace(s, group=final(s, name, n)) for s, name, n in rows))
     alone = [s.path for s, name in zip(dataset.samples, matched, strict=True) if not name]
     if not alone:
         return result, []
@@ -63,7 +67,7 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
 
 
 def units(samples: Sequence[Sample], related: Iterable[Sequence[int]] = ()) -> list[int]:
-    """The sets of images that stand on one side together: of equal bytes, of one group, or related; and so on.
+    """Number the sets of images that must share a split: of equal bytes, of one group, related, or linked by these.
 
     Args:
         related: more rows that belong together, such as near-duplicates, one sequence for each set.
@@ -71,25 +75,38 @@ def units(samples: Sequence[Sample], related: Iterable[Sequence[int]] = ()) -> l
     Returns:
         For each sample the number of its unit, from 0 in the order of first rows.
     """
-    sets = _Sets()
-    for row, sample in enumerate(samples):
-        sets.join(content(sample), row)
-        if sample.group:
-            sets.join("group\0" + sample.group, row)
-    for rows in related:
-        for row in rows[1:]:
-            sets.join(rows[0], row)
-    numbers: dict[object, int] = {}
-    return [numbers.setdefault(sets.find(row), len(numbers)) for row in range(len(samples))]
+    keys: list[list[Hashable]] = [
+        [("content", content(s)), ("group", s.group)] if s.group else [("content", content(s))] for s in samples
+    ]
+    for number, rows in enumerate(related):
+        for row in rows:
+            keys[row].append(number)
+    return _connected(keys)
 
 
-def joined(samples: Sequence[Sample], numbers: Sequence[int]) -> list[list[str]]:
-    """The names of groups that share a unit, sorted; only units with several."""
-    found: defaultdict[int, set[str]] = defaultdict(set)
-    for sample, unit in zip(samples, numbers, strict=True):
+def joined(
+    samples: Sequence[Sample], numbers: Sequence[int], related: Iterable[Sequence[int]] = ()
+) -> list[tuple[list[str], list[list[str]]]]:
+    """Find the groups that share a unit, and the files that link them.
+
+    Args:
+        numbers: the samples' units.
+        related: as for `units`.
+
+    Returns:
+        For each unit of several groups their names, and the sets of files that are copies of each other or related.
+    """
+    groups: defaultdict[int, set[str]] = defaultdict(set)
+    copies: defaultdict[str, list[int]] = defaultdict(list)
+    for row, (sample, unit) in enumerate(zip(samples, numbers, strict=True)):
+        copies[content(sample)].append(row)
         if sample.group:
-            found[unit].add(sample.group)
-    return sorted(sorted(names) for names in found.values() if len(names) > 1)
+            groups[unit].add(sample.group)
+    links: defaultdict[int, list[list[str]]] = defaultdict(list)
+    for rows in (*copies.values(), *related):
+        if len({samples[row].group or row for row in rows}) > 1 and len(groups[numbers[rows[0]]]) > 1:
+            links[numbers[rows[0]]].append(sorted(samples[row].path for row in rows))
+    return sorted((sorted(groups[unit]), sorted(files)) for unit, files in links.items())
 
 
 def content(sample: Sample) -> str:
@@ -106,23 +123,15 @@ def _name(by: str, path: str) -> str:
     return (match[1] or "") if match.re.groups else match[0]
 
 
-class _Sets:
-    """Disjoint sets of anything hashable: each begins alone."""
+def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:
+    """Number the sets of rows that share keys, directly or through others, from 0 in the order of first rows."""
+    from scipy.sparse import coo_array  # here, since reading alone does without SciPy
+    from scipy.sparse.csgraph import connected_components
 
-    def __init__(self) -> None:
-        self._above: dict[object, object] = {}
-
-    def find(self, item: object) -> object:
-        """The item that stands for its set."""
-        path = []
-        while (above := self._above.get(item, item)) != item:
-            path.append(item)
-            item = above
-        for passed in path[:-1]:
-            self._above[passed] = item
-        return item
-
-    def join(self, one: object, other: object) -> None:
-        first, second = self.find(one), self.find(other)
-        if first != second:
-            self._above[second] = first
+    columns: dict[Hashable, int] = {}
+    pairs = [(row, columns.setdefault(key, len(columns))) for row, own in enumerate(keys) for key in own]
+    rows, places = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    size = len(keys) + len(columns)
+    links = coo_array((np.ones(len(pairs)), (rows, places + len(keys))), shape=(size, size))
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(n, len(numbers)) for n in connected_components(links, False)[1][: len(keys)].tolist()]

@@ -1,7 +1,5 @@
-"""Dataset -> Dataset with every image on one side: training, validation or test; and folds."""
+"""Split a dataset into training, validation and test images, or into folds."""
 
-import hashlib
-import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -11,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from imgclf import runs
+from imgclf.data import carving, grouping, labels, readers
 from imgclf.data import dataset as datasets
-from imgclf.data import grouping, labels, readers
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig
@@ -65,7 +63,7 @@ def divide(dataset: Dataset, settings: DataConfig, related: Iterable[Sequence[in
         path = Path(settings.split_from)
         is_run = os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
         old = datasets.read_manifest(runs.find(path).manifest if is_run else path, dataset.root)
-        notes.append(f"Sides are kept from {path} (sha256 {old.digest()}).")
+        notes.append(f"The split is kept from {path} (SHA-256 {old.digest()}).")
     dataset, found = split(
         dataset,
         validation_fraction=settings.validation_fraction,
@@ -90,50 +88,56 @@ def split(
     old: Dataset | None = None,
     related: Iterable[Sequence[int]] = (),
 ) -> tuple[Dataset, list[str]]:
-    """Put every image on one side, class by class, and say in plain English what was done.
+    """Assign every image to training, validation or test, class by class.
 
-    Sides that the dataset brings along are kept. What is missing is carved from its training images (from all, when
-    it brings no sides), the fractions being shares of those. With a validation part and no test part, the validation
-    part becomes the test part, used for no choice, unless `val_as` is "validation".
+    A split that the dataset brings along is kept. What it lacks is carved from its training images (from all, when it
+    brings no split), and the fractions refer to those. A given validation split without a test split becomes the test
+    split, used for no choice, unless `val_as` is "validation".
 
-    What is carved is carved in units: exact duplicates, the images of one `Sample.group` and those that are `related`
-    stand on one side, and so does what is linked by several of these. A unit's place is a number in [0, 1), a hash of
-    the seed and of the group's name or, without a group, of the image's bytes (the smallest of them, where it has
-    several). Below `test_fraction` it is for test, below the sum of both fractions for validation, otherwise for
-    training. So the names of files and their order are without influence, and images that are added, to old groups
-    or to new ones, move no old one. The price is that the shares are met on average, not to the image. Two rules come
-    before it:
+    Carving never divides a unit: exact duplicates, the images of one `Sample.group`, those that are `related`, and
+    whatever is linked by several of these.
 
-    - In each class at least one unit is for training, one for test if there are two, and one for validation if there
-      are three (if there are two, where no test part is carved), as far as units that show several classes allow it.
-    - Images without a group whose very bytes stand in several classes are for training: they can test nothing.
+    1. A hash of the seed and of the group's name or, without a group, of the image's bytes (the smallest, where a unit
+       has several) is a number in [0, 1). Below `test_fraction` it means test, below the sum of both fractions
+       validation, otherwise training. Names and order of files have no influence.
+    2. A group with more images of a class than the tolerance in 3 allows is assigned by its size instead: the largest
+       of a class goes to training, and each further one to the split furthest below its share.
+    3. In every class the validation and test counts differ from fraction x n by at most 1 or, if that is more, by a
+       tenth, where no group or duplicate prevents it: the units nearest to the threshold are moved. (Copies of an
+       image count once; n are the images that are carved.)
+    4. In each class at least one unit is for training, one for test if there are two, and one for validation if there
+       are three (two, where no test split is carved), as far as units with several classes allow it.
+    5. Images without a group whose bytes occur in several classes are for training: they can test nothing.
 
-    An old image can thus move only when its class grows past one of these minima, or when a new image makes two units
-    one, or shows its bytes in another class. With `old`, not even then: images keep the sides that they have there
-    (found by their bytes, else by their path), units with an old image go where that stands, and only the others are
-    carved. Where one unit holds old images of several sides, all of it goes to the earliest of training, validation
-    and test, so that no model was ever trained on a test image; a note lists every image that moves.
+    Without large groups, adding images thus moves few old ones: none in a class whose hashes meet its shares, about as
+    many as its counts leave the tolerance in others. Large groups can move when others are added. With `old` nothing
+    moves: images keep the split that they have there (found by their bytes, else by their path), units with an old
+    image follow it, and only the others are carved. The exception is a unit with old images of several splits: all of
+    it goes to the earliest of training, validation and test, so that no model was trained on a test image, and a note
+    lists every image that moves.
 
     Args:
-        validation_fraction: in [0, 1); 0 carves no validation part.
-        test_fraction: in [0, 1); 0 carves no test part.
-        val_as: "test" or "validation", what a given validation part without a test part is for.
+        validation_fraction: in [0, 1); 0 carves no validation split.
+        test_fraction: in [0, 1); 0 carves no test split.
+        val_as: "test" or "validation", what a given validation split without a test split is for.
         seed: another seed, another split.
-        test_group: the images of this group, and what hangs together with them, are the test part.
-        old: a split whose sides are kept.
-        related: rows that belong together beside groups and duplicates, one sequence for each set.
+        test_group: the images of this group, and those linked to them, are the test split.
+        old: a split to keep.
+        related: more rows that belong together, one sequence for each set.
 
     Returns:
-        The dataset with `Sample.split` set, and notes for the user, one sentence or two each.
+        The dataset with `Sample.split` set, and notes for the user.
 
     Raises:
-        DatasetError: if a class has no training image, there is no such group, or `old` holds none of the images.
-        UsageError: if there is a test group, and the dataset or `old` brings a test part of other images along.
+        DatasetError: if a class has no training image, there is no such group, or `old` contains none of the images.
+        UsageError: if there is a test group, and the dataset or `old` has other test images.
     """
+    related = list(related)
     units = grouping.units(dataset.samples, related)
     notes = []
-    if together := grouping.joined(dataset.samples, units):
-        notes.append(f"Groups that share images stay together: {listed(' + '.join(names) for names in together)}.")
+    for names, files in grouping.joined(dataset.samples, units, related):
+        linked = "; ".join(" = ".join(listed([path]) for path in paths) for paths in files)
+        notes.append(f"Groups {listed(names)} stay together, because they share images: {linked}.")
     if test_group is not None:
         dataset = _hold_out(dataset, units, test_group)
     given = {s.split for s in dataset.samples} & set(SPLITS)
@@ -141,59 +145,61 @@ def split(
         dataset = dataset.with_splits([TEST if s.split == VALIDATION else s.split for s in dataset.samples])
         given = (given - {VALIDATION}) | {TEST}
         notes.append(
-            "val/ is used as the test part (for no choice); validation is carved from train/. "
+            "val/ is used as the test split (for no choice); validation is carved from train/. "
             "--val-as validation changes it."
         )
     elif test_group is not None:
-        notes.append(f"The test part is the group {listed([test_group])}.")
+        notes.append(f"The test split is the group {listed([test_group])}.")
     elif given:
         fractions = {VALIDATION: validation_fraction, TEST: test_fraction}
-        carved = [side for side, fraction in fractions.items() if fraction > 0 and side not in given]
-        kept = f"The given parts ({', '.join(side for side in SPLITS if side in given)}) are kept."
-        notes.append(f"{kept} Carved from train/: {', '.join(carved)}." if carved else kept)
+        lacking = [name for name, fraction in fractions.items() if fraction > 0 and name not in given]
+        kept = f"The given splits ({', '.join(name for name in SPLITS if name in given)}) are kept."
+        notes.append(f"{kept} Carved from train/: {', '.join(lacking)}." if lacking else kept)
 
-    before = _sides_in(dataset, old) if old else [UNASSIGNED] * len(dataset)
+    before = _splits_in(dataset, old) if old else [UNASSIGNED] * len(dataset)
     final = [s.split for s in dataset.samples]
     if test_group is not None and any(b == TEST != f for b, f in zip(before, final, strict=True)):
         raise UsageError(
-            f"--test-group {test_group}: the split to keep has other images in its test part. Leave --split-from or "
+            f"--test-group {test_group}: the split to keep has other test images. Leave --split-from or "
             "--test-group out."
         )
-    free = [row for row, side in enumerate(final) if side in (TRAIN, UNASSIGNED)]
+    free = [row for row, name in enumerate(final) if name in (TRAIN, UNASSIGNED)]
     kept_units = _earliest((units[row], before[row]) for row in free)
-    given_units = _earliest((unit, side) for unit, side in zip(units, final, strict=True) if side in (VALIDATION, TEST))
+    given_units = _earliest((unit, name) for unit, name in zip(units, final, strict=True) if name in (VALIDATION, TEST))
     pool = []
     for row in free:
         if units[row] in given_units and units[row] not in kept_units and final[row] == UNASSIGNED:
             final[row] = given_units[units[row]]
         else:
             pool.append(row)
-    sides = _carve(
+    asked = {TEST: test_fraction, VALIDATION: validation_fraction}
+    shares = {name: 0.0 if name in given else fraction for name, fraction in asked.items()}
+    carved = carving.carve(
         [dataset.samples[row] for row in pool],
         [units[row] for row in pool],
         kept_units,
-        test_fraction=0.0 if TEST in given else test_fraction,
-        validation_fraction=0.0 if VALIDATION in given else validation_fraction,
+        test_fraction=shares[TEST],
+        validation_fraction=shares[VALIDATION],
         seed=seed,
     )
     for row in pool:
-        final[row] = sides[units[row]]
+        final[row] = carved[units[row]]
     result = dataset.with_splits(final)
     _check_training(result)
     if old:
         notes += _moves(result, before)
-    asked = [side for side, fraction in ((TEST, test_fraction), (VALIDATION, validation_fraction)) if fraction > 0]
-    return result, [*notes, *_achieved(result), *_warnings(result, asked)]
+    notes += [*_achieved(result), *_unmet([result.samples[row] for row in pool], shares)]
+    return result, [*notes, *_warnings(result, [name for name, fraction in asked.items() if fraction > 0])]
 
 
 def folds(
     dataset: Dataset, k: int, seed: int, related: Iterable[Sequence[int]] = ()
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Deal the images out into `k` folds, each of which is the test part once.
+    """Deal the images out into `k` folds, each of which is tested on once.
 
     Every image is tested exactly once. Units (see `split`) stay whole; each class, and then all images together, are
     spread as evenly as they allow: without duplicates and groups the folds' counts of a class differ by one at most.
-    The sides that the images have are ignored; order and names of files are without influence.
+    The split that the images have is ignored; names and order of files have no influence.
 
     Returns:
         For each fold the rows for training and those for testing, ascending int64.
@@ -206,7 +212,7 @@ def folds(
         raise UsageError(f"expected at least 2 folds, found {k}.")
     samples = dataset.samples
     units = grouping.units(samples, related)
-    places = _places(samples, units, seed)
+    places = carving.places(samples, units, seed)
     shares: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for sample, unit in zip(samples, units, strict=True):
         shares[unit][sample.label] += 1
@@ -236,7 +242,7 @@ def folds(
 
 
 def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:
-    """Give the test part to a group, and to the images that hang together with it."""
+    """Make a group, and the images linked to it, the test split."""
     names = sorted({s.group for s in dataset.samples if s.group})
     if not names:
         raise UsageError(f"--test-group {name}: the images have no groups. --group-by names them.")
@@ -244,13 +250,13 @@ def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:
         raise DatasetError(f"{dataset.origin}: no group {name!r}; the groups are {listed(names)}.")
     held = {unit for unit, s in zip(units, dataset.samples, strict=True) if s.group == name}
     if any(s.split == TEST and unit not in held for unit, s in zip(units, dataset.samples, strict=True)):
-        raise UsageError(f"--test-group {name}: {dataset.origin} brings a test part along. Give its other parts alone.")
+        raise UsageError(f"--test-group {name}: {dataset.origin} has a test split. Pass its other folders alone.")
     pairs = zip(units, dataset.samples, strict=True)
     return dataset.with_splits([TEST if unit in held else s.split for unit, s in pairs])
 
 
-def _sides_in(dataset: Dataset, old: Dataset) -> list[str]:
-    """The side in an old split of every image that it holds, found by its bytes, else by its path; "" for others."""
+def _splits_in(dataset: Dataset, old: Dataset) -> list[str]:
+    """Find every image in an old split, by its bytes, else by its path; "" for those that are not in it."""
     of_path = {s.path: s for s in old.samples if s.split}
     of_content = _earliest((grouping.content(s), s.split) for s in old.samples)
     found = []
@@ -262,107 +268,19 @@ def _sides_in(dataset: Dataset, old: Dataset) -> list[str]:
             found.append(of_content.get(content, UNASSIGNED))
     if not any(found):
         raise DatasetError(
-            f"{dataset.origin}: expected images of the split to keep ({len(old):,} images, {len(of_path):,} with a "
-            "side), found none of them. Choose another --split-from."
+            f"{dataset.origin}: expected images of the split to keep ({len(old):,} images, {len(of_path):,} of them "
+            "assigned), found none of them. Choose another --split-from."
         )
     return found
 
 
-def _earliest(sides: Iterable[tuple[K, str]]) -> dict[K, str]:
-    """For each key the first of training, validation and test that it occurs with."""
-    order = {side: place for place, side in enumerate(SPLITS)}
+def _earliest(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:
+    """Map each key to the first of training, validation and test that it occurs with."""
     found: dict[K, str] = {}
-    for key, side in sides:
-        if side and (key not in found or order[side] < order[found[key]]):
-            found[key] = side
+    for key, name in pairs:
+        if name and (key not in found or SPLITS.index(name) < SPLITS.index(found[key])):
+            found[key] = name
     return found
-
-
-def _carve(
-    samples: Sequence[Sample],
-    units: Sequence[int],
-    kept: Mapping[int, str],
-    *,
-    test_fraction: float,
-    validation_fraction: float,
-    seed: int,
-) -> dict[int, str]:
-    """A side for every unit, by the rules of `split`; units in `kept` have theirs."""
-    places = _places(samples, units, seed)
-    torn = _torn(samples, units)
-    classes = _classes(samples, units)
-    side = {}
-    for unit, place in places.items():
-        carved = TEST if place < test_fraction else VALIDATION if place < test_fraction + validation_fraction else TRAIN
-        side[unit] = kept.get(unit) or (TRAIN if unit in torn else carved)
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for unit, names in classes.items():
-        if unit not in torn or unit in kept:
-            for name in names:
-                members[name].append(unit)
-    counts = Counter((name, side[unit]) for name, own in members.items() for unit in own)
-    least: dict[str, dict[str, int]] = {}
-    for name, own in members.items():
-        for_test = int(test_fraction > 0 and len(own) >= 2)
-        for_validation = int(validation_fraction > 0 and len(own) >= 2 + for_test)
-        least[name] = {TRAIN: 1, TEST: for_test, VALIDATION: for_validation}
-
-    def lacks(name: str, goal: str) -> bool:
-        return counts[name, goal] < least[name][goal]
-
-    def can_leave(unit: int, settled: Sequence[str]) -> bool:
-        here = side[unit]
-        return here not in settled or all(counts[name, here] > least[name][here] for name in classes[unit])
-
-    settled: list[str] = []  # the sides that have their minima already
-    for goal in (TRAIN, TEST, VALIDATION):
-        for name in sorted(name for name in members if lacks(name, goal)):
-            if not lacks(name, goal):
-                continue  # a unit with this class, too, has come in the meantime
-            own = sorted((u for u in members[name] if u not in kept and u not in torn), key=places.__getitem__)
-            if goal == TRAIN:
-                own.reverse()
-            elif goal == VALIDATION:  # the nearest: the training unit of the lowest place, the test unit of the highest
-                own = [u for u in own if side[u] == TRAIN] + [u for u in reversed(own) if side[u] == TEST]
-            for unit in [u for u in own if can_leave(u, settled)][:1]:
-                counts.subtract((label, side[unit]) for label in classes[unit])
-                counts.update((label, goal) for label in classes[unit])
-                side[unit] = goal
-        settled.append(goal)
-    return side
-
-
-def _places(samples: Sequence[Sample], units: Sequence[int], seed: int) -> dict[int, float]:
-    """Each unit's place in [0, 1): the smallest among those of its groups or, without a group, of its contents."""
-    groups = {(unit, s.group) for unit, s in zip(units, samples, strict=True) if s.group}
-    grouped = {unit for unit, _ in groups}
-    contents = {(u, grouping.content(s)) for u, s in zip(units, samples, strict=True) if u not in grouped}
-    places: dict[int, float] = {}
-    for unit, name in itertools.chain(((unit, f"group\0{name}") for unit, name in groups), contents):
-        digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
-        places[unit] = min(places.get(unit, 1.0), int.from_bytes(digest[:6], "big") / 2**48)
-    return places
-
-
-def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
-    """The units without a group that show the same bytes in several classes."""
-    label_of: dict[str, str] = {}
-    torn, grouped = set(), set()
-    for sample, unit in zip(samples, units, strict=True):
-        if sample.group:
-            grouped.add(unit)
-        if label_of.setdefault(grouping.content(sample), sample.label) != sample.label:
-            torn.add(unit)
-    return torn - grouped
-
-
-def _classes(samples: Sequence[Sample], units: Sequence[int]) -> dict[int, tuple[str, ...]]:
-    """The classes that each unit shows."""
-    classes: dict[int, tuple[str, ...]] = {}
-    for sample, unit in zip(samples, units, strict=True):
-        if sample.label not in classes.get(unit, ()):
-            classes[unit] = (*classes.get(unit, ()), sample.label)
-    return classes
 
 
 def _check_training(dataset: Dataset) -> None:
@@ -377,56 +295,82 @@ def _check_training(dataset: Dataset) -> None:
 
 
 def _moves(dataset: Dataset, before: Sequence[str]) -> list[str]:
-    """How many images kept their old sides, and every one that did not."""
-    pairs = [(s, side) for s, side in zip(dataset.samples, before, strict=True) if side]
-    moved = [f"{listed([s.path])} ({side} -> {s.split})" for s, side in pairs if s.split != side]
+    """Say how many images kept their old split, and list every one that did not."""
+    pairs = [(s, name) for s, name in zip(dataset.samples, before, strict=True) if name]
+    moved = [f"{listed([s.path])} ({name} -> {s.split})" for s, name in pairs if s.split != name]
     new = len(dataset) - len(pairs)
-    notes = [f"Sides kept from the old split: {len(pairs) - len(moved):,} images; new ones: {new:,}."]
+    notes = [f"Kept from the old split: {len(pairs) - len(moved):,} images; new: {new:,}."]
     if moved:
-        notes.append(f"Moved to another side: {len(moved):,} images: {', '.join(moved)}.")
+        notes.append(f"Moved to another split: {len(moved):,} images: {', '.join(moved)}.")
     return notes
 
 
 def _achieved(dataset: Dataset) -> list[str]:
     images = Counter(s.split for s in dataset.samples)
-    groups = Counter(side for side, _ in {(s.split, s.group) for s in dataset.samples if s.group})
-    shares = [f"{images[side]:,} {side} ({images[side] / len(dataset):.1%})" for side in SPLITS]
+    groups = Counter(name for name, _ in {(s.split, s.group) for s in dataset.samples if s.group})
+    shares = [f"{images[name]:,} {name} ({images[name] / len(dataset):.1%})" for name in SPLITS]
     notes = [f"Images: {', '.join(shares)}."]
     if groups:
-        notes.append(f"Groups: {', '.join(f'{groups[side]:,} {side}' for side in SPLITS)}.")
+        notes.append(f"Groups: {', '.join(f'{groups[name]:,} {name}' for name in SPLITS)}.")
     return notes
 
 
+def _unmet(samples: Sequence[Sample], shares: Mapping[str, float]) -> list[str]:
+    """Say which shares could not be met, in all or else in a class, and by how much."""
+    counts = Counter((s.label, s.split) for s in samples)
+    sizes = sorted(Counter(s.label for s in samples).items())
+    in_all, of_classes = [], []
+    for part, share in shares.items():
+        bands = {label: carving.wanted(share, size) for label, size in sizes if share}
+        low, high = (sum(limits) for limits in zip(*bands.values(), strict=True)) if bands else (0, len(samples))
+        count = sum(counts[label, part] for label, _ in sizes)
+        if not low <= count <= high:
+            in_all.append(f"{part} has {_instead(count, len(samples), share)}")
+        for label, size in sizes:
+            low, high = bands.get(label, (0, size))
+            if not low <= counts[label, part] <= high:
+                of_classes.append(f"{part} has {_instead(counts[label, part], size, share)} of {listed([label])}")
+    found = in_all or of_classes
+    if not found:
+        return []
+    more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
+    return [f"Images that belong together prevent the shares asked for: {'; '.join(found[:10])}{more}."]
+
+
+def _instead(count: int, size: int, share: float) -> str:
+    return f"{count:,} of {size:,} images instead of {share * size:,.0f} ({count / size - share:+.1%})"
+
+
 def _warnings(dataset: Dataset, asked: Collection[str]) -> list[str]:
-    """What the user should know about the sides; `asked` are those that were to be carved."""
+    """Say what is missing or suspicious in the split; `asked` are the splits that should have been carved."""
     notes = []
     distinct = "distinct images or groups" if any(s.group for s in dataset.samples) else "distinct images"
-    for side in (TEST, VALIDATION):
-        counts = dataset.counts(side)
+    for part in (TEST, VALIDATION):
+        counts = dataset.counts(part)
         lacking = [name for name, n in counts.items() if n == 0]
         if len(lacking) == len(counts):
-            notes.append(f"There is no {side} part{f': too few {distinct}' if side in asked else ''}.")
+            notes.append(f"The {part} split is empty{f': too few {distinct}' if part in asked else ''}.")
         elif lacking:
-            notes.append(f"No {side} image of {listed(lacking)}: too few {distinct}, or none in the given part.")
+            notes.append(f"The {part} split lacks {listed(lacking)}: too few {distinct}, or none given.")
     if leaks := _unlike(dataset, grouping.content, lambda s: s.split):
         notes.append(
-            f"Byte for byte the same on two sides of the given split: {len(leaks)} (such as {listed(leaks[0])}). "
+            f"Identical files in two given splits: {len(leaks)} (such as {listed(leaks[0])}). "
             "Scores on them flatter the model."
         )
     if leaks := _unlike(dataset, lambda s: s.group, lambda s: s.split):
         notes.append(
-            f"Groups on two sides of the given split: {len(leaks)} (such as that of {listed(leaks[0])}). "
+            f"Groups in two given splits: {len(leaks)} (such as that of {listed(leaks[0])}). "
             "Scores on them flatter the model."
         )
     if torn := _unlike(dataset, grouping.content, lambda s: s.label):
         notes.append(
-            f"Byte for byte the same in two classes: {len(torn)} (such as {listed(torn[0])}). One label must be wrong."
+            f"Identical files in two classes: {len(torn)} (such as {listed(torn[0])}). One label must be wrong."
         )
     return notes
 
 
 def _unlike(dataset: Dataset, key: Callable[[Sample], str], what: Callable[[Sample], str]) -> list[list[str]]:
-    """For every key whose samples do not all agree: the paths of its first and of the first other; "" is no key."""
+    """Find keys whose samples disagree: the paths of the first sample and of the first that differs; "" is no key."""
     first: dict[str, Sample] = {}
     found: dict[str, list[str]] = {}
     for sample in dataset.samples:

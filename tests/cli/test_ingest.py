@@ -188,7 +188,7 @@ def test_val_as_is_passed_on(ingest: Run, image_folder: Callable[..., Path]) -> 
     image_folder(name="data/val", count=10, seed=1)
     _, out, err = ingest(folder, "--json")
     assert json.loads(out)["classes"]["ant"]["test"] == 10
-    assert "val/ is used as the test part" in err
+    assert "val/ is used as the test split" in err
     _, out, _ = ingest(folder, "--json", "--val-as", "validation")
     assert json.loads(out)["classes"]["ant"]["validation"] == 10
 

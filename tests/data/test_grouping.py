@@ -99,4 +99,8 @@ def test_without_hashes_each_path_is_a_unit() -> None:
 
 def test_groups_that_share_an_image_are_named() -> None:
     samples = [Sample(f"{i}.png", "ant", group=g, sha256=c) for i, (g, c) in enumerate(["ax", "bx", "cy", "az"])]
-    assert grouping.joined(samples, grouping.units(samples)) == [["a", "b"]]
+    assert grouping.joined(samples, grouping.units(samples)) == [(["a", "b"], [["0.png", "1.png"]])]
+    related = [[2, 3]]
+    assert grouping.joined(samples, grouping.units(samples, related), related) == [
+        (["a", "b", "c"], [["0.png", "1.png"], ["2.png", "3.png"]])
+    ]
