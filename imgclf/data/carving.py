@@ -3,8 +3,9 @@
 import hashlib
 import itertools
 import math
+import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from imgclf.data import grouping
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Sample
@@ -43,6 +44,19 @@ def wanted(share: float, count: int) -> tuple[int, int]:
     target = share * count
     slack = max(1.0, TOLERANCE * target) + 1e-9
     return max(0, math.ceil(target - slack)), math.floor(target + slack)
+
+
+_ROUTES: tuple[tuple[str, str, Callable[[bool, bool], bool]], ...] = (
+    (TEST, VALIDATION, operator.and_),  # one move instead of two
+    (VALIDATION, TEST, operator.and_),
+    (TEST, TRAIN, operator.or_),
+    (TRAIN, TEST, operator.or_),
+    (VALIDATION, TRAIN, operator.or_),
+    (TRAIN, VALIDATION, operator.or_),
+    (TEST, VALIDATION, lambda over, under: under),  # where training has none to spare
+    (VALIDATION, TEST, lambda over, under: under),
+)
+"""From where to where units are moved, in this order, and if what: the first has too many, the second too few."""
 
 
 class _Plan:
@@ -111,20 +125,20 @@ class _Plan:
         while moved:  # each move brings the counts nearer to their bands, so this ends
             moved = False
             for name, own in movable.items():
-                for here, goal in itertools.permutations((TEST, VALIDATION, TRAIN), 2):
-                    moved |= self._shift(name, here, goal, own)
+                for here, goal, asks in _ROUTES:
+                    moved |= self._shift(name, here, goal, asks, own)
 
-    def _shift(self, name: str, here: str, goal: str, own: Sequence[int]) -> bool:
+    def _shift(self, name: str, here: str, goal: str, asks: Callable[[bool, bool], bool], own: Sequence[int]) -> bool:
         """Move units of one class from a split to another while that brings the counts nearer to their bands."""
 
         def is_wanted() -> bool:
-            over, under = self._counts[name, here] > self._bands[name, here][1], self._lacks(name, goal)
-            return (over and under) if TRAIN not in (here, goal) else (over or under)
+            (_, high), (low, _) = self._bands[name, here], self._bands[name, goal]
+            return asks(self._counts[name, here] > high, self._counts[name, goal] < low)
 
         if not is_wanted():
             return False
         moved = False
-        downward = (TEST, VALIDATION, TRAIN).index(here) < (TEST, VALIDATION, TRAIN).index(goal)
+        downward = SPLITS.index(here) > SPLITS.index(goal)  # by place, test comes first and training last
         for unit in [u for u in (reversed(own) if downward else own) if self.split_of[u] == here]:
             if self._gain(unit, here, goal) > 0:
                 self.put(unit, goal)
@@ -144,9 +158,6 @@ class _Plan:
         low, high = self._bands[name, goal]
         count = self._counts[name, goal] + change
         return max(low - count, count - high, 0)
-
-    def _lacks(self, name: str, goal: str) -> bool:
-        return self._counts[name, goal] < self._bands[name, goal][0]
 
     def _band(self, name: str, goal: str) -> tuple[int, int]:
         least, size = self._least[name], self._sizes[name]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from imgclf.data import dataset as datasets
@@ -136,6 +136,7 @@ def by_formula(name: str, samples: list[Sample], *, validation: float, test: flo
 def test_without_groups_the_images_nearest_to_the_thresholds_are_moved(
     samples: list[Sample], validation: float, test: float, seed: int
 ) -> None:
+    assume(validation + test < 0.7)  # beyond, training may have none to spare, which the formula leaves out
     result, _ = split(samples, validation_fraction=validation, test_fraction=test, seed=seed)
     for name in result.class_names:
         expected = by_formula(name, samples, validation=validation, test=test, seed=seed)
