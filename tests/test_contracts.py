@@ -1,28 +1,16 @@
-"""The rules of the source that no single module can see: who imports whom, and where a default lives."""
+"""The rules of the source that no single module can see: who imports whom."""
 
 import ast
-import dataclasses
-import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import imgclf
 from imgclf.cli.app import COMMANDS
-from imgclf.settings import (
-    AugmentConfig,
-    CalibrateConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    PredictConfig,
-    TrainConfig,
-)
 
 PACKAGE = Path(imgclf.__file__).parent
 ROOT = PACKAGE.parent
@@ -50,41 +38,6 @@ LIGHT_COMMAND_IMPORTS = (
     "imgclf.policies",
     "imgclf.runs",
 )
-
-SETTINGS: dict[str, type[Config]] = {
-    "ingest": DataConfig,
-    "augment": AugmentConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "calibrate": CalibrateConfig,
-    "predict": PredictConfig,
-}
-
-IO_PARAMETERS = (
-    "config",
-    "context",
-    "data",
-    "embeddings",
-    "fail_on",
-    "fail_under",
-    "images",
-    "json",
-    "model",
-    "moved",
-    "output",
-    "quarantine",
-    "quick",
-    "quiet",
-    "report",
-    "resume",
-    "run",
-    "show",
-    "sort_into",
-    "to",
-    "watch",
-    "with_split",
-)
-"""What a command reads and writes: no settings, so not in a dataclass."""
 
 
 @cache
@@ -127,14 +80,3 @@ def test_a_heavy_package_is_imported_on_top_only_where_it_is_at_home(package):
 def test_a_command_module_imports_nothing_heavy_on_top(command):
     names = [name for name in imports_on_top(PACKAGE / "cli" / f"{command}.py") if name.startswith("imgclf.")]
     assert [name for name in names if not name.startswith(LIGHT_COMMAND_IMPORTS)] == []
-
-
-@pytest.mark.parametrize("command", SETTINGS)
-def test_the_options_of_a_command_are_the_fields_of_its_settings(command):
-    function = getattr(import_module(f"imgclf.cli.{command}"), command)
-    options = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in IO_PARAMETERS
-    }
-    assert options == {field.name: field.default for field in dataclasses.fields(SETTINGS[command])}

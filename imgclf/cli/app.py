@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from copy import copy
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from imgclf import __version__
-from imgclf.cli import parameters
+from imgclf.cli import options, parameters
 from imgclf.errors import ImgclfError
 
 COMMANDS = {
@@ -44,23 +45,43 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says of a disk that is full, for all or for this user, and of a file that may not grow."""
 
 
+OPTION_WIDTH = 27
+"""Columns of an option's name in help; what is longer has a line of its own."""
+
+
 class _Command(TyperCommand):
-    """A command whose help lists its options under the names of their panels; without Rich, Typer lists them in one."""
+    """A command with two helps: `--help` lists the everyday options, `--help-all` all of them under their headings."""
+
+    listing: options.Listing
 
     def get_params(self, ctx: Any) -> Any:
         return parameters.quickened(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        every = options.shows_all(ctx)
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record:
-                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+            if every or parameter.name not in self.listing.rare:
+                shown = copy(parameter)
+                shown.opts = [name for name in parameter.opts if name not in self.listing.former]
+                if isinstance(shown.default, float):
+                    shown.default = f"{shown.default:g}"
+                panel = "Options"
+                if parameter.param_type_name == "argument":
+                    panel = "Arguments"
+                elif every:
+                    panel = getattr(parameter, "rich_help_panel", None) or panel
+                record = shown.get_help_record(ctx)
+                if record is None:  # hidden
+                    continue
+                name, text = record
+                if panel == "Arguments":  # without its type
+                    name = (parameter.metavar or parameter.name.upper()) + ("..." if parameter.nargs == -1 else "")
+                panels.setdefault(panel, []).append((name, text))
         for name, records in panels.items():
             if records:
                 with formatter.section(name):
-                    formatter.write_dl(records)
+                    formatter.write_dl(records, col_max=OPTION_WIDTH)
 
 
 class _Commands(Mapping[str, TyperCommand]):
@@ -69,11 +90,12 @@ class _Commands(Mapping[str, TyperCommand]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
+        function, listing = options.expand(getattr(import_module(f"imgclf.cli.{name}"), name))
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name, cls=_Command, short_help=COMMANDS[name])(
-            getattr(import_module(f"imgclf.cli.{name}"), name)
-        )
-        return get_command(single)
+        single.command(name, cls=_Command, short_help=COMMANDS[name])(function)
+        command = get_command(single)
+        command.listing = listing  # type: ignore[attr-defined]
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

@@ -1,7 +1,6 @@
 """imgclf augment"""
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -12,80 +11,24 @@ from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import AugmentConfig
 
-AUGMENTATION, DECODING = "Augmentation", "Decoding"
-
 
 def augment(
-    context: typer.Context,
-    data: Annotated[Path | None, typer.Argument(help="A folder, an archive or a table of images with classes.")] = None,
+    data: options.Data = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The contact sheet, a new PNG file; by default <data>-<policy>.png."),
+        typer.Option("--output", "-o", metavar="FILE", help="Contact sheet, a new PNG file."),
     ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(help="Write variants of the training part into class folders here, a new or empty folder."),
-    ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the policy, ready for a file, and do nothing.")] = False,
-    policy: Annotated[str, typer.Option(help=options.POLICY, rich_help_panel=AUGMENTATION)] = AugmentConfig.policy,
-    keep_orientation: Annotated[
-        bool, typer.Option("--keep-orientation", help=options.KEEP_ORIENTATION, rich_help_panel=AUGMENTATION)
-    ] = AugmentConfig.keep_orientation,
-    variants: Annotated[
-        int, typer.Option(help="Of each image on the contact sheet.", rich_help_panel=AUGMENTATION)
-    ] = AugmentConfig.variants,
-    copies: Annotated[
-        int, typer.Option(help="Of each image that --to writes.", rich_help_panel=AUGMENTATION)
-    ] = AugmentConfig.copies,
-    image_size: Annotated[
-        int, typer.Option(help="Side of the square images in px.", rich_help_panel=DECODING)
-    ] = AugmentConfig.image_size,
-    resize: Annotated[
-        str, typer.Option(help="squash, crop or pad to a square.", rich_help_panel=DECODING)
-    ] = AugmentConfig.resize,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            help="Of 16-bit and float grey, what is black and white: MIN,MAX or percentile.", rich_help_panel=DECODING
-        ),
-    ] = AugmentConfig.window,
-    layout: options.Layout = AugmentConfig.layout,
-    depth: options.Depth = AugmentConfig.depth,
-    path_column: options.PathColumn = AugmentConfig.path_column,
-    label_column: options.LabelColumn = AugmentConfig.label_column,
-    split_column: options.SplitColumn = AugmentConfig.split_column,
-    group_column: options.GroupColumn = AugmentConfig.group_column,
-    class_names: options.ClassNames = AugmentConfig.class_names,
-    box_margin: options.BoxMargin = AugmentConfig.box_margin,
-    box_min_size: options.BoxMinSize = AugmentConfig.box_min_size,
-    crowd: options.Crowd = AugmentConfig.crowd,
-    difficult: options.Difficult = AugmentConfig.difficult,
-    allow_truncated: options.AllowTruncated = AugmentConfig.allow_truncated,
-    labels: options.Labels = AugmentConfig.labels,
-    rename: options.Rename = AugmentConfig.rename,
-    class_map: options.ClassMap = AugmentConfig.class_map,
-    classes: options.Classes = AugmentConfig.classes,
-    limit: options.Limit = AugmentConfig.limit,
-    exclude: options.Exclude = AugmentConfig.exclude,
-    near_duplicates: options.NearDuplicates = AugmentConfig.near_duplicates,
-    thresholds: options.Thresholds = AugmentConfig.thresholds,
-    val_as: options.ValAs = AugmentConfig.val_as,
-    validation_fraction: options.ValidationFraction = AugmentConfig.validation_fraction,
-    test_fraction: options.TestFraction = AugmentConfig.test_fraction,
-    group_by: options.GroupBy = AugmentConfig.group_by,
-    test_group: options.TestGroup = AugmentConfig.test_group,
-    split_from: options.SplitFrom = AugmentConfig.split_from,
-    seed: Annotated[
-        int, typer.Option(help="Of the split, and of all that is drawn.", rich_help_panel=options.SPLITTING)
-    ] = AugmentConfig.seed,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Write augmented images into class folders.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the policy and exit.")] = False,
+    *,
+    settings: AugmentConfig,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Show on a contact sheet what augmentation does to the pictures, or write variants of them."""
+    """Preview augmentation on a contact sheet, or write augmented images."""
     from imgclf.cli import console
 
     console.err.quiet = quiet
-    settings = AugmentConfig(**{field.name: context.params[field.name] for field in fields(AugmentConfig)})
     chosen = policies.find(settings.policy, "policy")
     if settings.keep_orientation:
         chosen, losses = chosen.upright()

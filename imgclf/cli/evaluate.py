@@ -1,6 +1,5 @@
 """imgclf evaluate"""
 
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,6 @@ import typer
 
 from imgclf import runs
 from imgclf.cli import options
-from imgclf.errors import UsageError
 from imgclf.settings import EvaluateConfig, KfoldConfig
 
 if TYPE_CHECKING:
@@ -18,51 +16,30 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    context: typer.Context,
-    run: Annotated[Path, typer.Argument(help="A run folder that imgclf train made.")],
+    run: options.Run,
     data: Annotated[
-        Path | None, typer.Argument(help="Labelled images, as imgclf train takes them; else the run's test part.")
+        Path | None, typer.Argument(metavar="DATA", help="Labeled images; by default the run's test split.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write, a new or empty folder.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="New or empty folder for the results.")
     ] = None,
     moved: options.Moved = None,
-    layout: options.Layout = EvaluateConfig.layout,
-    depth: options.Depth = EvaluateConfig.depth,
-    path_column: options.PathColumn = EvaluateConfig.path_column,
-    label_column: options.LabelColumn = EvaluateConfig.label_column,
-    split_column: options.SplitColumn = EvaluateConfig.split_column,
-    group_column: options.GroupColumn = EvaluateConfig.group_column,
-    class_names: options.ClassNames = EvaluateConfig.class_names,
-    box_margin: options.BoxMargin = EvaluateConfig.box_margin,
-    box_min_size: options.BoxMinSize = EvaluateConfig.box_min_size,
-    crowd: options.Crowd = EvaluateConfig.crowd,
-    difficult: options.Difficult = EvaluateConfig.difficult,
-    allow_truncated: options.AllowTruncated = EvaluateConfig.allow_truncated,
-    top_k: Annotated[int, typer.Option(help="Also how often the true class is among so many.")] = EvaluateConfig.top_k,
-    batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = EvaluateConfig.batch_size,
-    missing_classes: Annotated[
-        str, typer.Option(help="A class of the model that DATA lacks: error or allow.")
-    ] = EvaluateConfig.missing_classes,
-    unknown_classes: Annotated[
-        str, typer.Option(help="A class of DATA that the model does not know: error or skip.")
-    ] = EvaluateConfig.unknown_classes,
-    format: Annotated[
-        str, typer.Option(help="Of the report: html, md, json, or several with commas.")
-    ] = EvaluateConfig.format,
-    kfold: Annotated[
-        int | None,
-        typer.Option(help="Train the run's recipe so many times on parts of its images, and test on the rest."),
-    ] = EvaluateConfig.kfold,
     fail_under: Annotated[
-        str | None, typer.Option(help="Exit with 6 if a score is lower, such as accuracy.low=0.9,macro_f1=0.85.")
+        str | None,
+        typer.Option(metavar="SCORE=X,...", help="Exit with 6 below these scores, such as accuracy=0.9."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+    *,
+    settings: EvaluateConfig,
+    given: options.Given,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Score a run's model on its test part, or on any folder of labelled images."""
-    if kfold is not None:
-        _cross_validate(context, runs.find(run), kfold, moved, fail_under, json=json, quiet=quiet)
+    """Score a run's model on its test split or on other labeled images."""
+    if settings.kfold is not None:
+        given.refuse_others(
+            ("run", "kfold", "moved", "fail_under", "json", "quiet"), "--kfold uses the run's own images and settings."
+        )
+        _cross_validate(runs.find(run), settings.kfold, moved, fail_under, json=json, quiet=quiet)
         return
     from imgclf.cli import console
     from imgclf.data import readers
@@ -71,11 +48,10 @@ def evaluate(
 
     console.err.quiet = quiet
     least, found = gates.parse(fail_under), runs.find(run)
-    config = EvaluateConfig(**{field.name: context.params[field.name] for field in fields(EvaluateConfig)})
     with console.phases() as report:
         reading = partial(report, "reading")
-        dataset = readers.read(data, config, min_classes=1, on_progress=reading) if data else None
-        result = evaluation.evaluate(found, dataset, config, data=moved, output=output, on_progress=report)
+        dataset = readers.read(data, settings, min_classes=1, on_progress=reading) if data else None
+        result = evaluation.evaluate(found, dataset, settings, data=moved, output=output, on_progress=report)
     if json:
         console.print_json(result.metrics)
     else:
@@ -85,7 +61,6 @@ def evaluate(
 
 
 def _cross_validate(
-    context: typer.Context,
     run: "Run",
     folds: int,
     moved: Path | None,
@@ -99,12 +74,6 @@ def _cross_validate(
     from imgclf.cli import kfold as command
     from imgclf.evaluation import gates
 
-    allowed = ("run", "kfold", "moved", "fail_under", "json", "quiet")
-    sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
-    given = sorted(name for name, source in sources.items() if source and source.name != "DEFAULT")
-    if given:
-        named = ", ".join("DATA" if name == "data" else "--" + name.replace("_", "-") for name in given)
-        raise UsageError(f"--kfold takes the run's own images and settings; leave out {named}.")
     console.err.quiet = quiet
     least = gates.parse(fail_under)
     from imgclf.training import crossval

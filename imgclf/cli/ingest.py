@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from imgclf.cli import options
 from imgclf.errors import UsageError
-from imgclf.settings import DataConfig
+from imgclf.settings import IngestConfig
 
 if TYPE_CHECKING:
     from imgclf.data.doctor import Checkup
@@ -21,65 +20,26 @@ MOST_CLASSES = 8
 
 
 def ingest(
-    context: typer.Context,
-    data: Annotated[
-        Path, typer.Argument(help="A folder of images, a zip or tar archive of one, or a table of paths and labels.")
-    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder, archive or table of labeled images.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the manifest here, a new CSV file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the manifest to a new CSV file.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Make a folder of class folders here, of hard links where possible.")
+        Path | None, typer.Option(metavar="DIR", help="Link or copy the images into class folders in DIR.")
     ] = None,
     with_split: Annotated[
-        bool, typer.Option("--with-split", help="With --to: in train/, validation/ and test/ as train would split.")
+        bool, typer.Option("--with-split", help="Add train/, validation/ and test/ to --to.")
     ] = False,
-    report: Annotated[
-        Path | None, typer.Option(help="Write what the doctor found here, a new HTML file with thumbnails.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the findings to a new HTML file.")] = None,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Write the files to leave out here, a new CSV file for train --exclude.")
+        Path | None, typer.Option(metavar="FILE", help="Write a CSV file for --exclude of imgclf train.")
     ] = None,
-    fail_on: Annotated[
-        str | None,
-        typer.Option(help="Exit with 6 if there are such findings: kinds or severities, such as leakage,error."),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Look at names, hashes and headers alone: at no pixels, for no look-alikes.")
-    ] = False,
-    layout: options.Layout = DataConfig.layout,
-    depth: options.Depth = DataConfig.depth,
-    path_column: options.PathColumn = DataConfig.path_column,
-    label_column: options.LabelColumn = DataConfig.label_column,
-    split_column: options.SplitColumn = DataConfig.split_column,
-    group_column: options.GroupColumn = DataConfig.group_column,
-    class_names: options.ClassNames = DataConfig.class_names,
-    box_margin: options.BoxMargin = DataConfig.box_margin,
-    box_min_size: options.BoxMinSize = DataConfig.box_min_size,
-    crowd: options.Crowd = DataConfig.crowd,
-    difficult: options.Difficult = DataConfig.difficult,
-    allow_truncated: options.AllowTruncated = DataConfig.allow_truncated,
-    labels: options.Labels = DataConfig.labels,
-    rename: options.Rename = DataConfig.rename,
-    class_map: options.ClassMap = DataConfig.class_map,
-    classes: options.Classes = DataConfig.classes,
-    limit: options.Limit = DataConfig.limit,
-    exclude: options.Exclude = DataConfig.exclude,
-    near_duplicates: options.NearDuplicates = DataConfig.near_duplicates,
-    thresholds: options.Thresholds = DataConfig.thresholds,
-    val_as: options.ValAs = DataConfig.val_as,
-    validation_fraction: options.ValidationFraction = DataConfig.validation_fraction,
-    test_fraction: options.TestFraction = DataConfig.test_fraction,
-    group_by: options.GroupBy = DataConfig.group_by,
-    test_group: options.TestGroup = DataConfig.test_group,
-    split_from: options.SplitFrom = DataConfig.split_from,
-    seed: Annotated[
-        int, typer.Option(help="Of the split, as in imgclf train.", rich_help_panel=options.SPLITTING)
-    ] = DataConfig.seed,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+    *,
+    settings: IngestConfig,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Look at a data set: classes, counts, sizes, what is wrong with which files, and how train would split it."""
+    """Check a dataset: classes, image sizes, problems and the split."""
     from imgclf.cli import console
     from imgclf.data import copying, doctor, preparing, readers, scans
     from imgclf.data.dataset import write_manifest
@@ -89,10 +49,9 @@ def ingest(
         _check_new(option, path)
     if with_split and not to:
         raise UsageError("--with-split says how --to makes its folders; give --to, too.")
-    forbidden = doctor.forbidden(fail_on)
-    settings = DataConfig(**{field.name: context.params[field.name] for field in fields(DataConfig)})
+    forbidden = doctor.forbidden(settings.fail_on)
     with console.phases() as show, contextlib.ExitStack() as stack:
-        scanner = None if quick else stack.enter_context(scans.Scanner(settings.allow_truncated))
+        scanner = None if settings.quick else stack.enter_context(scans.Scanner(settings.allow_truncated))
         found = readers.read(
             data,
             settings,
@@ -120,7 +79,7 @@ def ingest(
         console.print_json(dataset.summary() | {"doctor": checkup.to_dict()})
     else:
         _print(dataset.summary(), checkup)
-    if quick:
+    if settings.quick:
         console.note("The pixels were not looked at: blank, blurred and look-alike images, for example, are not named.")
     if output:
         _write("-o", output, lambda path: write_manifest(dataset, path))

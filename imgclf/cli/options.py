@@ -1,92 +1,158 @@
-"""Options that several commands share: how data are read, labelled, split and augmented."""
+"""From a function to a command: its settings become options, made from the fields of their dataclasses."""
 
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from imgclf.policies import POLICIES
+from imgclf.errors import UsageError
+from imgclf.settings.base import Config, about, flag_of
 
-POLICY = f"{', '.join(POLICIES)}, a .toml or .json file, or operations such as flip=0.5,rotate=10."
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
-KEEP_ORIENTATION = "Of digits, letters or signs: never mirror, rotate by 15 degrees at most."
 
-Moved = Annotated[
-    Path | None,
-    typer.Option("--data", help="Where the run's images lie now, if they were moved; told by their content."),
-]
+@dataclass(frozen=True)
+class Without:
+    """Marks settings of which a command leaves some out: `Annotated[TrainConfig, Without("export")]`."""
 
-READING = "Reading"
-LABELLING = "Labels and classes"
-SPLITTING = "Splitting"
+    names: tuple[str, ...]
 
-Layout = Annotated[
-    str,
-    typer.Option(help="auto, folders, table, imagenet, idx, cifar, voc or coco.", rich_help_panel=READING),
-]
-Depth = Annotated[
-    int | None,
-    typer.Option(help="Levels of nested folders that make a class name.", rich_help_panel=READING),
-]
-PathColumn = Annotated[str | None, typer.Option(help="A table's column of paths.", rich_help_panel=READING)]
-LabelColumn = Annotated[str | None, typer.Option(help="A table's column of labels.", rich_help_panel=READING)]
-SplitColumn = Annotated[str | None, typer.Option(help="A table's column of sides.", rich_help_panel=READING)]
-GroupColumn = Annotated[str | None, typer.Option(help="A table's column of groups.", rich_help_panel=READING)]
-ClassNames = Annotated[
-    str | None, typer.Option(help="A file that names synsets or class folders.", rich_help_panel=READING)
-]
-BoxMargin = Annotated[
-    float, typer.Option(help="Added around an object, as a share of its box.", rich_help_panel=READING)
-]
-BoxMinSize = Annotated[int, typer.Option(help="Leave out objects smaller than this, in px.", rich_help_panel=READING)]
-Crowd = Annotated[bool, typer.Option("--crowd", help="Take boxes around crowds, too.", rich_help_panel=READING)]
-Difficult = Annotated[
-    bool, typer.Option("--difficult", help="Take objects marked as difficult, too.", rich_help_panel=READING)
-]
-AllowTruncated = Annotated[
-    bool,
-    typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.", rich_help_panel=READING),
-]
 
-Labels = Annotated[
-    str | None,
-    typer.Option(help="A CSV file (path, label, perhaps exclude) that corrects labels.", rich_help_panel=LABELLING),
-]
-Rename = Annotated[str | None, typer.Option(help="Rename classes: old=new,old2=new2.", rich_help_panel=LABELLING)]
-ClassMap = Annotated[
-    str | None,
-    typer.Option(help="A CSV file (old, new) that renames and merges classes.", rich_help_panel=LABELLING),
-]
-Classes = Annotated[str | None, typer.Option(help="Only these classes, such as a,b.", rich_help_panel=LABELLING)]
-Limit = Annotated[int | None, typer.Option(help="At most so many images in all.", rich_help_panel=LABELLING)]
-Exclude = Annotated[
-    str | None,
-    typer.Option(help="A CSV file of paths to leave out, such as --quarantine writes.", rich_help_panel=LABELLING),
-]
-NearDuplicates = Annotated[
-    str,
-    typer.Option(help="group keeps them on one side of the split; off looks for none.", rich_help_panel=SPLITTING),
-]
-Thresholds = Annotated[
-    str | None,
-    typer.Option(help="Of the doctor: name=value,name=value (docs/doctor.md).", rich_help_panel=LABELLING),
-]
-ValAs = Annotated[
-    str,
-    typer.Option(help="What val/ is when there is no test/ folder: test or validation.", rich_help_panel=SPLITTING),
-]
-ValidationFraction = Annotated[float, typer.Option(help="Share of the images.", rich_help_panel=SPLITTING)]
-TestFraction = Annotated[float, typer.Option(help="Share of the images.", rich_help_panel=SPLITTING)]
-GroupBy = Annotated[
-    str | None,
-    typer.Option(
-        help="Keep together what has this in common: a table's column, parent (the folder), or a regular expression "
-        "for the path.",
-        rich_help_panel=SPLITTING,
-    ),
-]
-TestGroup = Annotated[str | None, typer.Option(help="Test on this group alone.", rich_help_panel=SPLITTING)]
-SplitFrom = Annotated[
-    str | None,
-    typer.Option(help="A manifest or a run: keep its sides, place only new images.", rich_help_panel=SPLITTING),
-]
+class Rare:
+    """Marks an option of a command that `--help` leaves to `--help-all`."""
+
+
+class Given(frozenset[str]):
+    """The names of the parameters that stand on the command line."""
+
+    def refuse_others(self, allowed: tuple[str, ...], reason: str) -> None:
+        """Refuse what would have no effect.
+
+        Raises:
+            UsageError: naming the options that are not among `allowed`.
+        """
+        others = sorted(self - set(allowed))
+        if others:
+            named = ", ".join("DATA" if name == "data" else flag_of(name) for name in others)
+            raise UsageError(f"{reason} Remove {named}.")
+
+
+Data = Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder, archive or table of labeled images.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by imgclf train.")]
+Moved = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="New location of the run's images."), Rare]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `--help` shows of a command: the options that it leaves out, and the names that no help shows."""
+
+    rare: frozenset[str]
+    former: frozenset[str]
+
+
+def expand(function: Callable[..., None]) -> tuple[Callable[..., None], Listing]:
+    """A function for Typer, whose parameters of settings classes are replaced by an option for each field.
+
+    A parameter of type `Given` gets the names of the parameters that stand on the command line.
+    """
+    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    settings: dict[str, tuple[type[Config], list[str]]] = {}
+    rare, former, given = set(), set(), []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, *marks = _parts(parameter.annotation)
+        if kind is Given:
+            given.append(name)
+        elif isinstance(kind, type) and issubclass(kind, Config):
+            left_out = [name for mark in marks if isinstance(mark, Without) for name in mark.names]
+            own = vars(kind)["__annotations__"]  # before those that other commands have, too
+            fields = sorted(dataclasses.fields(kind), key=lambda field: field.name not in own)
+            fields = [field for field in fields if field.name not in left_out]
+            settings[name] = (kind, [field.name for field in fields])
+            hints = get_type_hints(kind)
+            parameters += [_option(field, hints[field.name]) for field in fields]
+            rare |= {field.name for field in fields if not about(field).everyday}
+            former |= {flag_of(alias) for field in fields for alias in about(field).aliases}
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            rare |= {name} if Rare in marks else set()
+    listing = Listing(frozenset(rare), frozenset(former))
+    everything = typer.Option(
+        "--help-all", is_eager=True, callback=_show_all, help="Show all options and exit.", hidden=not rare
+    )
+    parameters.append(
+        inspect.Parameter(
+            "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, everything]
+        )
+    )
+
+    def command(*, context: typer.Context, **values: Any) -> None:
+        del values["help_all"]
+        for name, (kind, names) in settings.items():
+            values[name] = kind(**{field: values.pop(field) for field in names})
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        typed = Given(name for name, source in sources.items() if source and source.name != "DEFAULT")
+        function(**values, **dict.fromkeys(given, typed))
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command, listing
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        context.meta[__name__] = True
+        print(context.get_help())
+        raise typer.Exit
+
+
+def shows_all(context: typer.Context) -> bool:
+    """Whether help was asked for with `--help-all`."""
+    return bool(context.meta.get(__name__))
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+
+
+def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+    """The option of a setting."""
+    setting = about(field)
+    kinds = [kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) if kind is not type(None)]
+    kinds = [str if get_origin(kind) is Literal else kind for kind in kinds]
+    mixed = len(kinds) > 1  # a number or a word
+    option = typer.Option(
+        *(flag_of(name) for name in (field.name, *setting.aliases)),
+        help=setting.sentence,
+        metavar=setting.metavar or METAVARS.get(kinds[0]),
+        rich_help_panel=setting.panel,
+        parser=_number_or_word(kinds[0]) if mixed else None,
+    )
+    annotation: Any = Any if mixed else kinds[0]
+    if field.default is None and not mixed:
+        annotation = annotation | None
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[annotation, option],
+    )
+
+
+def _number_or_word(number: Callable[[str], float]) -> Callable[[str], float | str]:
+    """A parser that leaves what is no number to the check of the setting."""
+
+    def parse(text: str) -> float | str:
+        try:
+            return number(text)
+        except ValueError:
+            return text
+
+    return parse

@@ -5,12 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from imgclf.cli import options
 from imgclf.errors import ArtifactError, DatasetError, UsageError
 from imgclf.settings import PredictConfig
 
@@ -25,68 +27,37 @@ TABLE_LIMIT = 100
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A run folder, an exported model, or a name from imgclf models.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, exported model or a name from imgclf models.")
+    ],
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, archives, patterns such as 'photos/**/*.jpg', or - for a list on stdin."),
+        typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file, .jsonl, .csv or .parquet.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the file of -o: answer only what it does not hold.")
-    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="New .jsonl, .csv or .parquet file.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Predict only what FILE lacks, and append it.")] = False,
     sort_into: Annotated[
-        Path | None, typer.Option(help="Link or copy the images here, into a folder for each class.")
+        Path | None, typer.Option(metavar="DIR", help="Link or copy images into one folder per class.")
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Write the feature vectors here, a new file, .npz or .parquet.")
+        Path | None, typer.Option(metavar="FILE", help="Write embeddings to a new .npz or .parquet file."), options.Rare
     ] = None,
     watch: Annotated[
-        Path | None, typer.Option(help="Then answer what comes into this folder, until interrupted.")
+        Path | None, typer.Option(metavar="DIR", help="Keep running and classify new files in DIR.")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many of the most probable classes.")] = PredictConfig.top,
-    format: Annotated[str, typer.Option(help="table, jsonl, csv or parquet.")] = PredictConfig.format,
-    batch_size: Annotated[int, typer.Option(help="Images decoded ahead of the model.")] = PredictConfig.batch_size,
-    engine: Annotated[
-        str, typer.Option(help="auto, litert, onnx, openvino, savedmodel, keras or ray.")
-    ] = PredictConfig.engine,
-    precision: Annotated[
-        str, typer.Option(help="float32; float16 or int8, as exported; bf16 with OpenVINO.")
-    ] = PredictConfig.precision,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Average over the image and its mirror image.")
-    ] = PredictConfig.tta,
-    reject_below: Annotated[
-        float | None, typer.Option(help="Name no class below this probability, 0 to 1.")
-    ] = PredictConfig.reject_below,
-    shard: Annotated[
-        str | None, typer.Option(help="I/N: answer only the I-th of N parts of the images.")
-    ] = PredictConfig.shard,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Take what there is of a file that is cut short.")
-    ] = PredictConfig.allow_truncated,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if an image is broken.")] = PredictConfig.strict,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = PredictConfig.offline,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+    *,
+    settings: PredictConfig,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Say what images show."""
+    """Classify images."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads for NumPy, which has next to nothing to do, cost 20 ms
     if quiet:
         from imgclf.cli import console
 
         console.err.quiet = True
-    config = PredictConfig(
-        top=top,
-        format=_format(format, output),
-        batch_size=batch_size,
-        engine=engine,
-        precision=precision,
-        tta=tta,
-        reject_below=reject_below,
-        shard=shard,
-        allow_truncated=allow_truncated,
-        strict=strict,
-        offline=offline,
-    )
+    config = replace(settings, format=_format(settings.format, output))
     _check(config, images, output, resume, sort_into, embeddings, watch)
     tally = _Tally()
     with ExitStack() as stack:
@@ -96,7 +67,7 @@ def predict(
         found, count = _find(config, images or [], watch, done)
         classifier = _load(model, config, count)
         gc.enable()
-        predictions = classifier.stream(found, batch_size, tta=tta, embeddings=embeddings is not None)
+        predictions = classifier.stream(found, config.batch_size, tta=config.tta, embeddings=embeddings is not None)
         actions: list[Callable[[Prediction], None]] = [tally.add]
         if embeddings:
             from imgclf.prediction import embeddings as vectors

@@ -59,7 +59,7 @@ class Artifact:
     @property
     def decoding(self) -> Decoding:
         """How the files became pixels that the models learned from, and how all others shall."""
-        return Decoding(self.resize, self.window, self.allow_truncated)
+        return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
 
 
 def hash_tree(path: Path) -> tuple[str, int]:
@@ -155,7 +155,7 @@ def _parse(values: dict[str, Any]) -> Artifact:
     reject_below = values.get("reject_below")
     if reject_below is not None and not 0 <= float(reject_below) <= 1:
         raise ValueError(f"reject_below is {reject_below!r}")
-    decoding = Decoding(values["resize"], values.get("window"), values.get("allow_truncated", False))
+    decoding = Decoding(values["resize"], values.get("window"), allow_truncated=values.get("allow_truncated", False))
     return Artifact(
         labels=tuple(labels),
         image_size=int(values["image_size"]),

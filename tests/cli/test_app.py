@@ -108,7 +108,7 @@ def test_only_the_module_of_the_command_is_imported():
     code = "import sys; from imgclf.cli import app; sys.argv = ['imgclf', 'models', '--help']\n"
     code += "try: app.main()\nexcept SystemExit: print(*[n for n in sys.modules if n.startswith('imgclf.cli.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = {"imgclf.cli.app", "imgclf.cli.parameters", "imgclf.cli.models"}
+    expected = {f"imgclf.cli.{name}" for name in ("app", "models", "options", "parameters")}
     assert set(done.stdout.splitlines()[-1].split()) == expected
 
 

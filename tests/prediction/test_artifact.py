@@ -65,7 +65,7 @@ def test_decoding_rules_are_written_only_where_they_were_chosen(tmp_path):
         assert artifact.read(tmp_path) == facts
         written = json.loads((tmp_path / "artifact.json").read_text())
         assert ("window" in written, "allow_truncated" in written) == (facts is chosen, facts is chosen)
-    assert artifact.read(tmp_path).decoding == Decoding("squash", "0,4095", True)
+    assert artifact.read(tmp_path).decoding == Decoding("squash", "0,4095", allow_truncated=True)
 
 
 def test_keys_of_later_versions_are_ignored_within_a_schema(tmp_path):

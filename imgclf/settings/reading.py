@@ -1,0 +1,93 @@
+"""How files become samples and pixels."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from imgclf.settings.base import Check, Config, at_least, names, setting
+
+Resize = Literal["squash", "crop", "pad"]
+RESIZES = get_args(Resize)
+PERCENTILE = "percentile"
+LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
+
+READING, DECODING = "Reading", "Decoding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation(Config):
+    """Whether a truncated file is an image. The missing part is gray in JPEG and black elsewhere."""
+
+    allow_truncated: bool = setting(False, "Use the readable part of truncated images.", panel=READING)
+
+
+def bounds(window: str | None) -> tuple[float, float] | None:
+    """The window `MIN,MAX` in stored units; None where the image itself decides."""
+    try:
+        low, high = (float(item) for item in names(window))
+    except ValueError:
+        return None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def _is_window(text: str) -> bool:
+    low, high = bounds(text) or (0, 0)
+    return text == PERCENTILE or low < high
+
+
+@dataclass(frozen=True)
+class Decoding(Truncation):
+    """How a file becomes pixels, as far as a user may choose. The rest are the rules of `data.images`.
+
+    Args:
+        window: which gray values become black and white in images of more than 8 bits: "MIN,MAX" in stored units, or
+            "percentile" for the image's own 1st and 99th. None is the full range of 16 bits; for floats, the image's
+            own minimum and maximum.
+    """
+
+    resize: Resize = setting("squash", "How to make images square", panel=DECODING, choices=RESIZES)
+    window: str | None = setting(
+        None,
+        "Gray window of 16-bit and float images",
+        panel=DECODING,
+        metavar="WINDOW",
+        choices=(PERCENTILE,),
+        other=("MIN,MAX",),
+        check=Check(_is_window, f"two rising numbers such as 0,4095, or {PERCENTILE}"),
+    )
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The window in stored units; None where the image itself decides."""
+        return bounds(self.window)
+
+    @property
+    def decoding(self) -> "Decoding":
+        """These settings alone, without those of a subclass."""
+        return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
+
+
+@dataclass(frozen=True)
+class ReadConfig(Truncation):
+    """How data become samples. None means: detected from the data."""
+
+    layout: str = setting("auto", "Layout of the data", panel=READING, choices=LAYOUTS)
+    depth: int | None = setting(
+        None, "Number of folder levels that form the class name.", panel=READING, check=at_least(1)
+    )
+    path_column: str | None = setting(None, "Table column of the image paths.", panel=READING, metavar="NAME")
+    label_column: str | None = setting(None, "Table column of the labels.", panel=READING, metavar="NAME")
+    split_column: str | None = setting(None, "Table column of the splits.", panel=READING, metavar="NAME")
+    group_column: str | None = setting(None, "Table column of the groups.", panel=READING, metavar="NAME")
+    class_names: str | None = setting(
+        None, "File that maps synsets or folders to class names.", panel=READING, metavar="FILE"
+    )
+    box_margin: float = setting(
+        0.0,
+        "Margin around each object, as a fraction of its box.",
+        panel=READING,
+        check=Check(lambda value: 0 <= value < 100, "a fraction of the box, from 0 to below 100"),
+    )
+    box_min_size: int = setting(1, "Skip objects smaller than N pixels.", panel=READING, check=at_least(1))
+    crowd: bool = setting(False, "Include COCO's crowd annotations.", panel=READING)
+    difficult: bool = setting(False, "Include VOC objects marked as difficult.", panel=READING)
