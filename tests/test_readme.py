@@ -59,8 +59,8 @@ def options_of(command: str | None) -> set[str]:
 
 
 def help_of(command: str) -> str:
-    """What `imgclf COMMAND --help` prints."""
-    words = [sys.executable, "-m", "imgclf", command, "--help"]
+    """What `imgclf COMMAND --help-all` prints."""
+    words = [sys.executable, "-m", "imgclf", command, "--help-all"]
     return subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "80"}).stdout
 
 
@@ -156,7 +156,7 @@ def test_the_version_of_python_in_the_readme_is_the_packages():
 
 if __name__ == "__main__":
     REFERENCE.write_text(
-        "# Command line\n\nThe help of every command. `python tests/test_readme.py` writes this page.\n"
+        "# Command line\n\nAll options of every command, as `imgclf COMMAND --help-all` prints them. `python tests/test_readme.py` writes this page.\n"
         + "".join(map(section_of, COMMANDS)),
         encoding="utf-8",
     )

@@ -84,7 +84,8 @@ def at_least(low: int) -> Check:
 
 def between(low: float, high: float, unit: str = "") -> Check:
     """Numbers from `low` to `high`, both included."""
-    return Check(lambda value: low <= value <= high, f"{low:g} to {high:g}{unit and f' {unit}'}")
+    expected = f"{low:g} to {high:g} {unit}" if unit else f"a number from {low:g} to {high:g}"
+    return Check(lambda value: low <= value <= high, expected)
 
 
 def flag_of(name: str) -> str:

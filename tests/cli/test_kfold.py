@@ -54,7 +54,7 @@ def test_an_impossible_number_ends_with_2(imgclf, image_folder, capsys, option):
 
 def test_cross_validating_a_run_has_its_own_settings(imgclf, trained_run, capsys):
     assert imgclf("evaluate", trained_run.path, "--kfold", "2", "--top-k", "3") == 2
-    assert "leave out --top-k" in capsys.readouterr().err
+    assert "Remove --top-k." in capsys.readouterr().err
 
 
 def start(data: Path, output: Path) -> "subprocess.Popen[bytes]":

@@ -53,23 +53,23 @@ def train(
 
 def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = train("--help")
+    code, out, _ = train("--help-all")
     assert code == 0
     panels = re.findall(r"^(\w[\w ]*):$", out, re.MULTILINE)
     assert panels[:2] == ["Arguments", "Options"]
-    assert set(panels[2:]) == {"Reading", "Labels and classes", "Splitting", "Decoding", "Model", "Training"}
+    assert set(panels[2:]) == {"Model", "Training", "Augmentation", "Decoding", "System", "Reading", "Labels and classes", "Splitting"}
     assert len(panels) == len(set(panels))
     assert max(map(len, out.splitlines())) <= 80
-    options = out[out.index("\nOptions:") : out.index("\nReading:")]
+    options = out[out.index("\nOptions:") : out.index("\nModel:")]
     assert re.findall(r"^  (?:-\w, )?(--[\w-]+)", options, re.MULTILINE) == [
         "--output",
         "--config",
         "--resume",
         "--data",
-        "--offline",
         "--export",
         "--json",
         "--quiet",
+        "--help-all",
         "--help",
     ]
 
