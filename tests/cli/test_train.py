@@ -57,7 +57,16 @@ def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monk
     assert code == 0
     panels = re.findall(r"^(\w[\w ]*):$", out, re.MULTILINE)
     assert panels[:2] == ["Arguments", "Options"]
-    assert set(panels[2:]) == {"Model", "Training", "Augmentation", "Decoding", "System", "Reading", "Labels and classes", "Splitting"}
+    assert set(panels[2:]) == {
+        "Model",
+        "Training",
+        "Augmentation",
+        "Decoding",
+        "System",
+        "Reading",
+        "Labels and classes",
+        "Splitting",
+    }
     assert len(panels) == len(set(panels))
     assert max(map(len, out.splitlines())) <= 80
     options = out[out.index("\nOptions:") : out.index("\nModel:")]
