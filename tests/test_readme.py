@@ -156,7 +156,7 @@ def test_the_version_of_python_in_the_readme_is_the_packages():
 
 if __name__ == "__main__":
     REFERENCE.write_text(
-        "# Command line\n\nAll options of every command, as `imgclf COMMAND --help-all` prints them. `python tests/test_readme.py` writes this page.\n"
-        + "".join(map(section_of, COMMANDS)),
+        "# Command line\n\nAll options of every command, as `imgclf COMMAND --help-all` prints them. "
+        "`python tests/test_readme.py` writes this page.\n" + "".join(map(section_of, COMMANDS)),
         encoding="utf-8",
     )

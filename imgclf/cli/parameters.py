@@ -1,8 +1,8 @@
 """Values of options without Pydantic, which Typer imports to convert them.
 
-This touches names that Typer does not document (`type_descriptor`, `get_runtime_param`, `coerce`), because prediction of
-one image has to start fast. On 2 busy cores `imgclf predict RUN x.jpg` without a run ends after 0.45 s as it is and after
-0.63 s without this module (medians of 10); the import alone takes 0.20 to 0.29 s (5 times):
+This touches names that Typer does not document (`type_descriptor`, `get_runtime_param`, `coerce`), because prediction
+of one image has to start fast. On 2 busy cores `imgclf predict RUN x.jpg` without a run ends after 0.45 s as it is and
+after 0.63 s without this module (medians of 10); the import alone takes 0.20 to 0.29 s (5 times):
 
     python -c "import typer.main, time; t = time.perf_counter(); import pydantic; pydantic.TypeAdapter(int); \\
     print(time.perf_counter() - t)"
