@@ -51,7 +51,7 @@ def _make(
 ) -> dict[str, str | int | None]:
     """Write what was asked for; where it is, and how many copies there are."""
     from imgclf.cli import console
-    from imgclf.data import preparing, readers, scans
+    from imgclf.data import preparing, readers, scan_cache
 
     if data is None:
         raise UsageError("expected a folder of images: imgclf augment DATA. (--show needs none.)")
@@ -59,7 +59,7 @@ def _make(
         raise UsageError(f"-o {output}: expected a new file, found one that exists. Choose another -o, or remove it.")
     if settings.copies != AugmentConfig.copies and not to:
         raise UsageError("--copies says how many variants --to writes; give --to, too.")
-    with console.phases() as report, scans.Scanner(settings.allow_truncated) as scanner:
+    with console.phases() as report, scan_cache.Scanner(settings.allow_truncated) as scanner:
         found = readers.read(
             data,
             settings,

@@ -41,7 +41,7 @@ def ingest(
 ) -> None:
     """Check a dataset: classes, image sizes, problems and the split."""
     from imgclf.cli import console
-    from imgclf.data import copying, doctor, preparing, readers, scans
+    from imgclf.data import copying, doctor, preparing, readers, scan_cache
     from imgclf.data.dataset import write_manifest
 
     console.err.quiet = quiet
@@ -51,7 +51,7 @@ def ingest(
         raise UsageError("--with-split says how --to makes its folders; give --to, too.")
     forbidden = doctor.forbidden(settings.fail_on)
     with console.phases() as show, contextlib.ExitStack() as stack:
-        scanner = None if settings.quick else stack.enter_context(scans.Scanner(settings.allow_truncated))
+        scanner = None if settings.quick else stack.enter_context(scan_cache.Scanner(settings.allow_truncated))
         found = readers.read(
             data,
             settings,

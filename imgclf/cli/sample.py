@@ -12,9 +12,9 @@ def sample(
 ) -> None:
     """Draw a small set of pictures to try imgclf on: leaves of five species, 60 of each."""
     from imgclf.cli import console
-    from imgclf.data import sample as renderer
+    from imgclf.data.demo import rendering
 
     console.err.quiet = quiet
     with console.phases() as on_progress:
-        renderer.render(directory, on_progress=lambda done, total: on_progress("drawing", done, total))
+        rendering.render(directory, on_progress=lambda done, total: on_progress("drawing", done, total))
     console.out.print(str(directory))

@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Train a classifier on labeled images, test it, and export it."""
     from imgclf.cli import console
-    from imgclf.data import readers, scans
+    from imgclf.data import readers, scan_cache
 
     started = environment.process_start()
     console.err.quiet = quiet
@@ -53,7 +53,7 @@ def train(
             )
         else:
             settings, source = _merged(settings, given, data, config)
-            with scans.Scanner(settings.allow_truncated) as scanner:
+            with scan_cache.Scanner(settings.allow_truncated) as scanner:
                 sees_all = settings.near_duplicates == "group" and settings.limit is None
                 dataset = readers.read(
                     source,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from imgclf.data import unpacking
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, Sample, listed
-from imgclf.data.scanning import Found, Listing, Progress, label, side_in
+from imgclf.data.file_listing import Found, Listing, Progress, label, side_in
 from imgclf.errors import DatasetError
 
 _IDX_IMAGES = re.compile(r"(?P<stem>(.*[-_.])?)images(?P<dot>[-_.])idx3[-_.]ubyte(\.gz)?")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from imgclf.data import images
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
-from imgclf.data.scanning import Progress
+from imgclf.data.file_listing import Progress
 from imgclf.errors import DatasetError, ImageError, UsageError
 
 

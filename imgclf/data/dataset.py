@@ -223,9 +223,9 @@ def read_run(run: Run, data: Path | None = None, sides: Sequence[str] = (*SPLITS
         raise RunError(f"{error} Train again or restore it.") from None
     if data is None:
         return dataset
-    from imgclf.data import locating  # which imports this module
+    from imgclf.data import relocate  # which imports this module
 
-    return locating.find(dataset, data, reading)
+    return relocate.find(dataset, data, reading)
 
 
 def missing(dataset: Dataset) -> DatasetError | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from imgclf.data import grouping, images, similar
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, csv_line, listed
-from imgclf.data.scans import Scanner
+from imgclf.data.scan_cache import Scanner
 from imgclf.errors import GateError, UsageError
 from imgclf.runs import write_atomic
 from imgclf.settings import DataConfig, Thresholds, names

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imgclf.data import tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
-from imgclf.data.scanning import label as checked
+from imgclf.data.file_listing import label as checked
 from imgclf.errors import DatasetError
 
 EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}

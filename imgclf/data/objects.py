@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 from imgclf import environment
 from imgclf.data import images, unpacking
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.scanning import SIDES, Finder, Found, Listing, Progress, label, side_in
+from imgclf.data.file_listing import SIDES, Finder, Found, Listing, Progress, label, side_in
 from imgclf.errors import DatasetError, ImageError
 from imgclf.settings import ReadConfig
 

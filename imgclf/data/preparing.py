@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from imgclf.data import doctor, splitting
 from imgclf.data.dataset import Dataset
 from imgclf.data.doctor import Checkup
-from imgclf.data.scans import Scanner
+from imgclf.data.scan_cache import Scanner
 from imgclf.settings import DataConfig
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import archives, arrays, folders, images, naming, objects, tables
+from imgclf.data import arrays, images, objects, synsets, tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
-from imgclf.data.scanning import Found, Listing, Progress, scan
-from imgclf.data.scans import Scanner
+from imgclf.data.file_listing import Found, Listing, Progress, scan
+from imgclf.data.layouts import archives, folders
+from imgclf.data.scan_cache import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.settings import ReadConfig
 
@@ -239,12 +240,12 @@ def _named(source: _Source, listing: Listing, settings: ReadConfig) -> Listing:
     """Give the classes the names that a file holds for them: the one asked for, or ImageNet's in the folder itself."""
     samples = listing.samples
     if settings.class_names is not None:
-        samples = naming.apply(samples, naming.read(Path(settings.class_names)), settings.class_names)
+        samples = synsets.apply(samples, synsets.read(Path(settings.class_names)), settings.class_names)
     elif source.layout in ("folders", "imagenet") and source.found:
         automatic = settings.layout in ("auto", "imagenet")
-        names = naming.beside(source.found, {s.label for s in samples}) if automatic else None
+        names = synsets.beside(source.found, {s.label for s in samples}) if automatic else None
         if names:
-            samples = naming.apply(samples, names, source.name)
+            samples = synsets.apply(samples, names, source.name)
             log.info("%s: classes have the names of their synsets; --layout folders keeps the synsets.", source.name)
         elif settings.layout == "imagenet":
             raise DatasetError(

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from imgclf import environment
 from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.scanning import SIDES, Finder, Found, Listing, label, scan, side_in
+from imgclf.data.file_listing import SIDES, Finder, Found, Listing, label, scan, side_in
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imgclf import environment
 from imgclf.data.dataset import Sample, Skipped
-from imgclf.data.scanning import Listing
+from imgclf.data.file_listing import Listing
 from imgclf.errors import DatasetError
 
 VERSION = 2

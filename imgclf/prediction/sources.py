@@ -156,7 +156,7 @@ def _of_path(path: str) -> Iterator[str | Named]:
 
 def _of_file(path: str) -> Iterator[str | Named]:
     """What an archive holds; any other file is itself meant."""
-    from imgclf.data import archives  # here, since most predictions are of files and should start at once
+    from imgclf.data.layouts import archives  # here, since most predictions are of files and should start at once
 
     try:
         if archives.is_archive(Path(path)):
@@ -172,9 +172,9 @@ def _of_file(path: str) -> Iterator[str | Named]:
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
-    from imgclf.data import scanning
+    from imgclf.data import file_listing
 
-    found = scanning.scan(folder)
+    found = file_listing.scan(folder)
     for skipped in found.skipped:
         if skipped.kind == "unreadable":
             log.warning("%s: %s", folder / skipped.path, skipped.reason)

@@ -21,7 +21,7 @@ import numpy as np
 import imgclf
 from imgclf import environment, runs
 from imgclf.data import dataset as datasets
-from imgclf.data import loading, preparing, scans
+from imgclf.data import loading, preparing, scan_cache
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
@@ -103,7 +103,7 @@ def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]
     if config.near_duplicates == "off":
         prepared = preparing.prepare(dataset, config)
     else:
-        with scans.Scanner(config.allow_truncated) as scanner:
+        with scan_cache.Scanner(config.allow_truncated) as scanner:
             prepared = preparing.prepare(dataset, config, scanner)
     return prepared.dataset, [*prepared.checkup.lines(), *prepared.notes]
 

@@ -21,7 +21,7 @@ from findings import cropped, encoded, scaled
 from PIL import Image, ImageDraw
 from processes import verdict
 
-from imgclf.data import images, readers, scans, similar, statistics
+from imgclf.data import images, readers, scan_cache, similar, statistics
 from imgclf.settings import DataConfig, Thresholds
 
 COPIES = {
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=2000)
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, scans.Scanner(folder=Path(temporary)) as scanner:
+    with tempfile.TemporaryDirectory() as temporary, scan_cache.Scanner(folder=Path(temporary)) as scanner:
         dataset = readers.read(options.data, DataConfig(), limit=options.limit)
         thumbs = scanner.records(dataset)["thumb"]
         paths = dataset.paths

@@ -18,7 +18,7 @@ from PIL import Image
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.data import readers, scans
+from imgclf.data import readers, scan_cache
 
 SHARE = 0.8
 TIMES_FASTER = 20
@@ -50,7 +50,7 @@ def main() -> None:
         paths = readers.read(data).paths
 
         def scan() -> None:
-            with scans.Scanner(folder=cache) as scanner:
+            with scan_cache.Scanner(folder=cache) as scanner:
                 scanner.records(readers.read(data, scanner=scanner))
 
         def decode() -> None:

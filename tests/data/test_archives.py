@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from imgclf.data import archives, readers, unpacking
+from imgclf.data import readers, unpacking
+from imgclf.data.layouts import archives
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.data import doctor, preparing, readers, scans
+from imgclf.data import doctor, preparing, readers, scan_cache
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.data.doctor import KINDS, Checkup
 from imgclf.errors import GateError
@@ -22,7 +22,7 @@ def examine(tmp_path: Path) -> Examine:
 
     def run(folder: Path, **settings: object) -> Checkup:
         config = DataConfig(**settings)
-        with scans.Scanner(folder=tmp_path / "scans") as scanner:
+        with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
             return doctor.examine(readers.read(folder, config, scanner=scanner), config, scanner)
 
     return run
@@ -152,7 +152,7 @@ def test_near_duplicates_stay_on_one_side_of_the_split(photographs: Path, tmp_pa
     together = {"group": 24, "off": 0}
     for setting, at_least in together.items():
         config = DataConfig(near_duplicates=setting, test_fraction=0.4)
-        with scans.Scanner(folder=tmp_path / "scans") as scanner:
+        with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
             prepared = preparing.prepare(readers.read(photographs), config, scanner)
         side = {s.path: s.split for s in prepared.dataset.samples}
         pairs = [finding.paths for finding in prepared.checkup.of("near-duplicate")]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgclf import runs
-from imgclf.data import readers, scanning
+from imgclf.data import file_listing, readers
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, read_run, write_manifest
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import ReadConfig, TrainConfig
@@ -604,7 +604,7 @@ def test_every_image_of_any_class_folders_is_read_once_in_any_order(
     tmp_path: Path, classes: dict[str, int], order: random.Random
 ) -> None:
     names = {unicodedata.normalize("NFC", name): count for name, count in classes.items()}
-    if {name.casefold() for name in names} & set(scanning.SIDES):
+    if {name.casefold() for name in names} & set(file_listing.SIDES):
         return
     one = put(tmp_path / "one.png")
     shutil.rmtree(tmp_path / "turns", ignore_errors=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from imgclf.data.leaves import SPECIES, Array, Leaf, Rng, arc, heading
+from imgclf.data.demo.leaves import SPECIES, Array, Leaf, Rng, arc, heading
 from imgclf.errors import UsageError
 
 SIZE_RANGE_PX = (160, 200)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from imgclf.data.dataset import Sample, listed
-from imgclf.data.scanning import Found, label
+from imgclf.data.file_listing import Found, label
 from imgclf.errors import DatasetError
 
 SYNSET = re.compile(r"n\d{8}")

@@ -12,7 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from imgclf.data import readers, sample
+from imgclf.data import readers
+from imgclf.data.demo import rendering
 from imgclf.errors import UsageError
 
 COMMITTED = Path(__file__).parents[2] / "sample_data"
@@ -58,13 +59,13 @@ def test_the_command_draws_the_committed_pictures_again(tmp_path: Path):
 
 
 def test_the_first_committed_pictures_of_each_species_are_drawn_again(tmp_path: Path):
-    sample.render(tmp_path / "new", per_class=3)
+    rendering.render(tmp_path / "new", per_class=3)
     check_pictures(tmp_path / "new", [Path(name, f"{name}-{number:03}.jpg") for name in NAMES for number in (1, 2, 3)])
 
 
 def test_a_seed_gives_the_same_bytes_each_time_and_another_seed_other_pictures(tmp_path: Path):
     for name, seed in (("a", 4), ("b", 4), ("c", 5)):
-        sample.render(tmp_path / name, seed=seed, per_class=1)
+        rendering.render(tmp_path / name, seed=seed, per_class=1)
     for species in NAMES:
         first, again, other = (tmp_path / name / species / f"{species}-001.jpg" for name in "abc")
         assert first.read_bytes() == again.read_bytes() != other.read_bytes()
@@ -79,12 +80,12 @@ def test_the_command_refuses_to_overwrite():
 def test_it_never_writes_into_a_folder_that_holds_something(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="expected a new or an empty folder"):
-        sample.render(tmp_path, per_class=1)
+        rendering.render(tmp_path, per_class=1)
     with pytest.raises(UsageError, match="expected a new or an empty folder"):
-        sample.render(tmp_path / "mine.txt", per_class=1)
+        rendering.render(tmp_path / "mine.txt", per_class=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(UsageError, match="cannot be written"):
-        sample.render(tmp_path / "mine.txt" / "below", per_class=1)
+        rendering.render(tmp_path / "mine.txt" / "below", per_class=1)
 
 
 def test_it_reports_progress_and_leaves_nothing_behind_when_interrupted(tmp_path: Path):
@@ -94,14 +95,14 @@ def test_it_reports_progress_and_leaves_nothing_behind_when_interrupted(tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample.render(tmp_path / "new", per_class=2, on_progress=interrupt)
+        rendering.render(tmp_path / "new", per_class=2, on_progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("numbers", [{"per_class": 0}, {"seed": -1}])
 def test_it_refuses_impossible_numbers(tmp_path: Path, numbers: dict[str, int]):
     with pytest.raises(UsageError, match="at least"):
-        sample.render(tmp_path / "new", **numbers)
+        rendering.render(tmp_path / "new", **numbers)
 
 
 def colours(image: Image.Image) -> np.ndarray:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from imgclf.data import images, unpacking
-from imgclf.data.scanning import SIDES, Progress
+from imgclf.data.file_listing import SIDES, Progress
 from imgclf.errors import DatasetError
 
 _SPARE_BYTES = 100_000_000

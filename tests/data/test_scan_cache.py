@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.data import images, readers, scans, similar, statistics
+from imgclf.data import images, readers, scan_cache, similar, statistics
 from imgclf.data.dataset import Dataset
 
 
@@ -40,7 +40,7 @@ def folder(image_folder: Callable[..., Path]) -> Iterator[Path]:
 
 
 def scan(folder: Path, cache: Path) -> tuple[Dataset, np.ndarray]:
-    with scans.Scanner(folder=cache) as scanner:
+    with scan_cache.Scanner(folder=cache) as scanner:
         dataset = readers.read(folder, scanner=scanner)
         return dataset, scanner.records(dataset)
 
@@ -96,13 +96,13 @@ def test_a_copy_of_a_folder_is_not_decoded_again(folder: Path, tmp_path: Path, o
 def test_an_interrupted_scan_goes_on_where_it_was(
     folder: Path, tmp_path: Path, opened: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scans, "_CHUNK", 4)
+    monkeypatch.setattr(scan_cache, "_CHUNK", 4)
 
     def interrupt(done: int, total: int) -> None:
         if done >= 20:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), scans.Scanner(folder=tmp_path / "scans") as scanner:
+    with pytest.raises(KeyboardInterrupt), scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
         readers.read(folder, scanner=scanner, on_progress=interrupt)
     begun = len(opened)
     assert 20 <= begun <= 60
@@ -115,7 +115,7 @@ def test_records_of_a_dataset_that_was_read_without_a_scanner(folder: Path, tmp_
     _, expected = scan(folder, tmp_path / "scans")
     plain = readers.read(folder)
     (folder / "bee/029.png").unlink()
-    with scans.Scanner(folder=tmp_path / "other") as scanner:
+    with scan_cache.Scanner(folder=tmp_path / "other") as scanner:
         records = scanner.records(plain)
     assert np.array_equal(records[:-1], expected[:-1])
     assert not records[-1]["width"]
@@ -163,7 +163,7 @@ def test_near_duplicates_are_searched_for_once(folder: Path, tmp_path: Path, mon
     rng = np.random.default_rng(0)
     thumbs = rng.integers(0, 255, (40, 4, 4), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
     thumbs[7] = thumbs[31]
-    with scans.Scanner(folder=tmp_path / "scans") as scanner:
+    with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
         found = scanner.near_duplicates(thumbs, 0.9)
     assert (found.first.tolist(), found.second.tolist()) == ([7], [31])
     calls = []
@@ -174,7 +174,7 @@ def test_near_duplicates_are_searched_for_once(folder: Path, tmp_path: Path, mon
 
     find = similar.find
     monkeypatch.setattr(similar, "find", counted)
-    with scans.Scanner(folder=tmp_path / "scans") as scanner:
+    with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
         again = scanner.near_duplicates(thumbs, 0.9)
         assert not calls
         assert (again.first.tolist(), again.second.tolist()) == ([7], [31])
@@ -183,9 +183,9 @@ def test_near_duplicates_are_searched_for_once(folder: Path, tmp_path: Path, mon
         assert len(scanner.near_duplicates(thumbs, 0.9)) > 1
         scanner.near_duplicates(thumbs, 0.8)
         assert len(calls) == 2
-    for number in range(scans.SEARCHES + 5):
-        with scans.Scanner(folder=tmp_path / "scans") as scanner:
+    for number in range(scan_cache.SEARCHES + 5):
+        with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
             scanner.near_duplicates(thumbs, 0.9 + number / 1000)
     database = next((tmp_path / "scans").glob("*.sqlite"))
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM searches").fetchone() == (scans.SEARCHES,)
+        assert connection.execute("SELECT COUNT(*) FROM searches").fetchone() == (scan_cache.SEARCHES,)

@@ -11,7 +11,7 @@ from pathlib import Path
 from imgclf import environment
 from imgclf.data import images, readers
 from imgclf.data.dataset import Dataset, listed
-from imgclf.data.scanning import scan
+from imgclf.data.file_listing import scan
 from imgclf.errors import DatasetError, ImageError
 from imgclf.settings import ReadConfig
 

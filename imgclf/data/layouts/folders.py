@@ -1,7 +1,7 @@
 """Class folders -> samples: the label is the folder's name, the side that of the folder above."""
 
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.scanning import SIDES, Found, Listing, contents, label
+from imgclf.data.file_listing import SIDES, Found, Listing, contents, label
 from imgclf.errors import DatasetError
 
 ADVICE = "Put each class's images in its own sub-folder."

@@ -1,0 +1,1 @@
+"""Sample data: images of autumn leaves, drawn from a seed."""

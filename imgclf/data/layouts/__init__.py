@@ -1,0 +1,1 @@
+"""Layouts of data on disk, one module each."""
