@@ -1,28 +1,46 @@
-"""README and docs/ name only what exists, docs/cli.md is the help as it is, and .ci/run runs the README's test command.
+"""README and docs/ name only what exists, their commands and scripts run, docs/cli.md is the help as it is, and .ci/run
+runs the README's test command.
 
-`python tests/test_readme.py` writes docs/cli.md.
+`python tests/test_readme.py` writes docs/cli.md, and the list of modules in docs/architecture.md.
 """
 
+import ast
+import csv
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from imgclf.cli.app import COMMANDS, app
+from imgclf.data.doctor import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "cli.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+MODULES = re.compile(r"(?<=^<!-- modules -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+REWRITE = "run python tests/test_readme.py"
 PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page != REFERENCE)]
 IN_A_WORD = re.compile(r"(?<![\w/.-])imgclf +([a-z]+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+NOT_RUN = re.compile(r"^<!-- not run: (?P<why>.+) -->\n```.*?^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(
+    r"^(?P<varies><!-- varies -->\n)?```(?P<language>bash|console|python)\n(?P<code>.*?)^```$", re.M | re.S
+)
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -67,6 +85,29 @@ def help_of(command: str) -> str:
 def section_of(command: str) -> str:
     """The section of docs/cli.md about a command."""
     return f"\n## imgclf {command}\n\n```text\n{help_of(command)}```\n"
+
+
+def modules() -> str:
+    """The section of docs/architecture.md that lists every package with its modules and their first sentences."""
+    lines = []
+    packages = [ROOT / "imgclf", *sorted(file.parent for file in (ROOT / "imgclf").glob("*/**/__init__.py"))]
+    for package in packages:
+        name = ".".join(package.relative_to(ROOT).parts)
+        lines += [
+            f"\n### {name}\n",
+            f"{first_sentence(package / '__init__.py')}\n",
+            "| module | content |",
+            "|---|---|",
+        ]
+        files = sorted(file for file in package.glob("*.py") if file.name != "__init__.py")
+        lines += [f"| `{file.stem}` | {first_sentence(file)} |" for file in files]
+    return "\n".join(lines) + "\n\n"
+
+
+def first_sentence(file: Path) -> str:
+    """What a module's docstring begins with."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
 def anchors(page: Path) -> set[str]:
@@ -124,12 +165,143 @@ def test_every_page_can_be_reached_from_the_readme():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_stands_in_the_docs_as_it_is(command):
-    assert section_of(command) in REFERENCE.read_text(encoding="utf-8"), "run python tests/test_readme.py"
+    assert section_of(command) in REFERENCE.read_text(encoding="utf-8"), REWRITE
 
 
 def test_the_docs_have_the_help_of_these_commands_alone():
     shown = re.findall(r"^## imgclf (.+)$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert shown == list(COMMANDS), "run python tests/test_readme.py"
+    assert shown == list(COMMANDS), REWRITE
+
+
+def test_the_docs_list_the_findings_of_the_doctor():
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z-]+)` \| (error|warning|note) \|", page, re.MULTILINE) == [
+        (name, kind.severity) for name, kind in KINDS.items()
+    ]
+
+
+@pytest.fixture(scope="session")
+def data_of_the_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the commands of the docs take: images, tables and trained runs."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    shutil.copytree(ROOT / "sample_data", folder / "sample_data")
+    for label, color in (("ant", (200, 60, 50)), ("bee", (220, 180, 40))):
+        for number in range(24):
+            pixels = rng.integers(0, 120, (48, 48, 3)) + np.array(color) // 2
+            for path in (
+                f"photos/{label}/plant{number % 8}-{number}.jpg",
+                f"visits/{label}/visit{number % 8}/{number}.jpg",
+            ):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / path)
+    photos = sorted((folder / "photos").rglob("*.jpg"))
+    rows = [(str(path.relative_to(folder)), path.parent.name, path.stem.split("-")[0]) for path in photos]
+    tables = {
+        "labels.csv": [("file", "species", "patient"), *rows],
+        "corrected.csv": [("path", "label"), ("ant/plant0-0.jpg", "bee")],
+        "map.csv": [("old", "new"), ("ant", "insect of the ground"), ("bee", "insect of the air")],
+    }
+    for name, lines in tables.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+    shutil.make_archive(str(folder / "photos"), "zip", folder / "photos")
+    (folder / "inbox").mkdir()
+    shutil.copytree(folder / "photos" / "ant", folder / "more")
+    shutil.copyfile(photos[0], folder / "photo.jpg")
+    coco = folder / "coco" / "annotations" / "instances_val2017.json"
+    coco.parent.mkdir(parents=True)
+    shutil.copytree(folder / "photos", folder / "coco", dirs_exist_ok=True)
+    names = [str(path.relative_to(folder / "photos")) for path in photos]
+    boxes = [
+        {"id": n, "image_id": n, "category_id": name.startswith("bee"), "bbox": [4, 4, 32, 32], "iscrowd": 0}
+        for n, name in enumerate(names)
+    ]
+    content = {
+        "images": [{"id": n, "file_name": name, "width": 48, "height": 48} for n, name in enumerate(names)],
+        "annotations": [box | {"category_id": int(box["category_id"])} for box in boxes],
+        "categories": [{"id": 0, "name": "ant"}, {"id": 1, "name": "bee"}],
+    }
+    coco.write_text(json.dumps(content))
+    for words in (
+        "train sample_data --method probe -o runs/leaves",
+        "train sample_data --method probe -o runs/leaves-2 --seed 0 --dropout 0.3 --export none",
+        "train sample_data --method probe -o runs/two --classes oak,maple --export litert",
+        "train photos --method probe -o runs/photos --export none",
+    ):
+        shell(f"imgclf {words}", folder)
+    return folder
+
+
+def shell(script: str, folder: Path) -> str:
+    """Run a script in a folder, with this imgclf and without network, and return all that it prints."""
+    commands = folder / "commands"
+    commands.mkdir(exist_ok=True)
+    (commands / "imgclf").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m imgclf "$@"\n')
+    (commands / "imgclf").chmod(0o755)
+    variables = {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        ["bash", "-euc", script],  # not pipefail: head may end before imgclf does
+        cwd=folder,
+        env=os.environ | NO_NETWORK | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the docs are for a POSIX shell")
+@every_page
+def test_every_command_and_script_of_a_page_runs(page, data_of_the_docs, tmp_path):
+    """In their order; what a console block shows must be what is printed, `...` standing for any lines."""
+    folder = tmp_path / "docs"
+    shutil.copytree(data_of_the_docs, folder)
+    if page == README:  # it begins without any
+        shutil.rmtree(folder / "runs")
+    text = page.read_text(encoding="utf-8")
+    text = NOT_RUN.sub("", re.sub(r"^<!-- script: .*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    for block in SHOWN.finditer(text):
+        code = block["code"]
+        if block["language"] == "bash" and "pip install" not in code:
+            shell(code, folder)
+        elif block["language"] == "python":
+            (folder / "script.py").write_text(code, encoding="utf-8")
+            shell("python script.py", folder)
+        elif block["language"] == "console":
+            command, _, shown = code.partition("\n")
+            printed = shell(command.removeprefix("$ "), folder)
+            pattern = re.escape(shown).replace(re.escape("...\n"), "(?:.*\n)*?")
+            assert block["varies"] or re.fullmatch(pattern, printed), printed
+
+
+def test_the_architecture_names_exactly_the_packages_and_modules_that_exist():
+    shown = MODULES.search(ARCHITECTURE.read_text(encoding="utf-8"))
+    assert shown
+    named, there = (set(named_in(text)) for text in (shown[0], modules()))
+    assert not there - named, f"docs/architecture.md lacks {', '.join(sorted(there - named))}: {REWRITE}"
+    assert not named - there, f"docs/architecture.md names {', '.join(sorted(named - there))}, now gone: {REWRITE}"
+    assert shown[0] == modules(), REWRITE
+
+
+def test_every_module_that_the_architecture_speaks_of_exists():
+    there = set(named_in(modules()))
+    for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)*)`", MODULES.sub("", prose(ARCHITECTURE))):
+        if name.split(".")[0] in {package.split(".")[1] for package in there if "." in package} and "." in name:
+            assert f"imgclf.{name}" in there, f"docs/architecture.md speaks of {name}, which does not exist"
+
+
+def named_in(listed: str) -> Iterator[str]:
+    """The packages and modules in a list as `modules` makes it."""
+    package = ""
+    for heading, module in re.findall(r"^### (\S+)$|^\| `(\w+)` \|", listed, re.MULTILINE):
+        package = heading or package
+        yield heading or f"{package}.{module}"
 
 
 def test_the_continuous_checks_run_the_readmes_test_command():
@@ -156,7 +328,12 @@ def test_the_version_of_python_in_the_readme_is_the_packages():
 
 if __name__ == "__main__":
     REFERENCE.write_text(
-        "# Command line\n\nAll options of every command, as `imgclf COMMAND --help-all` prints them. "
-        "`python tests/test_readme.py` writes this page.\n" + "".join(map(section_of, COMMANDS)),
+        "# Command line
+
+All options of every command, as `imgclf COMMAND --help-all` prints them.
+"
+        + "".join(map(section_of, COMMANDS)),
         encoding="utf-8",
     )
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    ARCHITECTURE.write_text(MODULES.sub(lambda _: modules(), page), encoding="utf-8")
