@@ -328,10 +328,7 @@ def test_the_version_of_python_in_the_readme_is_the_packages():
 
 if __name__ == "__main__":
     REFERENCE.write_text(
-        "# Command line
-
-All options of every command, as `imgclf COMMAND --help-all` prints them.
-"
+        "# Command line\n\nAll options of every command, as `imgclf COMMAND --help-all` prints them.\n"
         + "".join(map(section_of, COMMANDS)),
         encoding="utf-8",
     )
