@@ -93,8 +93,8 @@ def test_what_must_stay_upright_is_not_mirrored_and_hardly_rotated() -> None:
     assert policy.upright() == (policy, [])
 
 
-def test_the_crops_of_pretraining_are_unchanged() -> None:
-    """Least area and largest aspect ratio of the policies that the embedded weights were trained with."""
+def test_the_crops_of_the_policies_are_those_that_the_docs_state() -> None:
+    """Least area and largest aspect ratio."""
     crops = {name: (1 - POLICIES[name].strength("crop"), 1 + POLICIES[name].strength("stretch")) for name in POLICIES}
     assert crops["light"] == pytest.approx((0.8, 1.1))
     assert crops["standard"] == pytest.approx((0.5, 4 / 3), abs=0.01)

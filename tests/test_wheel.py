@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imgclf.models import embedded
+from imgclf.models import efficientnet_lite0
 
 ROOT = Path(__file__).parent.parent
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -30,7 +30,7 @@ def run(*words: object, cwd: Path) -> str:
 def test_the_wheel_is_small_and_does_the_main_job_without_network(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a build leaves files where it works
     shutil.copytree(ROOT / "imgclf", source / "imgclf", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     build = (sys.executable, "-m", "pip", "wheel", source, "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path)
     run(*build, cwd=tmp_path)
@@ -38,7 +38,10 @@ def test_the_wheel_is_small_and_does_the_main_job_without_network(tmp_path: Path
     assert wheel.stat().st_size < 16_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {f"imgclf/models/weights/embedded{suffix}" for suffix in (".npz", ".md")} <= names
+    assert {
+        f"imgclf/models/weights/{name}"
+        for name in ("efficientnet-lite0.npz", "efficientnet-lite0.md", "imagenet-labels.txt")
+    } <= names
     assert not [name for name in names if name.startswith(("tests/", "sample_data/", "build/"))]
 
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
@@ -49,13 +52,13 @@ def test_the_wheel_is_small_and_does_the_main_job_without_network(tmp_path: Path
     Path(where, "dependencies.pth").write_text("\n".join(site.getsitepackages()) + "\n")
 
     imgclf = (python, "-m", "imgclf")
-    found = run(python, "-c", "import imgclf.models.embedded as e; print(e.__file__)", cwd=tmp_path)
+    found = run(python, "-c", "import imgclf.models.efficientnet_lite0 as e; print(e.__file__)", cwd=tmp_path)
     assert Path(found.strip()).is_relative_to(tmp_path)
-    assert found.strip() != embedded.__file__
+    assert found.strip() != efficientnet_lite0.__file__
     run(*imgclf, "sample", "leaves", cwd=tmp_path)
     run(*imgclf, "train", "leaves", "-o", "run", cwd=tmp_path)
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (config["backbone"], config["weights"], config["method"]) == ("embedded", "embedded", "auto")
+    assert (config["backbone"], config["weights"], config["method"]) == ("efficientnet-lite0", "bundled", "auto")
     predicted = run(*imgclf, "predict", "run", "leaves", "--format", "jsonl", cwd=tmp_path)
     assert len(predicted.splitlines()) == len(list((tmp_path / "leaves").rglob("*.jpg")))
     assert json.loads(run(*imgclf, "evaluate", "run", "--json", cwd=tmp_path))["accuracy"] > 0.7

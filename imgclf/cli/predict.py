@@ -236,7 +236,7 @@ def _artefact(model: str, offline: bool) -> Path:
     from imgclf.models import catalog
 
     try:
-        name = catalog.find(model).name
+        name = catalog.IMAGENET if model == catalog.IMAGENET else catalog.find(model).name
     except UsageError as error:
         raise ArtifactError(
             f"{model}: expected a run folder or an exported model, found nothing there; {error}"

@@ -1,4 +1,4 @@
-"""The trained backbone alone, in 16 bits: what `imgclf.models.embedded` ships inside the package.
+"""The trained backbone alone, in 16 bits: in the format of the weights that imgclf ships.
 
 `backbone.npz` holds one float16 array for each variable of each layer before `feature_map`, named
 `<layer>/<variable>`, in the order of the graph; numpy reads it without pickle. `__meta__` is JSON as a uint8 array:

@@ -1,5 +1,7 @@
-"""A network of keras.applications with ImageNet's own classes as a LiteRT artefact, converted once and kept."""
+"""A network with ImageNet's own classes as a LiteRT artifact, converted once and kept."""
 
+import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -10,11 +12,13 @@ from imgclf import environment
 from imgclf.errors import ArtifactError, UsageError
 from imgclf.exporting import artifacts
 from imgclf.exporting.artifacts import OnProgress
-from imgclf.models import catalog, hub
+from imgclf.models import catalog
 from imgclf.prediction.artifact import Artifact, File, hash_tree, read, write
 
 if TYPE_CHECKING:
     import keras
+
+log = logging.getLogger("imgclf")
 
 FILE = "model.tflite"
 
@@ -22,38 +26,58 @@ FILE = "model.tflite"
 def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None = None) -> Path:
     """The folder with `artifact.json` and `model.tflite` of a network with ImageNet's weights and labels.
 
-    The first call fetches the weights and converts them; later ones import neither Keras nor TensorFlow.
+    The first call fetches the weights, where they do not come with imgclf, and converts them; later ones import neither
+    Keras nor TensorFlow. Where the cache cannot be written, the folder is a temporary one of this process.
 
     Args:
-        name: as `catalog.find` knows it.
+        name: as `catalog.find` knows it, or `imagenet` for the default backbone.
         offline: never touch the network.
 
     Raises:
-        UsageError: if there is no such network, or it knows no classes of ImageNet.
-        MissingError: if weights or labels are not on this machine and cannot be had.
+        UsageError: if there is no such network, or it has no weights for ImageNet's classes.
+        MissingError: if the weights are not on this machine and cannot be had, or are damaged.
         ArtifactError: if the converted network disagrees with Keras.
     """
-    facts = catalog.find(name)
-    if facts.with_top is None:
+    facts = catalog.find(catalog.DEFAULT if name == catalog.IMAGENET else name)
+    if facts.parameters_with_top is None:
         raise UsageError(
             f"{facts.name} has no classes of its own: imgclf train DATA --backbone {facts.name} makes them."
         )
-    folder = environment.cache_root() / "pretrained" / facts.name
-    if _is_whole(folder):
-        return folder
+    parent = environment.cache_root() / "pretrained"
+    if _is_whole(parent / facts.name):
+        return parent / facts.name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        log.warning(
+            "%s cannot be written (%s), so the model is converted on every call. Set XDG_CACHE_HOME to another folder.",
+            parent,
+            error.strerror or error,
+        )
+        parent = Path(tempfile.mkdtemp(prefix="imgclf-pretrained-"))
+        atexit.register(shutil.rmtree, parent, ignore_errors=True)
     if artifacts.keras_backend() != "tensorflow":
         from imgclf.exporting import worker
 
-        return Path(worker.call("pretrained", name=name, offline=offline))
-    downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
-    files = (catalog.IMAGENET_CLASSES, facts.with_top)
-    hub.fetch_all(f"the files that {facts.name} needs", files, offline=offline, on_progress=downloading)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{facts.name}-") as stage:
-        _make(Path(stage) / facts.name, facts.name, offline, on_progress)
+        worker.call("pretrained", name=facts.name, parent=str(parent), offline=offline)
+    else:
+        make(parent, facts.name, offline=offline, on_progress=on_progress)
+    return parent / facts.name
+
+
+def make(parent: Path, name: str, *, offline: bool, on_progress: OnProgress | None = None) -> None:
+    """Convert a network into the folder of its name, which appears once it is whole.
+
+    Raises:
+        MissingError, ArtifactError: as `artifact` does.
+    """
+    folder = parent / name
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as stage:
+        _convert(Path(stage) / name, name, offline, on_progress)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(Path(stage) / facts.name, folder)
-    return folder
+        os.replace(Path(stage) / name, folder)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -64,12 +88,16 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _make(folder: Path, name: str, offline: bool, on_progress: OnProgress | None) -> None:
+def _convert(folder: Path, name: str, offline: bool, on_progress: OnProgress | None) -> None:
     from imgclf.exporting import litert, parity, savedmodel
-    from imgclf.models import backbones
+    from imgclf.models import backbones, efficientnet_lite0
 
-    labels = backbones.imagenet_labels(offline=offline)
-    model = _with_outputs(backbones.build_with_top(name, offline=offline))
+    labels = efficientnet_lite0.imagenet_labels()
+    if name == catalog.DEFAULT:
+        model = _with_outputs(efficientnet_lite0.build_with_top())
+    else:
+        downloading = (lambda done, total: on_progress("downloading MB", done, total)) if on_progress else None
+        model = _with_outputs(backbones.build_with_top(name, offline=offline, on_progress=downloading))
     if on_progress:
         on_progress("converting", 0, 1)
     folder.mkdir()

@@ -50,10 +50,10 @@ def _export(path: str, formats: list[str]) -> list[dict[str, Any]]:
     return artifacts.export(runs.Run(Path(path)), formats)
 
 
-def _pretrained(name: str, offline: bool) -> str:
+def _pretrained(name: str, parent: str, offline: bool) -> None:
     from imgclf.exporting import pretrained
 
-    return str(pretrained.artifact(name, offline=offline))
+    pretrained.make(Path(parent), name, offline=offline)
 
 
 TASKS: dict[str, Callable[..., Any]] = {"export": _export, "pretrained": _pretrained}

@@ -84,26 +84,6 @@ def build_with_top(
     return model
 
 
-def imagenet_labels(*, offline: bool = False) -> list[str]:
-    """ImageNet's 1000 class names in the order of the outputs.
-
-    Two names stand for two classes each (crane, maillot); their WordNet numbers are added to tell them apart.
-
-    Raises:
-        MissingError: if the list is not on this machine and cannot be had.
-    """
-    index = runs.read_json(hub.fetch(catalog.IMAGENET_CLASSES, offline=offline))
-    pairs = [index[str(place)] for place in range(len(index))]
-    uses = Counter(label for _, label in pairs)
-    return [label if uses[label] == 1 else f"{label} ({wordnet})" for wordnet, label in pairs]
-
-
-def hub_available(name: str, *, offline: bool = False) -> bool:
-    """Whether the hub's weights for a backbone are on this machine, or the hub answers within two seconds."""
-    facts = catalog.find(name)
-    return facts.without_top is not None and hub.available(facts.without_top, offline=offline)
-
-
 def _source(
     facts: ModelFacts,
     file: catalog.HubFile | None,

@@ -29,7 +29,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One backbone. None stands for "does not apply": the small networks of this package have no file on the hub.
+    """One backbone. None stands for "does not apply": no hub holds files of the networks that imgclf builds itself.
 
     `application` is the function in keras.applications. `image_size` and `min_image_size` are in pixels.
     `parameters` counts the backbone alone, `parameters_with_top` also ImageNet's 1000 outputs. `top1` is the published
@@ -52,8 +52,8 @@ class ModelFacts:
 
     @property
     def weights_mb(self) -> float | None:
-        """The backbone's float32 weights in MB (10^6 bytes); the file on the hub is a few per cent larger."""
-        return None if self.parameters is None or self.without_top is None else self.parameters * 4 / 1e6
+        """The backbone's pretrained weights as float32, in MB (10^6 bytes)."""
+        return None if self.parameters is None or self.parameters_with_top is None else self.parameters * 4 / 1e6
 
 
 # name, application, stem of the file name, image size, parameters, the same with the top, top-1, hash, hash with top
@@ -92,17 +92,23 @@ def _family(
         )
 
 
-def _own(name: str, parameters: int) -> ModelFacts:
-    """A network of this package, which no hub holds."""
-    return ModelFacts(name, None, 96, 16, parameters, None, None, None, "none", None, None)
+EFFICIENTNET_LITE = "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
+
+DEFAULT = "efficientnet-lite0"
+"""The backbone whose ImageNet weights come with imgclf."""
+
+IMAGENET = "imagenet"
+"""For prediction, the default backbone with ImageNet's own classes."""
+
+_ALIASES = {"embedded": DEFAULT}
 
 
 TF_KERNELS = ("{}_weights_tf_dim_ordering_tf_kernels_notop.h5", "{}_weights_tf_dim_ordering_tf_kernels.h5")
 
 # fmt: off
 _ALL = (
-    _own("embedded", 2_668_576),
-    _own("small-cnn", 661_896),
+    ModelFacts(DEFAULT, None, 224, 32, 3_413_024, 4_694_024, 75.1, EFFICIENTNET_LITE, "none", None, None),
+    ModelFacts("small-cnn", None, 96, 16, 661_896, None, None, None, "none", None, None),
     *_family(
         KERAS_HUB + "mobilenet/",
         ("mobilenet_1_0_224_tf_no_top.h5", "mobilenet_1_0_224_tf.h5"),
@@ -304,24 +310,22 @@ _ALL = (
 
 MODELS: dict[str, ModelFacts] = {facts.name: facts for facts in _ALL}
 
-IMAGENET_CLASSES = HubFile(
-    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
-    "imagenet_class_index.json",
-    "c2c37ea517e94d9795004a39431a14cb",
-)
-
 
 def _key(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
 
 
 def find(name: str) -> ModelFacts:
-    """The facts about a model; capitals, dashes and underscores do not matter (`MobileNet-v2` is `mobilenetv2`).
+    """The facts about a model; case, dashes and underscores do not matter (`MobileNet-v2` is `mobilenetv2`).
 
     Raises:
         UsageError: if there is no such model, naming the nearest ones.
     """
-    names = {_key(known): known for known in MODELS}
+    names = {_key(known): known for known in MODELS} | _ALIASES
+    if _key(name) == IMAGENET:
+        raise UsageError(
+            f"{IMAGENET} is a classifier for imgclf predict; its backbone, with the same weights, is {DEFAULT}."
+        )
     if _key(name) in names:
         return MODELS[names[_key(name)]]
     near = [names[key] for key in difflib.get_close_matches(_key(name), names, n=3)]

@@ -6,13 +6,13 @@ import os
 import secrets
 import threading
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
 from imgclf.environment import cache_root
 from imgclf.errors import MissingError
-from imgclf.models.catalog import IMAGENET_CLASSES, HubFile
+from imgclf.models.catalog import HubFile
 
 CONNECT_S = 2.0
 STALL_S = 30.0
@@ -33,11 +33,6 @@ def cached(file: HubFile) -> Path | None:
     return None
 
 
-def available(file: HubFile, *, offline: bool) -> bool:
-    """Whether `fetch` has a chance: the file is in a cache, or the hub answers within CONNECT_S seconds."""
-    return cached(file) is not None or (not offline and _why_unreachable(file.url) is None)
-
-
 def fetch(file: HubFile, *, offline: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Path:
     """The file on this machine, downloaded if it has to be.
 
@@ -51,32 +46,11 @@ def fetch(file: HubFile, *, offline: bool = False, on_progress: Callable[[int, i
     found = _get(file, offline, on_progress)
     if isinstance(found, Path):
         return found
-    if file == IMAGENET_CLASSES:
-        raise MissingError(_missing("the names of the classes of ImageNet", [file], found))
-    message = _missing("these weights", [file], found)
-    raise MissingError(f"{message}\n  Or give weights of your own with --weights FILE.")
-
-
-def fetch_all(
-    what: str,
-    files: Sequence[HubFile],
-    *,
-    offline: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Fetch files that are of use only together, as `fetch` does.
-
-    Args:
-        what: what they are, in the plural, for the message.
-
-    Raises:
-        MissingError: if one cannot be had, saying of all that are not on this machine where to put them by hand.
-    """
-    for file in files:
-        found = _get(file, offline, on_progress)
-        if not isinstance(found, Path):
-            lacking = [file for file in files if not cached(file)]
-            raise MissingError(_missing(what, lacking, found))
+    raise MissingError(
+        f"{file.name}: these weights are not on this machine and could not be downloaded ({found}).\n"
+        f"  Put into {folders()[0]}\n    {file.url}\n      as {file.name}\n"
+        "  Or give weights of your own with --weights FILE."
+    )
 
 
 def _get(file: HubFile, offline: bool, on_progress: Callable[[int, int], None] | None) -> Path | str:
@@ -91,15 +65,6 @@ def _get(file: HubFile, offline: bool, on_progress: Callable[[int, int], None] |
         return _download(file, on_progress)
     except (OSError, HTTPException) as error:
         return str(getattr(error, "reason", None) or error)
-
-
-def _missing(what: str, files: Sequence[HubFile], reason: str) -> str:
-    names = ", ".join(file.name for file in files)
-    places = "".join(f"\n    {file.url}\n      as {file.name}" for file in files)
-    return (
-        f"{names}: {what} are not on this machine and could not be downloaded ({reason}).\n"
-        f"  Put into {folders()[0]}{places}"
-    )
 
 
 def _hasher(file: HubFile) -> "hashlib._Hash":

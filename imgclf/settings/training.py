@@ -62,7 +62,7 @@ class TrainConfig(DataConfig, Orientation):
         AUTO,
         "Backbone",
         panel=MODEL,
-        choices=(AUTO, "small-cnn"),
+        choices=(AUTO, "efficientnet-lite0", "small-cnn"),
         other=("a name from imgclf models",),
         everyday=True,
     )
@@ -71,7 +71,7 @@ class TrainConfig(DataConfig, Orientation):
         "Initial weights",
         panel=MODEL,
         metavar="WEIGHTS",
-        choices=(AUTO, "hub", "embedded", "none"),
+        choices=(AUTO, "imagenet", "none"),
         other=("FILE", "RUN"),
     )
     method: str = setting(AUTO, "Training method", panel=TRAINING, choices=METHODS, everyday=True)

@@ -11,7 +11,7 @@ layers below:
 - `Elastic`: Keras's layer takes 9 s to be traced.
 - `Blur`: Keras's layer stops at a deviation of 1 px, draws one for the whole batch, and darkens the border.
 - picking and chains: Keras's RandAugment does the same to all images of a batch, computes every operation to throw
-  nearly all away (more than a whole training step of the embedded backbone), and its AugMix chooses its operations
+  nearly all away (more than a whole training step of a small network), and its AugMix chooses its operations
   while it is traced: a compiled step repeats them for ever.
 
 Nothing here is part of the classifier's graph, so no export holds any of it.

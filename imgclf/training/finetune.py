@@ -4,8 +4,7 @@ import logging
 
 import keras
 
-from imgclf.models import classifier
-from imgclf.training import boundary
+from imgclf.models import classifier, graph
 
 log = logging.getLogger("imgclf")
 
@@ -19,7 +18,7 @@ def freeze(model: keras.Model) -> None:
         layer.trainable = False
 
 
-def unfreeze(model: keras.Model, request: str | None = None, *, batch_norm: str = "frozen") -> boundary.Cut | None:
+def unfreeze(model: keras.Model, request: str | None = None, *, batch_norm: str = "frozen") -> graph.Cut | None:
     """Free the upper layers of the backbone, and the head.
 
     Frozen batch normalisation, which in Keras means inference mode, keeps the statistics of the pretraining, which
@@ -36,9 +35,9 @@ def unfreeze(model: keras.Model, request: str | None = None, *, batch_norm: str 
     Raises:
         UsageError: if there is no layer of that name.
     """
-    wanted = boundary.wanted(model, request or str(UNFROZEN_SHARE))
-    cut = boundary.nearest(model, wanted)
-    still = boundary.below(model, cut.layer) if cut else boundary.before(model, wanted)
+    wanted = graph.requested_share(model, request or str(UNFROZEN_SHARE))
+    cut = graph.nearest(model, wanted)
+    still = graph.below(model, cut.layer) if cut else graph.first_layers(model, wanted)
     free = 0
     for layer in classifier.backbone_layers(model):
         normalises = isinstance(layer, keras.layers.BatchNormalization)

@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from imgclf.models.whitening import Whitening
 from imgclf.training import fitting
 
 log = logging.getLogger("imgclf")
@@ -41,7 +40,6 @@ def solve(
     classes: int,
     seed: int,
     balanced: bool = False,
-    whitening: Whitening | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit the head.
 
@@ -53,17 +51,13 @@ def solve(
             image's views stay together in cross-validation, in which the own features alone are asked.
         labels: int (n,); every class from 0 to classes - 1 occurs.
         balanced: whether each class weighs the same in all, however many images it has.
-        whitening: through which the penalty sees the features.
 
     Returns:
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
     views = features if features.ndim == 3 else features[np.newaxis]
     with threadpool_limits(1 if views.size * classes < _WORTH_THREADS else None, user_api="blas"):
-        if whitening is None:
-            return _solve(views, labels, classes, seed, balanced)
-        kernel, bias = _solve(whitening(views), labels, classes, seed, balanced)
-        return whitening.fold(kernel), bias
+        return _solve(views, labels, classes, seed, balanced)
 
 
 def _solve(

@@ -8,12 +8,16 @@ import keras
 
 from imgclf import runs
 from imgclf.errors import UsageError
-from imgclf.models import backbones, catalog, classifier, convnets, embedded
-from imgclf.models.whitening import Whitening
+from imgclf.models import backbones, catalog, classifier, convnets, efficientnet_lite0
 from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
 
-STRONGEST = "efficientnetv2-b0"
-OWN = {"small-cnn": convnets.small_cnn, "embedded": embedded.build}
+STRONGER = "efficientnetv2-b0"
+"""A backbone to name to those who have a network."""
+
+BUNDLED = "bundled"
+"""The weights that come with imgclf."""
+
+OWN = {"small-cnn": convnets.small_cnn, catalog.DEFAULT: efficientnet_lite0.build}
 """The networks of this package, for which no hub has weights."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
@@ -66,8 +70,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     """
     notes: list[str] = []
     name = config.backbone
-    if name == "auto" and config.weights == "embedded":
-        name = "embedded"
+    if config.weights in ("imagenet", "embedded"):
+        own = name == "auto" or catalog.find(name).name == catalog.DEFAULT
+        config = replace(config, weights=BUNDLED if own or config.weights == "embedded" else "hub")
+    if name == "auto" and config.weights == BUNDLED:
+        name = catalog.DEFAULT
     if name == "auto" and config.weights not in ("auto", "hub", "none"):
         config = _as_in_run(config)
         name = config.backbone
@@ -148,12 +155,11 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
     if config.method == "scratch" or config.weights == "none":
         return "small-cnn", "backbone: small-cnn, to be trained from scratch"
-    if backbones.hub_available(STRONGEST, offline=config.offline):
-        return STRONGEST, f"backbone: {STRONGEST}, with ImageNet weights from the hub"
-    reason = "--offline" if config.offline else "the hub cannot be reached"
-    return "embedded", (
-        f"backbone: embedded, which comes with imgclf ({reason}). {STRONGEST} is stronger: connect once, or see with "
-        f"--backbone {STRONGEST} which file to put where."
+    if config.weights == "hub":
+        return STRONGER, f"backbone: {STRONGER} with ImageNet weights from the hub"
+    return catalog.DEFAULT, (
+        f"backbone: {catalog.DEFAULT} with ImageNet weights, bundled with imgclf. Stronger, with a network: --backbone "
+        f"{STRONGER}."
     )
 
 
@@ -170,23 +176,18 @@ def _as_in_run(config: TrainConfig) -> TrainConfig:
 def _choose_weights(name: str, config: TrainConfig) -> str:
     if config.weights == "hub" and name in OWN:
         raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights auto, none, FILE or RUN.")
-    if config.weights == "embedded" and name != "embedded":
-        raise UsageError(f"--weights embedded: these are for --backbone embedded, found {name}.")
+    if config.weights == BUNDLED and name != catalog.DEFAULT:
+        raise UsageError(f"--weights {BUNDLED}: these are for --backbone {catalog.DEFAULT}, found {name}.")
     if config.weights == "auto":
         if config.method == "scratch" or name == "small-cnn":
             return "none"
-        return "embedded" if name == "embedded" else "hub"
+        return BUNDLED if name == catalog.DEFAULT else "hub"
     return config.weights
 
 
 def build(config: TrainConfig, classes: int) -> keras.Model:
     """The classifier graph of resolved settings, in float32, with its weights and a random head."""
     return _classifier(_backbone(config, config.image_size, config.weights), config, classes)
-
-
-def whitening(config: TrainConfig) -> Whitening | None:
-    """Through which a head sees the features that resolved settings begin with; None where nothing is known of them."""
-    return embedded.whitening() if config.weights == "embedded" else None
 
 
 def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
@@ -205,16 +206,14 @@ def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
 
 
 def _classifier(backbone: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
-    """Two scales are for features that stand still at first: from scratch they would only cost time."""
-    two_scales = config.backbone == "embedded" and config.method != "scratch"
-    return classifier.build(backbone, classes, two_scales=two_scales, dropout=config.dropout, seed=config.seed)
+    return classifier.build(backbone, classes, dropout=config.dropout, seed=config.seed)
 
 
 def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
     if config.backbone in OWN:
         model = OWN[config.backbone](size)
-        if weights == "embedded":
-            embedded.load_weights(model)
+        if weights == BUNDLED:
+            efficientnet_lite0.load_weights(model)
         elif weights != "none":
             backbones.load_weights(model, Path(weights))
         return model

@@ -27,7 +27,7 @@ from imgclf.data import loading
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import RunError
 from imgclf.evaluation import plots
-from imgclf.models import classifier
+from imgclf.models import classifier, graph
 from imgclf.runs import write_atomic
 from imgclf.settings import TrainConfig
 from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
@@ -150,7 +150,6 @@ class Training:
             classes=self.model.output_shape[-1],
             seed=config.seed,
             balanced=config.balance != "none",
-            whitening=resolving.whitening(config),
         )
         probe.place(self.model, kernel, bias)
         logits = embeddings[0] @ kernel + bias
@@ -178,10 +177,10 @@ class Training:
         groups: tuple[tuple[str, ...], ...] = ()
         if config.method in ("finetune", "auto"):
             cut = self._unfreeze(moving, request, config)
-            groups = boundary.blocks(self.model, cut) if cut else ()
+            groups = graph.blocks(self.model, cut) if cut else ()
             kept = self._activations(moving, cut, config, deadline)
             if kept is not None and cut is not None:
-                trained = boundary.upper(moving, cut)
+                trained = graph.upper(moving, cut)
                 train, validation = self.images.part(TRAIN, kept), self.images.validation(kept)
         self._fit(trained, train, validation, config, groups, phase, deadline)
         self.model.set_weights(moving.get_weights())
@@ -271,7 +270,7 @@ class Training:
         )
         self.config = replace(self.config, lr=curve.chosen)
 
-    def _unfreeze(self, moving: keras.Model, request: str | None, config: TrainConfig) -> boundary.Cut | None:
+    def _unfreeze(self, moving: keras.Model, request: str | None, config: TrainConfig) -> graph.Cut | None:
         """Free layers of what moves. The share of the arithmetic is told at one size, and `moving` may take any."""
         cut = finetune.unfreeze(self.model, request, batch_norm=config.batch_norm)
         for layer in classifier.backbone_layers(self.model):
@@ -279,7 +278,7 @@ class Training:
         return cut
 
     def _activations(
-        self, moving: keras.Model, cut: boundary.Cut | None, config: TrainConfig, deadline: float
+        self, moving: keras.Model, cut: graph.Cut | None, config: TrainConfig, deadline: float
     ) -> boundary.Activations | None:
         """What passes the cut, kept; None where every epoch must see the pixels anew."""
         if cut is None or config.size_steps or _mixes(config) or (config.views is None and config.augment != "none"):

@@ -3,7 +3,7 @@
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/accuracy.py [DATA...] [--ways NAME,...] [--seeds N] [--keep FOLDER]
 
 DATA is ants-bees (its val/ is the test part; the seed carves the validation part from train/) or sign-digits (split by
-the seed). Every process begins with an empty cache of its own, offline, so the pretrained network is the embedded one.
+the seed). Every process begins with an empty cache of its own, offline, so the pretrained network is the default one.
 The interval is Student's, of the mean over the seeds. The last lines compare ways pairwise over the seeds.
 """
 

@@ -1,4 +1,4 @@
-"""What augmentation costs, as a share of a training step of the embedded backbone at 96 px.
+"""What augmentation costs, as a share of a training step of the default backbone at 96 px.
 
     python tests/benchmarks/augmentation.py [--repeats N] [--operations]
 
@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from imgclf import policies
-from imgclf.models import classifier, embedded
+from imgclf.models import classifier, efficientnet_lite0
 from imgclf.training import augmentation, devices
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -28,7 +28,7 @@ LIMIT = 0.15
 def step_of(policy: policies.Policy, pixels: np.ndarray, targets: np.ndarray) -> Callable[[], object]:
     """A function that does one training step on the batch."""
     keras.utils.set_random_seed(0)
-    model = classifier.logits(classifier.build(embedded.build(SIZE_PX), CLASSES))
+    model = classifier.logits(classifier.build(efficientnet_lite0.build(SIZE_PX), CLASSES))
     model = augmentation.training_model(model, augmentation.Augmenter(policy, seed=0))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, jit_compile=devices.jit_compile())

@@ -3,7 +3,7 @@ the ideal gain (1 + 2f) / (3f), f being the share of the backbone's multiply-add
 
     python tests/benchmarks/boundary.py [--size PX] [--images N] [--request SHARE] [--epochs N]
 
-The embedded backbone, batches of 32, one process: one side after the other, medians are compared. Augmentation
+The default backbone, batches of 32, one process: one side after the other, medians are compared. Augmentation
 and dropout are off on both sides; the activations are in a mapped file.
 """
 
@@ -19,7 +19,7 @@ from PIL import Image
 import imgclf
 from imgclf import policies
 from imgclf.data import loading
-from imgclf.models import classifier, embedded
+from imgclf.models import classifier, efficientnet_lite0
 from imgclf.settings import TrainConfig
 from imgclf.training import boundary, finetune, fitting
 
@@ -42,9 +42,9 @@ def main() -> None:
                 pixels = rng.integers(0, 256, (options.size, options.size, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "data" / name / f"{number}.png")
         dataset, pixels = loading.decode(imgclf.read(folder / "data"), options.size)
-        network = embedded.build(options.size)
-        embedded.load_weights(network)
-        model = classifier.build(network, 2, two_scales=True)
+        network = efficientnet_lite0.build(options.size)
+        efficientnet_lite0.load_weights(network)
+        model = classifier.build(network, 2)
         cut = finetune.unfreeze(model, options.request)
         assert cut
         config = TrainConfig(image_size=options.size, cache=str(folder / "cache"), augment="none")

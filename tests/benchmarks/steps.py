@@ -3,7 +3,7 @@ keeps: shuffling, Grain, callbacks and bookkeeping included. And whether memory 
 
     python tests/benchmarks/steps.py [--size PX] [--images N] [--epochs N]
 
-The embedded backbone, all layers free, batches of 32, no augmentation, one process: epochs of one side and the other by
+The default backbone, all layers free, batches of 32, no augmentation, one process: epochs of one side and the other by
 turns, medians are compared. Memory is that of a small CNN's process after each epoch.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from imgclf import policies
-from imgclf.models import classifier, convnets, embedded
+from imgclf.models import classifier, convnets, efficientnet_lite0
 from imgclf.training import fitting
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -62,8 +62,8 @@ def part(images: int, size_px: int) -> fitting.Part:
 
 
 def throughput(images: int, size_px: int, epochs: int) -> bool:
-    network = embedded.build(size_px)
-    embedded.load_weights(network)
+    network = efficientnet_lite0.build(size_px)
+    efficientnet_lite0.load_weights(network)
     train = part(images, size_px)
     batches = [
         (train.pixels[start : start + 32], np.eye(2, dtype=np.float32)[train.labels[start : start + 32]])

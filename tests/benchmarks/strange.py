@@ -3,7 +3,7 @@ model of sign-digits, for its own test part against the validation photographs o
 
     IMGCLF_TEST_DATA=FOLDER python tests/benchmarks/strange.py
 
-The model is a probe with default settings on the embedded backbone. Also told: which share of both is called strange.
+The model is a probe with default settings on the default backbone. Also told: which share of both is called strange.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        config = imgclf.TrainConfig(backbone="embedded", method="probe", export="litert", offline=True)
+        config = imgclf.TrainConfig(backbone="efficientnet-lite0", method="probe", export="litert", offline=True)
         run = imgclf.train(imgclf.read(unzip("sign-digits", folder)), config, output=folder / "run", with_report=False)
         every = sorted(path for path in (unzip("tiny-imagenet", folder) / "val").rglob("*") if path.is_file())
         images = [path for path in every if path.suffix == ".webp"]

@@ -8,9 +8,9 @@ from imgclf import prediction
 from imgclf.data import images
 from imgclf.errors import MissingError, UsageError
 from imgclf.exporting import pretrained
-from imgclf.models import backbones, catalog
+from imgclf.models import backbones, catalog, efficientnet_lite0
 
-LABELS = [f"class {number}" for number in range(1000)]
+LABELS = efficientnet_lite0.imagenet_labels()
 
 
 def small_network(name):
@@ -40,15 +40,14 @@ def hub(monkeypatch, tmp_path):
     def answer_with(build):
         asked = []
 
-        def fetch_all(what, files, *, offline, on_progress):
-            asked.append((what.split()[3], offline))
+        def build_with_top(name, *, offline, on_progress):
+            asked.append((name, offline))
+            return build(name)
 
-        monkeypatch.setattr(pretrained.hub, "fetch_all", fetch_all)
-        monkeypatch.setattr(backbones, "build_with_top", lambda name, *, offline: build(name))
+        monkeypatch.setattr(backbones, "build_with_top", build_with_top)
         return asked
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(backbones, "imagenet_labels", lambda *, offline: LABELS)
     return answer_with
 
 
@@ -90,13 +89,35 @@ def test_a_kept_network_needs_neither_keras_nor_tensorflow(hub):
     assert not {"keras", "tensorflow"} & set(done.stdout.split())
 
 
-def test_without_network_all_files_that_lack_are_named(tmp_path, monkeypatch):
+def test_without_network_the_file_of_weights_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(MissingError) as caught:
         pretrained.artifact("mobilenetv2", offline=True)
-    for file in (catalog.IMAGENET_CLASSES, catalog.find("mobilenetv2").with_top):
-        assert file.url in str(caught.value)
+    assert catalog.find("mobilenetv2").with_top.url in str(caught.value)
+
+
+def test_without_a_writable_cache_the_model_lasts_for_the_process(hub, tmp_path, monkeypatch, caplog):
+    hub(small_network)
+    (tmp_path / "file").write_text("a file where the cache should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    folder = pretrained.artifact("mobilenetv2")
+    assert not folder.is_relative_to(tmp_path / "file")
+    assert prediction.load(folder).predict([np.zeros((9, 9, 3), np.uint8)])[0].label in LABELS
+    assert "cannot be written" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+
+
+@pytest.mark.slow
+def test_imagenet_is_the_default_backbone_with_its_own_classes(tmp_path, monkeypatch):
+    """Against the original implementation's answers, from a folder that holds nothing but the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    classifier = prediction.load(pretrained.artifact("imagenet", offline=True))
+    assert (classifier.image_size, classifier.resize, len(classifier.labels)) == (224, "crop", 1000)
+    model = efficientnet_lite0.build_with_top()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype(np.float32)
+    outputs = classifier.outputs(pixels)
+    np.testing.assert_allclose(outputs["probabilities"], model.predict(pixels, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(outputs["feature_map"].mean((1, 2)), outputs["embedding"], atol=1e-4)
 
 
 @pytest.mark.slow

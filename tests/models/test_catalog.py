@@ -120,19 +120,6 @@ def test_parameters_are_those_of_keras(facts: ModelFacts) -> None:
     assert counts == [facts.parameters, facts.parameters_with_top]
 
 
-def test_the_hash_of_the_class_index_is_that_of_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def get_file(name: str, url: str, *, cache_subdir: str, file_hash: str) -> None:
-        asked.append(HubFile(url, name, file_hash))
-        raise Fetched
-
-    monkeypatch.setattr(imagenet_utils.file_utils, "get_file", get_file)
-    with pytest.raises(Fetched):
-        imagenet_utils.decode_predictions(np.zeros((1, 1000)))
-    assert asked == [catalog.IMAGENET_CLASSES]
-
-
 def test_reading_the_catalogue_imports_neither_keras_nor_numpy() -> None:
     code = "import sys; from imgclf.models import catalog; print({'keras', 'numpy', 'tensorflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

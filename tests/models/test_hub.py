@@ -12,7 +12,7 @@ import pytest
 
 from imgclf.errors import MissingError
 from imgclf.models import hub
-from imgclf.models.catalog import IMAGENET_CLASSES, HubFile
+from imgclf.models.catalog import HubFile
 
 CONTENT = b"weights " * 400_000  # 3.2 MB
 
@@ -92,7 +92,6 @@ def test_the_cache_of_keras_is_used_as_it_is(folders: tuple[Path, Path]) -> None
     folders[1].mkdir(parents=True)
     (folders[1] / "net.h5").write_bytes(CONTENT)
     file = HubFile("http://nowhere.invalid/net.h5", "net.h5", hashlib.md5(CONTENT).hexdigest())
-    assert hub.available(file, offline=True)
     assert hub.fetch(file, offline=True) == folders[1] / "net.h5"
     assert not folders[0].exists()
 
@@ -101,7 +100,6 @@ def test_a_damaged_copy_in_a_cache_is_fetched_again(serve: Callable[..., HubFile
     folders[0].mkdir(parents=True)
     (folders[0] / "net.h5").write_bytes(CONTENT[:1000])
     file = serve()
-    assert not hub.available(file, offline=True)
     assert hub.fetch(file).read_bytes() == CONTENT
 
 
@@ -112,26 +110,6 @@ def test_without_network_the_error_says_what_to_put_where(folders: tuple[Path, P
     for part in ("--offline", file.url, str(folders[0]), "as net.h5", "--weights FILE"):
         assert part in str(caught.value)
     assert caught.value.exit_code == 5
-
-
-def test_the_names_of_the_classes_are_not_called_weights() -> None:
-    with pytest.raises(MissingError, match="names of the classes") as caught:
-        hub.fetch(IMAGENET_CLASSES, offline=True)
-    assert "weights" not in str(caught.value)
-
-
-def test_of_files_that_belong_together_all_that_lack_are_named(folders: tuple[Path, Path]) -> None:
-    names = ("here.h5", "a.h5", "b.json")
-    files = [HubFile(f"http://nowhere.invalid/{name}", name, None) for name in names]
-    folders[1].mkdir(parents=True)
-    (folders[1] / "here.h5").write_bytes(CONTENT)
-    with pytest.raises(MissingError) as caught:
-        hub.fetch_all("the files", files, offline=True)
-    message = str(caught.value)
-    for part in (files[1].url, files[2].url, str(folders[0]), "a.h5, b.json: the files are not"):
-        assert part in message
-    assert "here.h5" not in message
-    assert "--weights" not in message
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from imgclf.models import catalog, classifier, convnets, embedded
+from imgclf.models import catalog, classifier, convnets, efficientnet_lite0
 
-NETWORKS = {"small-cnn": convnets.small_cnn, "embedded": embedded.build}
+NETWORKS = {"small-cnn": convnets.small_cnn, "efficientnet-lite0": efficientnet_lite0.build}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -13,11 +13,11 @@ def test_the_catalogue_counts_the_parameters_of_our_own_networks(name: str) -> N
     assert NETWORKS[name]().count_params() == catalog.find(name).parameters
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_map_is_a_sixteenth_of_the_image_at_any_size(name: str) -> None:
+@pytest.mark.parametrize(("name", "stride"), [("small-cnn", 16), ("efficientnet-lite0", 32)])
+def test_the_map_is_a_share_of_the_image_at_any_size(name: str, stride: int) -> None:
     network = NETWORKS[name]()
     for size in (32, 64, 96):
-        assert network.compute_output_shape((2, size, size, 3))[:3] == (2, size // 16, size // 16)
+        assert network.compute_output_shape((2, size, size, 3))[:3] == (2, size // stride, size // stride)
 
 
 def test_a_classifier_names_what_exports_and_explanations_look_for() -> None:

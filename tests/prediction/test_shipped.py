@@ -29,7 +29,7 @@ assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 print(json.dumps([[p.probabilities.tolist(), p.label, p.reason, p.outlier_score, p.classes] for p in found]))
 """
 
-PROBE = imgclf.TrainConfig(backbone="embedded", method="probe", export="litert", offline=True)
+PROBE = imgclf.TrainConfig(backbone="efficientnet-lite0", method="probe", export="litert", offline=True)
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 

@@ -1,26 +1,22 @@
-"""Cutting a network in two: where it can be done, and that training the upper part alone is the same training."""
+"""Cached activations: training the upper part of a network alone is the same training."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import SIZE_PX, residual
 
 import imgclf
 from imgclf import policies
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
-from imgclf.errors import UsageError
-from imgclf.models import classifier, embedded
+from imgclf.models import classifier, graph
 from imgclf.settings import TrainConfig
 from imgclf.training import boundary, finetune, fitting
 
 import keras  # isort: skip  (imgclf chooses its backend first)
-from keras import layers  # isort: skip
-
-SIZE_PX = 16
 
 PLAN = fitting.Plan(
     sizes=(SIZE_PX,),
@@ -37,33 +33,6 @@ PLAN = fitting.Plan(
 )
 
 
-def block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    y = layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    y = layers.BatchNormalization(name=f"{name}_norm")(y)
-    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
-
-
-def residual(*, two_scales: bool = False) -> keras.Model:
-    """A stem and two residual blocks, always from the same start."""
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
-    x = layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)
-    x = layers.Conv2D(8, 3, 2, padding="same", name="stem")(x)
-    return classifier.build(keras.Model(pixels, block(block(x, "one"), "two")), 2, two_scales=two_scales)
-
-
-def ladder() -> keras.Model:
-    """Two branches that feed one another throughout: nothing between stem and end holds all that passes."""
-    pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
-    a = b = layers.Conv2D(4, 3, 2, padding="same", name="stem")(pixels)
-    for step in range(4):
-        a, b = (
-            layers.Add()([layers.Conv2D(4, 3, padding="same", name=f"a_{step}")(a), b]),
-            layers.Conv2D(4, 3, padding="same", name=f"b_{step}")(a),
-        )
-    return classifier.build(keras.Model(pixels, layers.Add(name="end")([a, b])), 2)
-
-
 @pytest.fixture
 def data(image_folder: Callable[..., Path]) -> tuple[Dataset, loading.Pixels]:
     return loading.decode(imgclf.read(image_folder(count=8)), SIZE_PX)
@@ -71,76 +40,6 @@ def data(image_folder: Callable[..., Path]) -> tuple[Dataset, loading.Pixels]:
 
 def config(tmp_path: Path, **options: object) -> TrainConfig:
     return TrainConfig(image_size=SIZE_PX, cache=str(tmp_path / "cache"), batch_size=4, augment="light", **options)
-
-
-def test_cuts_are_where_everything_passes_through_one_tensor():
-    names = [cut.layer for cut in boundary.cuts(residual())]
-    assert names == ["rescale", "stem", "one_add", "one_out", "two_add", "two_out"]
-    assert [cut.layer for cut in boundary.cuts(ladder())] == ["stem", "end"]
-
-
-def test_at_two_scales_a_cut_goes_through_both_and_its_share_is_that_of_both():
-    one, two = boundary.cuts(residual()), boundary.cuts(residual(two_scales=True))
-    assert [cut.layer for cut in two] == [cut.layer for cut in one]
-    shares = {cut.layer: cut.share for cut in two}
-    stem, block_ = (64 + 25) * 27 * 8, (64 + 25) * 9 * 8 * 8  # 16 px and 10 px: maps of 8 x 8 and 5 x 5
-    assert shares["one_out"] == pytest.approx(block_ / (stem + 2 * block_))
-
-
-def test_a_layer_that_is_passed_twice_in_a_row_is_no_cut():
-    pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
-    again = layers.Conv2D(3, 3, padding="same", name="again")
-    end = layers.Conv2D(4, 3, padding="same", name="end")(again(again(pixels)))
-    assert [cut.layer for cut in boundary.cuts(classifier.build(keras.Model(pixels, end), 2))] == ["end"]
-
-
-def test_the_share_above_a_cut_is_counted_in_multiply_adds():
-    shares = {cut.layer: cut.share for cut in boundary.cuts(residual())}
-    stem, one = 27 * 8, 9 * 8 * 8  # weights; all maps are 8 x 8
-    assert shares["stem"] == pytest.approx(2 * one / (stem + 2 * one))
-    assert shares["one_out"] == pytest.approx(one / (stem + 2 * one))
-    assert shares["two_out"] == 0
-    assert boundary.Cut("", 0.25).ideal_gain == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(
-    ("request_", "layer"),
-    [("0.4", "one_out"), ("0.9", "stem"), ("two", "one_out"), ("two_conv", "one_out"), ("two_norm", "two_out")],
-)
-def test_a_request_snaps_to_the_nearest_cut_and_says_which(request_, layer, caplog):
-    caplog.set_level(logging.INFO, logger="imgclf")
-    cut = finetune.unfreeze(residual(), request_)
-    assert cut and cut.layer == layer
-    assert f"asked for {request_}; everything above {layer} moves" in caplog.text
-
-
-def test_the_embedded_backbone_is_cut_below_its_last_stage():
-    cut = boundary.nearest(classifier.build(embedded.build(96), 2), 1 / 3)
-    assert cut and cut.layer == "stage_2_b_out"
-    assert 0.2 < cut.share < 0.3
-
-
-def test_where_no_cut_is_near_the_first_layers_stand_still(caplog):
-    caplog.set_level(logging.INFO, logger="imgclf")
-    model = ladder()
-    assert finetune.unfreeze(model, "0.5") is None
-    assert "no boundary" in caplog.text
-    moving = {layer.name for layer in model.layers if layer.trainable and layer.weights}
-    assert {"b_3", "a_3", "logits"} <= moving and not moving & {"stem", "a_0", "b_0"}
-
-
-def test_a_layer_that_does_not_exist_is_an_error_that_lists_the_cuts():
-    with pytest.raises(UsageError, match=r"no layer 'three'.*stem, one_add, one_out"):
-        finetune.unfreeze(residual(), "three")
-
-
-def test_blocks_go_from_the_top_down():
-    model = residual()
-    groups = boundary.blocks(model, boundary.Cut("stem", boundary.cuts(model)[1].share))
-    assert [[name for name in group if "conv" in name] for group in groups if any("conv" in n for n in group)] == [
-        ["two_conv"],
-        ["one_conv"],
-    ]
 
 
 def gradients(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,36 +55,36 @@ def gradients(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return {v.path: g.numpy() for v, g in zip(logits.trainable_weights, found, strict=True)}
 
 
-@pytest.mark.parametrize("two_scales", [False, True])
+@pytest.mark.parametrize("taps", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float16, 1e-2)])
-def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_path, dtype, tolerance, two_scales):
-    model = residual(two_scales=two_scales)
+def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_path, dtype, tolerance, taps):
+    model = residual(taps=taps)
     cut = finetune.unfreeze(model, "two")
     kept = boundary.cached(model, cut, *data, config(tmp_path), dtype=dtype)
     full = gradients(model, data[1][:].astype(np.float32))
-    short = gradients(boundary.upper(model, cut), kept[:].astype(np.float32))
+    short = gradients(graph.upper(model, cut), kept[:].astype(np.float32))
     assert set(short) == set(full) == {"two_conv/kernel", "logits/kernel", "logits/bias"}
     largest = max(np.abs(g).max() for g in full.values())
     difference = max(np.abs(full[name] - short[name]).max() for name in full)
     assert difference <= tolerance * largest
     spoiled = kept[:].astype(np.float32)
     spoiled[0] += 100.0  # the check can fail: one wrong activation shows
-    wrong = gradients(boundary.upper(model, cut), spoiled)
+    wrong = gradients(graph.upper(model, cut), spoiled)
     assert max(np.abs(full[name] - wrong[name]).max() for name in full) > tolerance * largest
 
 
-@pytest.mark.parametrize("two_scales", [False, True])
-def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data, tmp_path, two_scales):
+@pytest.mark.parametrize("taps", [False, True])
+def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data, tmp_path, taps):
     labels = data[0].labels
     ends = []
     for short in (False, True):
-        model = residual(two_scales=two_scales)
+        model = residual(taps=taps)
         before = {layer.name: layer.get_weights() for layer in model.layers}
         cut = finetune.unfreeze(model, "two")
         if short:
             kept = boundary.cached(model, cut, *data, config(tmp_path), dtype=np.float32)
             part = fitting.Part(kept, labels, kept.draw)
-            fitting.fit(boundary.upper(model, cut), part, part, PLAN, phase="finetune")
+            fitting.fit(graph.upper(model, cut), part, part, PLAN, phase="finetune")
         else:
             part = fitting.Part(data[1], labels)
             fitting.fit(model, part, part, PLAN, phase="finetune")
@@ -227,7 +126,7 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
             stored.flush()
             kept = boundary.cached(model, cut, *data, config(tmp_path))
         part = fitting.Part(kept, data[0].labels, kept.draw)
-        fitting.fit(boundary.upper(model, cut), part, None, PLAN, phase="finetune")
+        fitting.fit(graph.upper(model, cut), part, None, PLAN, phase="finetune")
         ends.append(model.get_layer("logits").get_weights()[0])
     assert np.abs(ends[0] - ends[1]).max() > 1e-5
 

@@ -109,7 +109,7 @@ def test_a_run_is_cross_validated_on_its_own_training_and_validation_images(trai
 
 @pytest.mark.slow
 def test_a_fold_of_a_probe_is_what_training_on_its_images_alone_gives(image_folder, tmp_path):
-    config = TrainConfig(backbone="embedded", method="probe", offline=True, deterministic=True)
+    config = TrainConfig(backbone="efficientnet-lite0", method="probe", offline=True, deterministic=True)
     result = crossval.kfold(
         imgclf.read(image_folder(count=12)), config, KfoldConfig(folds=2), output=tmp_path / "folds"
     )

@@ -11,9 +11,9 @@ import imgclf
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
-from imgclf.models import classifier
+from imgclf.models import classifier, graph
 from imgclf.settings import TrainConfig
-from imgclf.training import features, work
+from imgclf.training import features
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
@@ -21,7 +21,7 @@ from keras import layers  # isort: skip
 SIZE_PX = 16
 
 
-def network(seed: int = 0, depthwise: bool = False, two_scales: bool = False) -> keras.Model:
+def network(seed: int = 0, depthwise: bool = False) -> keras.Model:
     """A convolution, perhaps a depthwise one, and a head; its weights follow from the seed."""
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((SIZE_PX, SIZE_PX, 3), name="pixels")
@@ -29,7 +29,7 @@ def network(seed: int = 0, depthwise: bool = False, two_scales: bool = False) ->
     x = layers.Conv2D(8, 3, 2, padding="same", name="conv")(x)
     if depthwise:
         x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
-    return classifier.build(keras.Model(pixels, layers.ReLU(name="relu")(x)), 2, two_scales=two_scales)
+    return classifier.build(keras.Model(pixels, layers.ReLU(name="relu")(x)), 2)
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def test_equal_contents_go_through_the_network_once(data, tmp_path):
 
 def test_other_weights_contents_and_graphs_are_other_entries(data, tmp_path):
     dataset, pixels = data
-    for model in (network(), network(seed=1), network(depthwise=True), network(two_scales=True)):
+    for model in (network(), network(seed=1), network(depthwise=True)):
         features.frozen(model, dataset, pixels, config(tmp_path))
     fewer = dataset.with_splits(["train"] * 13).part("train")
     features.frozen(network(), fewer, pixels, config(tmp_path))  # the same images: no other entry
-    assert entries(tmp_path) == 4
+    assert entries(tmp_path) == 3
     rows = np.arange(5)
     features.frozen(network(), replace(dataset, samples=dataset.samples[:5]), pixels.take(rows), config(tmp_path))
-    assert entries(tmp_path) == 5
+    assert entries(tmp_path) == 4
 
 
 def test_the_head_is_no_part_of_what_features_depend_on(data, tmp_path):
@@ -144,12 +144,12 @@ def test_few_images_are_not_worth_converting_for_and_regular_convolutions_never_
 
 def test_multiply_adds_by_hand():
     model = network(depthwise=True)  # 8x8 maps: 27 weights for each of 8 channels, then 9 of 8, then 8 x 2
-    assert work.multiply_adds(model) == 64 * 27 * 8 + 64 * 9 * 8 + 8 * 2
+    assert graph.multiply_adds(model) == 64 * 27 * 8 + 64 * 9 * 8 + 8 * 2
     pixels = keras.Input((10, 10, 4))
     separable = keras.Model(pixels, layers.SeparableConv2D(6, 3)(pixels))
-    assert work.multiply_adds(separable) == 64 * (9 * 4 + 4 * 6)
+    assert graph.multiply_adds(separable) == 64 * (9 * 4 + 4 * 6)
     grouped = keras.Model(pixels, layers.Conv2D(6, 1, groups=2)(pixels))
-    assert work.multiply_adds(grouped) == 100 * 6 * 2
+    assert graph.multiply_adds(grouped) == 100 * 6 * 2
     with pytest.raises(ValueError, match="one fixed image size"):
         open_size = keras.Input((None, None, 3))
-        work.multiply_adds(keras.Model(open_size, layers.Conv2D(2, 1)(open_size)))
+        graph.multiply_adds(keras.Model(open_size, layers.Conv2D(2, 1)(open_size)))

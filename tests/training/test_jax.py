@@ -18,7 +18,7 @@ SCRIPT = """
     import json, sys
     import numpy as np
     from imgclf.training import augmentation, fitting
-    from imgclf.models import classifier, embedded
+    from imgclf.models import classifier, efficientnet_lite0
     import keras
 
     class Losses(keras.callbacks.Callback):
@@ -31,8 +31,8 @@ SCRIPT = """
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 4
     pixels = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
-    network = embedded.build(32)
-    embedded.load_weights(network)
+    network = efficientnet_lite0.build(32)
+    efficientnet_lite0.load_weights(network)
     model = classifier.build(network, 4)
     head = np.random.default_rng(1).normal(0, 0.01, model.get_layer("logits").kernel.shape)
     model.get_layer("logits").set_weights([head, np.zeros(4)])

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from imgclf.models import whitening
-from imgclf.models.whitening import Whitening
 from imgclf.training import probe
 
 
@@ -24,22 +22,6 @@ def test_probe_gives_scikit_learns_probabilities(classes: int, monkeypatch: pyte
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     expected = LogisticRegression(C=0.1, max_iter=5000, tol=1e-6).fit(scaled, labels).predict_proba(scaled)
     np.testing.assert_allclose(probe.softmax(features @ kernel + bias), expected, atol=2e-3)
-
-
-def test_through_a_whitening_the_penalty_sees_other_features_and_the_kernel_is_for_the_raw_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(whitening, "RANK", 3)
-    features, labels = data(3)
-    seen = Whitening.of(features * np.arange(1, 11) + features[:, :1])
-    monkeypatch.setattr(probe, "STRENGTHS", (0.01,))
-    kernel, bias = probe.solve(features, labels, classes=3, seed=0, whitening=seen)
-    mapped = seen(features)
-    scaled = (mapped - mapped.mean(axis=0)) / mapped.std(axis=0)
-    expected = LogisticRegression(C=0.01, max_iter=5000, tol=1e-6).fit(scaled, labels).predict_proba(scaled)
-    np.testing.assert_allclose(probe.softmax(features @ kernel + bias), expected, atol=2e-3)
-    plain, _ = probe.solve(features, labels, classes=3, seed=0)
-    assert np.abs(plain - kernel).max() > 1e-3
 
 
 def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
