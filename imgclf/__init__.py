@@ -1,48 +1,128 @@
-"""imgclf: from a folder of images to a tested, exported classifier."""
+"""imgclf: from a folder of images to a tested, exported classifier.
+
+The commands of the command line call exactly these functions; docs/python.md shows an example of each.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imgclf.data.dataset import Dataset
+    from imgclf.data.ingest import Ingestion, ingest
     from imgclf.data.readers import read
+    from imgclf.errors import (
+        ArtifactError,
+        DatasetError,
+        GateError,
+        ImageError,
+        ImgclfError,
+        MissingError,
+        RunError,
+        UsageError,
+    )
+    from imgclf.evaluation.compare import compare
+    from imgclf.evaluation.decisions import calibrate
+    from imgclf.evaluation.evaluate import Evaluation, evaluate
+    from imgclf.exporting.artifacts import export
     from imgclf.prediction import load
     from imgclf.prediction.classifier import Classifier, Prediction
     from imgclf.runs import Run
-    from imgclf.settings import EvaluateConfig, PredictConfig, TrainConfig
-    from imgclf.training.train import train
+    from imgclf.settings import (
+        AugmentConfig,
+        CalibrateConfig,
+        DataConfig,
+        EvaluateConfig,
+        ExportConfig,
+        IngestConfig,
+        KfoldConfig,
+        PredictConfig,
+        TrainConfig,
+    )
+    from imgclf.training.crossval import CrossValidation, kfold
+    from imgclf.training.train import resume, train
+    from imgclf.training.variants import Augmented, augment
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Classifier": "imgclf.prediction.classifier",
-    "Dataset": "imgclf.data.dataset",
-    "EvaluateConfig": "imgclf.settings",
-    "PredictConfig": "imgclf.settings",
-    "Prediction": "imgclf.prediction.classifier",
-    "Run": "imgclf.runs",
-    "TrainConfig": "imgclf.settings",
-    "load": "imgclf.prediction",
-    "read": "imgclf.data.readers",
-    "train": "imgclf.training.train",
+_MODULES = {
+    "data.dataset": ("Dataset",),
+    "data.ingest": ("Ingestion", "ingest"),
+    "data.readers": ("read",),
+    "errors": (
+        "ArtifactError",
+        "DatasetError",
+        "GateError",
+        "ImageError",
+        "ImgclfError",
+        "MissingError",
+        "RunError",
+        "UsageError",
+    ),
+    "evaluation.compare": ("compare",),
+    "evaluation.decisions": ("calibrate",),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "exporting.artifacts": ("export",),
+    "prediction": ("Classifier", "Prediction", "load"),
+    "runs": ("Run",),
+    "settings": (
+        "AugmentConfig",
+        "CalibrateConfig",
+        "DataConfig",
+        "EvaluateConfig",
+        "ExportConfig",
+        "IngestConfig",
+        "KfoldConfig",
+        "PredictConfig",
+        "TrainConfig",
+    ),
+    "training.crossval": ("CrossValidation", "kfold"),
+    "training.train": ("resume", "train"),
+    "training.variants": ("Augmented", "augment"),
 }
+_HOMES = {name: f"imgclf.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ArtifactError",
+    "AugmentConfig",
+    "Augmented",
+    "CalibrateConfig",
     "Classifier",
+    "CrossValidation",
+    "DataConfig",
     "Dataset",
+    "DatasetError",
     "EvaluateConfig",
+    "Evaluation",
+    "ExportConfig",
+    "GateError",
+    "ImageError",
+    "ImgclfError",
+    "IngestConfig",
+    "Ingestion",
+    "KfoldConfig",
+    "MissingError",
     "PredictConfig",
     "Prediction",
     "Run",
+    "RunError",
     "TrainConfig",
+    "UsageError",
+    "augment",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "export",
+    "ingest",
+    "kfold",
     "load",
     "read",
+    "resume",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562), so that `import imgclf` costs nothing."""
+    """Import a public name on first use (PEP 562), so that `import imgclf` stays cheap."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgclf.errors import RunError
+from imgclf.settings import TrainConfig
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -200,13 +201,15 @@ def create(path: Path) -> Run:
     return Run(path)
 
 
-def find(path: Path) -> Run:
-    """The run at an existing folder.
+def find(run: Run | Path | str) -> Run:
+    """Return the run in a folder; a run as it is.
 
     Raises:
-        RunError: if there is no run there.
+        RunError: if there is no run in it.
     """
-    run = Run(path)
+    if isinstance(run, Run):
+        return run
+    path, run = Path(run), Run(Path(run))
     if not path.is_dir() or not run.config.is_file():
         raise RunError(f"{path}: expected a run folder (with config.json), found none. imgclf train makes one.")
     return run
@@ -230,3 +233,17 @@ def create_next(parent: Path, stem: str) -> Path:
         else:
             break
     return path
+
+
+def read_settings(path: Path) -> tuple[TrainConfig, Path | None]:
+    """Return the settings of a run and the path of its data, from a `config.json` or the folder that contains it.
+
+    Raises:
+        RunError: if the file contains no settings.
+        UsageError: if this version does not know one of them.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
+        raise RunError(f"{path}: expected the config.json of a run, found no settings in it.")
+    return TrainConfig.from_dict(facts["config"]), Path(facts["data"]) if facts.get("data") else None

@@ -1,15 +1,18 @@
 """imgclf augment"""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imgclf import policies
+import imgclf
 from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import AugmentConfig
+
+if TYPE_CHECKING:
+    from imgclf.data.dataset import Dataset
 
 
 def augment(
@@ -29,69 +32,38 @@ def augment(
     from imgclf.cli import console
 
     console.err.quiet = quiet
-    chosen = policies.find(settings.policy, "policy")
-    if settings.keep_orientation:
-        chosen, losses = chosen.upright()
+    if show:
+        policy, losses = settings.final_policy
         for loss in losses:
             console.note(loss)
-    if show:
-        console.print_json(chosen.to_dict()) if json else print(chosen.to_toml(), end="")
+        console.print_json(policy.to_dict()) if json else print(policy.to_toml(), end="")
         return
-    result = _make(data, output, to, chosen, settings)
+    with console.phases() as on_progress:
+        dataset = _read(data, settings, on_progress)
+        result = imgclf.augment(dataset, settings, output=output, to=to, on_progress=on_progress)
     if json:
-        console.print_json({"policy": chosen.to_dict()} | result)
+        console.print_json(result.to_dict())
     else:
-        for place in (result["sheet"], result["to"]):
-            if place:
-                console.out.print(place)
+        for place in filter(None, (result.sheet, result.to)):
+            console.out.print(str(place))
 
 
-def _make(
-    data: Path | None, output: Path | None, to: Path | None, policy: policies.Policy, settings: AugmentConfig
-) -> dict[str, str | int | None]:
-    """Write what was asked for; where it is, and how many copies there are."""
+def _read(data: Path | None, settings: AugmentConfig, on_progress: Callable[..., None]) -> "Dataset":
+    """Read and split the images as training would."""
     from imgclf.cli import console
     from imgclf.data import preparing, readers, scan_cache
 
     if data is None:
-        raise UsageError("expected a folder of images: imgclf augment DATA. (--show needs none.)")
-    if output and os.path.lexists(output):
-        raise UsageError(f"-o {output}: expected a new file, found one that exists. Choose another -o, or remove it.")
-    if settings.copies != AugmentConfig.copies and not to:
-        raise UsageError("--copies says how many variants --to writes; give --to, too.")
-    with console.phases() as report, scan_cache.Scanner(settings.allow_truncated) as scanner:
+        raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
+    with scan_cache.Scanner(settings.allow_truncated) as scanner:
         found = readers.read(
             data,
             settings,
             classes=() if settings.relabels else settings.class_filter,
-            on_progress=lambda done, total: report("reading", done, total),
+            on_progress=lambda done, total: on_progress("reading", done, total),
             scanner=scanner if settings.limit is None else None,
         )
-        prepared = preparing.prepare(found, settings, scanner)  # as training would: with the same training part
-        dataset = prepared.dataset
-        for note in prepared.notes:
-            console.note(note)
-        if policy.strength("flip") and all(len(name) == 1 for name in dataset.class_names):
-            console.note("Are the classes digits or letters? --keep-orientation leaves out what would change them.")
-        from imgclf.training import variants  # after reading: a wrong folder fails before Keras loads
-
-        sheet = None
-        if output or not to:
-            sheet = output or _free(f"{dataset.name}-{policy.name or 'policy'}")
-            try:
-                variants.sheet(dataset, policy, settings, sheet)
-            except OSError as error:
-                raise UsageError(f"-o {sheet}: the sheet cannot be written ({error.strerror or error}).") from None
-        copies = 0
-        if to:
-            copies = variants.write(dataset, policy, settings, to, lambda done, total: report("writing", done, total))
-            console.note(f"{to}: {copies:,} images written.")
-    return {"sheet": str(sheet) if sheet else None, "to": str(to) if to else None, "copies": copies}
-
-
-def _free(stem: str) -> Path:
-    """A PNG file that does not exist yet."""
-    number = 1
-    while os.path.lexists(path := f"{stem}{f'-{number}' if number > 1 else ''}.png"):
-        number += 1
-    return Path(path)
+        prepared = preparing.prepare(found, settings, scanner)
+    for note in prepared.notes:
+        console.note(note)
+    return prepared.dataset

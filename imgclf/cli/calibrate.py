@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from imgclf import runs
+import imgclf
 from imgclf.cli import options
 from imgclf.settings import CalibrateConfig
 
@@ -13,11 +13,8 @@ def calibrate(run: options.Run, *, settings: CalibrateConfig, json: options.Json
     Nothing is trained or exported.
     """
     from imgclf.cli import console
-    from imgclf.evaluation import decisions
 
-    found = runs.find(run)
-    with found.lock():
-        facts, measured = decisions.calibrate(found, settings)
+    facts, measured = imgclf.calibrate(run, settings)
     rules = {"temperature": facts.temperature, "reject_below": facts.reject_below, **vars(facts.decision)}
     if json:
         console.print_json({"rules": rules, "validation": measured})

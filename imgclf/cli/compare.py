@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+import imgclf
+
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Two or more runs, or folders that imgclf evaluate wrote.")],
@@ -15,9 +17,8 @@ def compare(
 ) -> None:
     """Say which of several runs is better on the same test images, and whether that can be chance."""
     from imgclf.cli import console
-    from imgclf.evaluation import compare as comparing
 
-    result = comparing.compare(runs, common=common)
+    result = imgclf.compare(runs, common=common)
     if json:
         console.print_json(result)
     else:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import imgclf
 from imgclf import runs
 from imgclf.cli import options
 from imgclf.settings import EvaluateConfig, KfoldConfig
 
 if TYPE_CHECKING:
     from imgclf.evaluation.evaluate import Evaluation
-    from imgclf.runs import Run
 
 
 def evaluate(
@@ -35,54 +35,29 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Score a run's model on its test split or on other labeled images."""
-    if settings.kfold is not None:
-        given.refuse_others(
-            ("run", "kfold", "moved", "fail_under", "json", "quiet"), "--kfold uses the run's own images and settings."
-        )
-        _cross_validate(runs.find(run), settings.kfold, moved, fail_under, json=json, quiet=quiet)
-        return
-    from imgclf.cli import console
-    from imgclf.data import readers
-    from imgclf.evaluation import evaluate as evaluation
+    from imgclf.cli import console, kfold
     from imgclf.evaluation import gates
 
     console.err.quiet = quiet
     least, found = gates.parse(fail_under), runs.find(run)
-    with console.phases() as report:
-        reading = partial(report, "reading")
-        dataset = readers.read(data, settings, min_classes=1, on_progress=reading) if data else None
-        result = evaluation.evaluate(found, dataset, settings, data=moved, output=output, on_progress=report)
-    if json:
-        console.print_json(result.metrics)
-    else:
-        _print(result)
-    console.note(f"Written to {result.folder}")
-    gates.check(result.metrics, least)
-
-
-def _cross_validate(
-    run: "Run",
-    folds: int,
-    moved: Path | None,
-    fail_under: str | None,
-    *,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Cross-validation has the run's own images, settings and folder: other options would do nothing."""
-    from imgclf.cli import console
-    from imgclf.cli import kfold as command
-    from imgclf.evaluation import gates
-
-    console.err.quiet = quiet
-    least = gates.parse(fail_under)
-    from imgclf.training import crossval
-
+    if settings.kfold:
+        given.refuse_others(CROSS_VALIDATED, "--kfold uses the run's own images and settings.")
+        with console.phases() as on_progress:
+            folds = imgclf.kfold(found, settings=KfoldConfig(settings.kfold), data=moved, on_progress=on_progress)
+        kfold.show(folds, json=json)
+        gates.check(folds.metrics, least)
+        return
     with console.phases() as on_progress:
-        result = crossval.of_run(run, KfoldConfig(folds=folds), data=moved, on_progress=on_progress)
-    command.show(result, json=json)
+        reading = partial(on_progress, "reading")
+        dataset = imgclf.read(data, settings, min_classes=1, on_progress=reading) if data else None
+        result = imgclf.evaluate(found, dataset, settings, data=moved, output=output, on_progress=on_progress)
+    console.print_json(result.metrics) if json else _print(result)
+    console.note(f"Wrote {result.folder}.")
     gates.check(result.metrics, least)
 
+
+CROSS_VALIDATED = ("run", "kfold", "moved", "fail_under", "json", "quiet")
+"""The parameters that --kfold allows."""
 
 HEADLINES = {
     "accuracy": "accuracy",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imgclf import runs
+import imgclf
 from imgclf.cli import options
 from imgclf.settings import ExportConfig
 
@@ -13,13 +13,10 @@ def export(
 ) -> None:
     """Export a run's model and verify its predictions against Keras."""
     from imgclf.cli import console
-    from imgclf.exporting import artifacts
 
     console.err.quiet = quiet
-    found = runs.find(run)
-    formats = artifacts.everything(found) if settings.all else settings.formats
-    with found.lock(), console.phases() as on_progress:
-        rows = artifacts.export(found, formats, on_progress=on_progress)
+    with console.phases() as on_progress:
+        rows = imgclf.export(run, settings, on_progress=on_progress)
     if json:
         console.print_json(rows)
     else:

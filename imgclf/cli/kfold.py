@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import imgclf
 from imgclf.cli import options
 from imgclf.settings import KfoldConfig, TrainConfig
 
@@ -28,20 +29,17 @@ def kfold(
     Each fold is a run. Repeat the command with the same -o to resume.
     """
     from imgclf.cli import console
-    from imgclf.data import readers
 
     console.err.quiet = quiet
     with console.phases() as on_progress:
-        dataset = readers.read(
+        dataset = imgclf.read(
             data,
             settings,
             classes=() if settings.relabels else settings.class_filter,
             limit=None if settings.relabels else settings.limit,
             on_progress=lambda done, total: on_progress("reading", done, total),
         )
-        from imgclf.training import crossval  # after reading: a wrong folder fails before Keras loads
-
-        result = crossval.kfold(dataset, settings, folds, output=output, on_progress=on_progress)
+        result = imgclf.kfold(dataset, settings, folds, output=output, on_progress=on_progress)
     show(result, json=json)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
 from imgclf.errors import UsageError
 from imgclf.settings.base import Config, about, flag_of
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
@@ -29,6 +31,11 @@ class Rare:
 
 class Given(frozenset[str]):
     """The names of the parameters that stand on the command line."""
+
+    def over(self, recorded: AnyConfig, settings: AnyConfig) -> AnyConfig:
+        """Return recorded settings, changed by those of `settings` that stand on the command line."""
+        typed = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name in self}
+        return dataclasses.replace(recorded, **typed)
 
     def refuse_others(self, allowed: tuple[str, ...], reason: str) -> None:
         """Refuse what would have no effect.

@@ -20,11 +20,11 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier")
 LEVEL = 0.05
 
 
-def compare(paths: Sequence[Path], *, common: bool = False) -> dict[str, Any]:
+def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[str, Any]:
     """Compare runs by what they said of the same test images.
 
     Args:
-        paths: run folders, or folders that `imgclf evaluate` wrote; at least two.
+        runs: runs, their folders, or folders that `imgclf evaluate` wrote; at least two.
         common: whether to compare on the images that all have, where the test sets differ.
 
     Returns:
@@ -36,6 +36,7 @@ def compare(paths: Sequence[Path], *, common: bool = False) -> dict[str, Any]:
         UsageError: if there are fewer than two runs, or one is named twice.
         RunError: if one has no predictions, the classes differ, or the test sets differ without `common`.
     """
+    paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise UsageError(f"expected at least 2 different runs to compare, found {', '.join(map(str, paths))}.")
     found = [_read(path) for path in paths]

@@ -1,10 +1,12 @@
 """How good the answers are, "unknown" among them; and the rules for answers, fitted on a run's validation part."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgclf import runs
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import calibration, outputs
 from imgclf.evaluation.intervals import wilson
@@ -76,10 +78,13 @@ def measure(
     return found
 
 
-def calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, Any]]:
-    """Fit rules for answers on a run's validation part, and write them into its `artifact.json`.
+def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> tuple[Artifact, dict[str, Any]]:
+    """Fit the rules by which a run predicts on its validation split, and write them into its `artifact.json`.
 
-    What the settings leave open stays as it is. No model is exported again: the rules are applied to its probabilities.
+    What the settings leave open stays as it is. No model is exported again: the rules apply to its probabilities.
+
+    Args:
+        run: the run or its folder.
 
     Returns:
         The new description, and `measure` of the validation part.
@@ -87,8 +92,14 @@ def calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, An
     Raises:
         UsageError: if a positive class is none of two.
         DatasetError: if what is wanted cannot be reached.
-        RunError: if the run has no validation predictions, or is damaged.
+        RunError: if the run has no validation predictions, is damaged, or another process writes it.
     """
+    found = runs.find(run)
+    with found.lock():
+        return _calibrate(found, config or CalibrateConfig())
+
+
+def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, Any]]:
     facts = artifact.read(run.path)
     if not run.validation.is_file():
         raise RunError(

@@ -33,7 +33,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run,
+    run: Run | Path | str,
     dataset: Dataset | None = None,
     config: EvaluateConfig | None = None,
     *,
@@ -46,6 +46,7 @@ def evaluate(
     Classes are matched by name, whatever their order. Unreadable images are left out of the scores.
 
     Args:
+        run: the run or its folder.
         dataset: labelled images. Of images that are already split the test part is scored, or else the validation
             part; of others all. None is the run's own test part.
         data: where the run's own images lie now, if no longer where the run found them; they are told by their content.
@@ -61,6 +62,7 @@ def evaluate(
     """
     defaults = EvaluateConfig()
     config = config or defaults
+    run = runs.find(run)
     labels = run.read_labels()
     folder = output
     if dataset is not None and data is not None:

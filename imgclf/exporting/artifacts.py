@@ -12,12 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf import __version__, environment
+from imgclf import __version__, environment, runs
 from imgclf.errors import RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.runs import Run
-from imgclf.settings import TrainConfig, names
+from imgclf.settings import ExportConfig
 
 if TYPE_CHECKING:
     import keras
@@ -74,22 +74,40 @@ def _has_backbone(run: Run) -> bool:
 
 
 def export(
-    run: Run, formats: Sequence[str] = names(TrainConfig.export), *, on_progress: OnProgress | None = None
+    run: Run | Path | str, config: ExportConfig | None = None, *, on_progress: OnProgress | None = None
 ) -> list[dict[str, Any]]:
-    """Write exported models into a run folder, prove each against Keras, and describe them in `artifact.json`.
+    """Export a run's model, verify each export against Keras, and describe it in `artifact.json`.
 
-    A model that fails its proof is not kept: the one that was there before stays. Under another Keras backend than
-    TensorFlow, a child process does the work. The run's lock is the caller's business.
+    Args:
+        run: the run or its folder.
+        config: which formats and precisions.
+
+    Returns:
+        A row for each export, as `write` returns them.
+
+    Raises:
+        As `write`; and RunError: if another process writes the run.
+    """
+    config, found = config or ExportConfig(), runs.find(run)
+    with found.lock():
+        return write(found, everything(found) if config.all else config.formats, on_progress=on_progress)
+
+
+def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = None) -> list[dict[str, Any]]:
+    """Write exported models into a run folder, verify each against Keras, and describe them in `artifact.json`.
+
+    A model that fails its verification is not kept: the one that was there before stays. Under a Keras backend other
+    than TensorFlow, a child process does the work. The caller holds the run's lock.
 
     Args:
         formats: some of `FILES`.
 
     Returns:
-        For each a row: `format`, `file` (its name in the run), `precision`, `bytes`, `seconds`, the fields of
+        A row for each: `format`, `file` (its name in the run), `precision`, `bytes`, `seconds`, the fields of
         `parity.Proof`, and `quality`: for reduced precisions the fields of `quality.Quality`, else None.
 
     Raises:
-        UsageError: if there is no such format.
+        UsageError: if a format is unknown.
         RunError: if the run is damaged or cannot be written.
         ArtifactError: if an exported model disagrees with Keras.
         MissingError: if TensorFlow or the package of a format is not installed.

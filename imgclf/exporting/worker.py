@@ -47,7 +47,7 @@ def call(task: str, **arguments: Any) -> Any:
 def _export(path: str, formats: list[str]) -> list[dict[str, Any]]:
     from imgclf.exporting import artifacts
 
-    return artifacts.export(runs.Run(Path(path)), formats)
+    return artifacts.write(runs.Run(Path(path)), formats)
 
 
 def _pretrained(name: str, parent: str, offline: bool) -> None:

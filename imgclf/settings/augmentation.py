@@ -42,3 +42,9 @@ class AugmentConfig(DataConfig, Orientation):
     copies: int = setting(
         1, "Variants per image that --to writes.", panel=AUGMENTATION, check=at_least(1), everyday=True
     )
+
+    @property
+    def final_policy(self) -> tuple[policies.Policy, list[str]]:
+        """The policy after `keep_orientation`, and a sentence on each operation that it removed or weakened."""
+        policy = policies.find(self.policy, "policy")
+        return policy.upright() if self.keep_orientation else (policy, [])

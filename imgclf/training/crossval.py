@@ -60,26 +60,33 @@ class _Fold:
 
 
 def kfold(
-    dataset: Dataset,
+    source: Dataset | Run,
     config: TrainConfig | None = None,
     settings: KfoldConfig | None = None,
     *,
+    data: Path | None = None,
     output: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> CrossValidation:
-    """Cross-validate a recipe on every image, less a test part that the data came with.
+    """Cross-validate a recipe on every image but those of a test split that the data came with.
 
-    Folds are stratified; groups and duplicates stay together. A folder that holds folds of the same images and settings
-    already is gone on with: finished folds are kept, one that was interrupted is resumed.
+    Folds are stratified; groups and duplicates stay together. A folder that already contains folds of the same images
+    and settings is resumed: finished folds are kept, an interrupted one continues.
 
     Args:
-        config: how to train. Nothing is exported.
-        output: by default `runs/<data>-<backbone>-kfold-<n>`.
+        source: labeled images; or a run, whose recipe is cross-validated on its training and validation images, in
+            `kfold-<folds>` inside it.
+        config: how to train; not for a run. Nothing is exported.
+        data: the new location of a run's images.
+        output: by default `runs/<data>-<backbone>-kfold-<n>`; not for a run.
 
     Raises:
-        DatasetError: if a class has too few images or groups for so many folds.
-        RunError: if the folder holds something else.
+        DatasetError: if a class has too few images or groups for so many folds, or images of a run are missing.
+        RunError: if the folder contains something else, or the run is damaged.
     """
+    if isinstance(source, Run):
+        return _of_run(source, settings or KfoldConfig(), data, on_progress)
+    dataset = source
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     dataset, notes = _chosen(dataset, config)
     config, found = resolving.resolve(config)
@@ -99,18 +106,8 @@ def kfold(
             _of_all_folds.cache_clear()
 
 
-def of_run(
-    run: Run, settings: KfoldConfig, *, data: Path | None = None, on_progress: OnProgress | None = None
-) -> CrossValidation:
-    """Cross-validate a run's recipe on its own training and validation images, in `kfold-<folds>` inside it.
-
-    Args:
-        data: where the run's images lie now, if no longer where the run found them.
-
-    Raises:
-        DatasetError: as `kfold`, or if images are gone.
-        RunError: if the run is damaged.
-    """
+def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnProgress | None) -> CrossValidation:
+    """Cross-validate the recipe of a run on its own images."""
     config = TrainConfig.from_dict(run.read_config()["config"])
     dataset = datasets.read_run(run, data, sides=(TRAIN, VALIDATION))
     gone = datasets.missing(dataset)

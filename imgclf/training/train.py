@@ -109,7 +109,7 @@ def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]
 
 
 def resume(
-    run: Run,
+    run: Run | Path | str,
     *,
     epochs: int | None = None,
     data: Path | None = None,
@@ -117,19 +117,22 @@ def resume(
     on_progress: OnProgress | None = None,
     started: float | None = None,
 ) -> Run:
-    """Go on with an interrupted training from its last checkpoint, with its own settings and split.
+    """Resume an interrupted training from its last checkpoint, with its own settings and split.
 
     Args:
-        epochs: more than a finished run has had: it goes on from its weights for the others, its learning rate rising
-            and falling once more, and keeps what is better on validation.
-        data: where its images lie now, if no longer where it found them; the run remembers it.
-        with_report: whether to write `report.html`, too.
+        run: the run or its folder.
+        epochs: the new number of epochs of a finished run, which has had fewer. Its learning rate rises and falls once
+            more, and the better weights on validation are kept.
+        data: the new location of its images; the run records it.
+        with_report: whether to write `report.html` as well.
+        started: the `time.monotonic()` from which the time limit counts; by default now.
 
     Raises:
         UsageError: if the run cannot have more epochs.
-        RunError: if the folder holds no training, or it is damaged.
-        DatasetError: if its images are no longer there.
+        RunError: if the folder contains no training, or it is damaged.
+        DatasetError: if its images are missing.
     """
+    run = runs.find(run)
     started = time.monotonic() if started is None else started
     facts = run.read_config()
     config = TrainConfig.from_dict(facts["config"])
@@ -419,10 +422,10 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
 def _export(run: Run, formats: Sequence[str]) -> None:
     if not formats:
         return
-    from imgclf import exporting
+    from imgclf.exporting import artifacts
 
     try:
-        exporting.export(run, formats)
+        artifacts.write(run, formats)
     except MissingError as error:
         log.warning("not exported: %s imgclf export %s does it later.", error, run.path)
 

@@ -1,9 +1,12 @@
-"""What augmentation makes of a data set, to be looked at or kept: made by the same layers that training uses."""
+"""Preview or write augmented images, made by the same code that augments in training."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,7 +14,7 @@ from PIL import Image
 from imgclf import environment
 from imgclf.data import copying, images
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
-from imgclf.errors import DatasetError, ImageError
+from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import plots
 from imgclf.policies import Policy
 from imgclf.settings import AugmentConfig
@@ -23,6 +26,72 @@ MOST_CLASSES = 12
 """So many rows a contact sheet has at most."""
 
 _BATCH = 32
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What `augment` wrote: the policy, the contact sheet, the folder and the number of images in it."""
+
+    policy: Policy
+    sheet: Path | None
+    to: Path | None
+    copies: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it for JSON."""
+        places = {name: str(path) if path else None for name, path in (("sheet", self.sheet), ("to", self.to))}
+        return {"policy": self.policy.to_dict(), **places, "copies": self.copies}
+
+
+def augment(
+    dataset: Dataset,
+    config: AugmentConfig | None = None,
+    *,
+    output: Path | None = None,
+    to: Path | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Augmented:
+    """Draw a contact sheet of augmented training images, or write augmented training images.
+
+    Args:
+        dataset: labeled images; those of its training split are augmented.
+        output: a new PNG file for the contact sheet; by default `<data>-<policy>.png`, or no sheet if `to` is given.
+        to: a new or empty folder for `config.copies` variants of each training image, in class folders.
+
+    Raises:
+        UsageError: if a file exists already or cannot be written.
+        DatasetError: if no training image can be decoded.
+    """
+    config = config or AugmentConfig()
+    if output and os.path.lexists(output):
+        raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")
+    if config.copies != AugmentConfig.copies and not to:
+        raise UsageError("--copies: expected --to beside it, found none.")
+    policy, losses = config.final_policy
+    for loss in losses:
+        log.info("%s", loss)
+    if policy.strength("flip") and all(len(name) == 1 for name in dataset.class_names):
+        log.info("The classes look like digits or letters; --keep-orientation avoids flips.")
+    drawn = (output or _free(f"{dataset.name}-{policy.name or 'policy'}")) if output or not to else None
+    if drawn:
+        try:
+            sheet(dataset, policy, config, drawn)
+        except OSError as error:
+            raise UsageError(f"-o {drawn}: cannot be written ({error.strerror or error}).") from None
+    copies = 0
+    if to:
+        progress = on_progress or (lambda phase, done, total: None)
+        copies = write(dataset, policy, config, to, lambda done, total: progress("writing", done, total))
+        log.info("%s: wrote %s images.", to, f"{copies:,}")
+    return Augmented(policy, drawn, to, copies)
+
+
+def _free(stem: str) -> Path:
+    """Return a PNG file that does not exist yet."""
+    number = 1
+    while os.path.lexists(path := f"{stem}{f'-{number}' if number > 1 else ''}.png"):
+        number += 1
+    return Path(path)
 
 
 def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path) -> None:

@@ -89,13 +89,13 @@ def test_copies_are_of_the_training_part_and_the_same_each_time(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "imgclf augment DATA"),
+        ((), 2, "expected DATA, such as imgclf augment photos"),
         (("{data}", "--policy", "hevy"), 2, "--policy: expected none, light.*The nearest is heavy."),
         (("{data}", "--policy", "erase=2"), 2, "erase: expected a number from 0 to 0.9 of the area"),
-        (("{data}", "--variants", 0), 2, "--variants: expected 1 to 50, found 0"),
-        (("{data}", "--copies", 3), 2, "give --to"),
+        (("{data}", "--variants", 0), 2, "--variants: expected a number from 1 to 50, found 0"),
+        (("{data}", "--copies", 3), 2, "--copies: expected --to beside it"),
         (("{data}", "-o", "{data}/ant"), 2, "expected a new file"),
-        (("{data}", "-o", "{data}/ant/000.png/x.png"), 2, "the sheet cannot be written"),
+        (("{data}", "-o", "{data}/ant/000.png/x.png"), 2, "x.png: cannot be written"),
         (("{data}", "--to", "{data}"), 2, "expected a new or empty folder"),
         (("{data}/nowhere",), 3, "nowhere"),
     ],

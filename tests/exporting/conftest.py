@@ -106,10 +106,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Run
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, pristine: Run) -> tuple[Run, list[dict[str, Any]]]:
     """The same run with both formats, and the export's report. Read it, never write it."""
-    from imgclf import exporting
+    from imgclf.exporting import artifacts
 
     run = Run(shutil.copytree(pristine.path, tmp_path_factory.mktemp("exported") / "run"))
-    return run, exporting.export(run)
+    return run, artifacts.write(run, ["litert", "savedmodel"])
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imgclf import environment, exporting, prediction, runs
+from imgclf import environment, prediction, runs
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError, UsageError
@@ -55,7 +55,7 @@ def test_artifact_json_describes_the_files_with_their_hashes(exported):
 
 def test_a_run_with_brackets_in_its_name_is_exported(pristine, tmp_path):
     run = Run(shutil.copytree(pristine.path, tmp_path / "run [x] $x é"))
-    [row] = exporting.export(run, ["savedmodel"])
+    [row] = artifacts.write(run, ["savedmodel"])
     assert row["max_difference_from_bytes"] is not None
     assert run.saved_model.is_dir()
 
@@ -75,7 +75,7 @@ def test_an_export_that_disagrees_leaves_the_old_one(exported, tmp_path, monkeyp
     trace = savedmodel.trace
     monkeypatch.setattr(savedmodel, "trace", other)
     with pytest.raises(ArtifactError, match=r"within 0\.0001 of Keras's.*not kept") as raised:
-        exporting.export(run, [format])
+        artifacts.write(run, [format])
     assert str(run.path / {"litert": "model.tflite", "savedmodel": "saved_model"}[format]) in str(raised.value)
     assert contents(run) == before
 
@@ -84,7 +84,7 @@ def test_a_savedmodel_that_resizes_otherwise_is_found_out_from_bytes(run, monkey
     write = savedmodel.write
     monkeypatch.setattr(savedmodel, "write", lambda *arguments: write(*arguments[:-1], Decoding("crop")))
     with pytest.raises(ArtifactError, match="for encoded images"):
-        exporting.export(run, ["savedmodel"])
+        artifacts.write(run, ["savedmodel"])
     assert not run.saved_model.exists()
 
 
@@ -101,28 +101,28 @@ def test_an_export_that_cannot_be_described_leaves_the_old_one(exported, tmp_pat
     monkeypatch.setattr(artifact, "write", fail_in_the_run)
     for format in ("litert", "savedmodel"):
         with pytest.raises(RunError, match="No space left on device"):
-            exporting.export(run, [format])
+            artifacts.write(run, [format])
         assert contents(run) == before
 
 
 def test_a_second_export_replaces_the_first(run):
-    exporting.export(run, ["litert"])
+    artifacts.write(run, ["litert"])
     run.litert.write_bytes(b"damaged")
-    [row] = exporting.export(run, ["litert"])
+    [row] = artifacts.write(run, ["litert"])
     assert run.litert.stat().st_size == row["bytes"]
     assert prediction.load(run.path).labels == ("ants", "bées", "[moth]")
 
 
 def test_progress_and_order_do_not_depend_on_the_order_asked_for(run):
     seen = []
-    rows = exporting.export(run, ["backbone", "litert"], on_progress=lambda *step: seen.append(step))
+    rows = artifacts.write(run, ["backbone", "litert"], on_progress=lambda *step: seen.append(step))
     assert [row["format"] for row in rows] == ["litert", "backbone"]
     assert seen == [("exporting", 0, 1), ("exporting", 1, 1)]
 
 
 def test_without_readable_images_it_compares_made_up_ones_and_says_so(run, tmp_path, caplog):
     runs.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
-    [row] = exporting.export(run, ["litert"])
+    [row] = artifacts.write(run, ["litert"])
     assert row["compared_on"] == "made-up pixels"
     assert row["max_difference"] <= 1e-4
     assert "cannot be read any more" in caplog.text
@@ -133,23 +133,23 @@ def test_images_that_were_deleted_are_replaced_by_others(run, photographs, tmp_p
     runs.write_json(run.config, {**run.read_config(), "data": str(copy)})
     for sample in datasets.read_manifest(run.manifest, copy).part("test").samples[:10]:
         (copy / sample.path).write_bytes(b"")
-    [row] = exporting.export(run, ["litert"])
+    [row] = artifacts.write(run, ["litert"])
     assert (row["compared"], row["compared_on"]) == (14, "images")
 
 
 @pytest.mark.parametrize("formats", [["onyx"], ["litert", "onyx"], []])
 def test_an_unknown_format_is_a_usage_error(run, formats):
     with pytest.raises(UsageError, match=r"expected some of litert, litert-float16, .*, backbone, found"):
-        exporting.export(run, formats)
+        artifacts.write(run, formats)
 
 
 def test_a_damaged_model_is_a_run_error(run):
     run.model.write_bytes(run.model.read_bytes()[:-100])
     with pytest.raises(RunError, match=r"model\.keras"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
     run.model.unlink()
     with pytest.raises(RunError, match=r"model\.keras"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
 
 
 def test_a_foreign_model_is_a_run_error(run):
@@ -160,7 +160,7 @@ def test_a_foreign_model_is_a_run_error(run):
     file = File("keras", *artifact.hash_tree(run.model))
     artifact.write(run.path, replace(facts, files={run.model.name: file}))
     with pytest.raises(RunError, match="expected a classifier of imgclf"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
 
 
 def test_without_permission_to_write_it_is_a_run_error(run, monkeypatch):
@@ -169,23 +169,23 @@ def test_without_permission_to_write_it_is_a_run_error(run, monkeypatch):
 
     monkeypatch.setattr(artifacts.tempfile, "TemporaryDirectory", refuse)
     with pytest.raises(RunError, match="cannot be written"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
 
 
 def test_without_tensorflow_another_backend_is_told_so(run, monkeypatch):
     monkeypatch.setattr(artifacts, "keras_backend", lambda: "jax")
     monkeypatch.setattr(environment, "has_package", lambda name: name != "tensorflow")
     with pytest.raises(MissingError, match="tensorflow"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
 
 
 @pytest.mark.slow
 def test_under_another_backend_a_child_process_exports_and_passes_errors_on(run, monkeypatch):
     monkeypatch.setattr(artifacts, "keras_backend", lambda: "jax")
     monkeypatch.setattr(litert, "convert", None)  # this process must not need it
-    rows = exporting.export(run)
+    rows = artifacts.write(run, ["litert", "savedmodel"])
     assert [row["format"] for row in rows] == ["litert", "savedmodel"]
     assert prediction.load(run.path).labels == ("ants", "bées", "[moth]")
     run.model.write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match=r"model\.keras"):
-        exporting.export(run)
+        artifacts.write(run, ["litert", "savedmodel"])

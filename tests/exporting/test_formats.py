@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf import environment, exporting, prediction
+from imgclf import environment, prediction
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError
@@ -31,7 +31,7 @@ DIFFERENCES = {"float32": 1e-4, "float16": 0.01, "int8": 0.1}
 def whole(tmp_path_factory, exported):
     """The exported run with all other formats, too, and their report. Read it, never write it."""
     run = Run(shutil.copytree(exported[0].path, tmp_path_factory.mktemp("whole") / "run"))
-    return run, {row["file"]: row for row in exporting.export(run, NEW)}
+    return run, {row["file"]: row for row in artifacts.write(run, NEW)}
 
 
 @pytest.fixture(scope="session")
@@ -172,14 +172,14 @@ def test_a_format_that_disagrees_leaves_the_old_file(whole, tmp_path, monkeypatc
 
     monkeypatch.setattr(parity, "reference", other)
     with pytest.raises(ArtifactError, match="not kept"):
-        exporting.export(run, [format])
+        artifacts.write(run, [format])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_int8_that_changes_too_many_labels_is_not_kept(run, monkeypatch):
     monkeypatch.setattr(quality, "AGREEMENT", 1.01)
     with pytest.raises(ArtifactError, match=r"expected at least 101% of the labels of 12 test images.*not kept"):
-        exporting.export(run, ["litert-int8"])
+        artifacts.write(run, ["litert-int8"])
     assert not (run.path / "model-int8.tflite").exists()
 
 
@@ -188,8 +188,8 @@ def test_int8_without_training_images_is_a_run_error(run, tmp_path):
 
     runs.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
     with pytest.raises(RunError, match="expected training images, on which int8 is calibrated"):
-        exporting.export(run, ["litert-int8"])
-    [row] = exporting.export(run, ["litert-float16"])
+        artifacts.write(run, ["litert-int8"])
+    [row] = artifacts.write(run, ["litert-float16"])
     assert row["quality"] is None
 
 
@@ -198,7 +198,7 @@ def test_without_its_packages_a_format_names_its_extra(pristine, monkeypatch, ca
     has_package = environment.has_package
     monkeypatch.setattr(environment, "has_package", lambda name: name != package and has_package(name))
     with pytest.raises(MissingError, match=rf"imgclf\[{format}\]"):
-        exporting.export(pristine, [format])
+        artifacts.write(pristine, [format])
     assert artifacts.everything(pristine) == [name for name in artifacts.FILES if name != format]
     assert f"imgclf[{format}]" in caplog.text
 
@@ -206,7 +206,7 @@ def test_without_its_packages_a_format_names_its_extra(pristine, monkeypatch, ca
 def test_a_network_without_a_feature_map_has_no_backbone(flat_run):
     assert artifacts.everything(flat_run) == [name for name in artifacts.FILES if name != "backbone"]
     with pytest.raises(RunError, match="found one without a backbone"):
-        exporting.export(flat_run, ["backbone"])
+        artifacts.write(flat_run, ["backbone"])
 
 
 def test_a_keras_file_that_carries_code_is_refused(run):
@@ -222,7 +222,7 @@ def test_a_keras_file_that_carries_code_is_refused(run):
     with pytest.raises(ArtifactError, match="carries code of its own"):
         prediction.load(run.path)
     with pytest.raises(RunError, match=r"model\.keras"):
-        exporting.export(run, ["litert"])
+        artifacts.write(run, ["litert"])
 
 
 SCRIPTS = re.findall(

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from imgclf import exporting
 from imgclf.exporting import artifacts, parity
 from imgclf.prediction import artifact
 
@@ -29,7 +28,7 @@ def test_the_file_takes_any_batch_size_and_names_its_outputs(exported, n):
 
 
 def test_a_head_without_pooling_has_no_feature_map(flat_run):
-    [row] = exporting.export(flat_run, ["litert"])
+    [row] = artifacts.write(flat_run, ["litert"])
     assert row["max_difference"] < 1e-4
     assert artifact.read(flat_run.path).outputs == ("probabilities", "embedding")
     runner = Interpreter(str(flat_run.litert)).get_signature_runner("serving_default")

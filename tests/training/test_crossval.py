@@ -1,15 +1,12 @@
-import inspect
 import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import imgclf
-from imgclf.cli import kfold as command
-from imgclf.cli import train as train_command
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, read_run
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.outputs import read_predictions
@@ -26,14 +23,6 @@ def test_the_corrected_interval_by_hand():
     assert (low, high) == pytest.approx((0.85 - reach, 0.85 + reach))
     independent = stats.t.interval(0.95, 3, 0.85, stats.sem([0.8, 0.9, 0.9, 0.8]))
     assert high - low == pytest.approx(np.sqrt(5) * (independent[1] - independent[0]))
-
-
-def test_folds_have_the_options_of_train_and_their_own():
-    options = {name: p.default for name, p in inspect.signature(command.kfold).parameters.items()}
-    train = {name: p.default for name, p in inspect.signature(train_command.train).parameters.items()}
-    own = {field.name: field.default for field in fields(KfoldConfig)}
-    assert options.pop("data") is inspect.Parameter.empty
-    assert options == {k: v for k, v in train.items() if k not in (*command.LEFT_OUT, "data")} | own
 
 
 @pytest.mark.parametrize("settings", [{"folds": 1}, {"repeats": 0}, {"jobs": 0}])
@@ -99,7 +88,7 @@ def test_every_image_is_tested_once_and_a_killed_fold_is_done_again(image_folder
 @pytest.mark.slow
 def test_a_run_is_cross_validated_on_its_own_training_and_validation_images(trained_run, tmp_path):
     run = imgclf.Run(shutil.copytree(trained_run.path, tmp_path / "run"))
-    result = crossval.of_run(run, KfoldConfig(folds=2, jobs=2))
+    result = crossval.kfold(run, settings=KfoldConfig(folds=2, jobs=2))
     assert result.folder == run.path / "kfold-2"
     tested = set(read_predictions(run.predictions).paths)
     assert not tested & set(read_predictions(result.folder / "predictions.csv").paths)

@@ -39,7 +39,7 @@ def render(dataset: Dataset, checkup: Checkup) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("imgclf.data"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     labels = {sample.path: sample.label for sample in dataset.samples}
     sides = {sample.path: sample.split for sample in dataset.samples}

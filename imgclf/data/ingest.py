@@ -1,0 +1,120 @@
+"""Check a dataset before training: what it contains, what is wrong with it, and how it would be split."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgclf.data import copying, doctor, doctor_report, preparing, readers, scan_cache
+from imgclf.data.dataset import Dataset, write_manifest
+from imgclf.data.doctor import Checkup
+from imgclf.errors import UsageError
+from imgclf.settings import IngestConfig
+
+log = logging.getLogger("imgclf")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the phase, the steps done and the steps in all."""
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """The dataset as training would split it, what the doctor found, and the findings that are not accepted."""
+
+    dataset: Dataset
+    checkup: Checkup
+    forbidden: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts, sizes, formats and findings for JSON."""
+        return self.dataset.summary() | {"doctor": self.checkup.to_dict()}
+
+    def check(self) -> None:
+        """Apply the gate of `IngestConfig.fail_on`.
+
+        Raises:
+            GateError: if there are such findings.
+        """
+        doctor.check(self.checkup, self.forbidden)
+
+
+def ingest(
+    source: Path | str,
+    config: IngestConfig | None = None,
+    *,
+    output: Path | None = None,
+    to: Path | None = None,
+    with_split: bool = False,
+    report: Path | None = None,
+    quarantine: Path | None = None,
+    on_progress: Progress | None = None,
+) -> Ingestion:
+    """Read, check and split a dataset as training would, and write what is asked for.
+
+    Args:
+        source: a folder, an archive or a table of labeled images.
+        output: a new CSV file for the manifest.
+        to: a new or empty folder for links to the images, in class folders.
+        with_split: whether `to` has train/, validation/ and test/ above the class folders.
+        report: a new HTML file for the findings, with thumbnails.
+        quarantine: a new CSV file for the images to leave out, as the setting `exclude` takes it.
+
+    Raises:
+        UsageError: if a file exists already or cannot be written, or a finding in `fail_on` is unknown.
+        DatasetError: if the source is not a dataset.
+    """
+    config = config or IngestConfig()
+    for option, path in (("-o", output), ("--report", report), ("--quarantine", quarantine)):
+        if path and os.path.lexists(path):
+            raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")
+    if with_split and not to:
+        raise UsageError("--with-split: expected --to beside it, found none.")
+    forbidden = doctor.forbidden(config.fail_on)
+    progress = on_progress or _silent
+    with contextlib.ExitStack() as stack:
+        scanner = None if config.quick else stack.enter_context(scan_cache.Scanner(config.allow_truncated))
+        found = readers.read(
+            source,
+            config,
+            classes=() if config.relabels else config.class_filter,
+            on_progress=lambda done, total: progress("reading", done, total),
+            scanner=scanner if config.limit is None else None,
+        )
+        prepared = preparing.prepare(found, config, scanner)
+    dataset, checkup = prepared.dataset, prepared.checkup
+    for note in prepared.notes:
+        log.info("%s", note)
+    if config.quick:
+        log.info("Skipped the pixel checks: blank, blurred and near-duplicate images are not reported.")
+    if to:
+        given = {sample.path: sample.split for sample in found.samples}
+        splits = [sample.split if with_split else given[sample.path] for sample in dataset.samples]
+        linked, copied = copying.copy(
+            dataset.with_splits(splits), to, lambda done, total: progress("copying", done, total)
+        )
+        log.info("%s: %s files linked, %s copied.", to, f"{linked:,}", f"{copied:,}")
+    if report:
+        doctor_report.write(prepared.chosen, checkup, report)
+        log.info("%s: wrote the findings.", report)
+    if output:
+        _write("-o", output, lambda path: write_manifest(dataset, path))
+        log.info("%s: wrote the manifest (data sha256 %s).", output, dataset.digest())
+    if quarantine:
+        left_out = doctor.quarantine(prepared.chosen, checkup)
+        _write("--quarantine", quarantine, lambda path: doctor.write_quarantine(left_out, path))
+        log.info("%s: wrote %s files to leave out.", quarantine, f"{len(left_out):,}")
+    return Ingestion(dataset, checkup, forbidden)
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def _write(option: str, path: Path, write: Callable[[Path], None]) -> None:
+    try:
+        write(path)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written ({error.strerror}).") from None
