@@ -146,7 +146,13 @@ class TrainConfig(DataConfig, Orientation):
     )
     mixup: float = setting(0.0, "MixUp alpha, such as 0.2; 0 turns it off.", panel=AUGMENTATION, check=_ALPHA)
     cutmix: float = setting(0.0, "CutMix alpha, such as 1; 0 turns it off.", panel=AUGMENTATION, check=_ALPHA)
-    views: int | None = setting(None, "Cache N augmentations of each image.", panel=AUGMENTATION, check=between(0, 100))
+    cached_augmentations: int | None = setting(
+        None,
+        "Cache N augmentations of each image.",
+        panel=AUGMENTATION,
+        check=between(0, 100),
+        aliases=("views",),
+    )
     unfreeze_from: str | None = setting(
         None,
         "First trainable layer or block, or a fraction of them.",

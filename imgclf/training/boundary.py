@@ -61,7 +61,7 @@ def cached(
     dtype: type[np.floating] = np.float16,
     on_progress: OnProgress | None = None,
 ) -> Activations | str:
-    """The activations of all images at a cut, and of `config.views` augmented views of them.
+    """The activations of all images at a cut, and of `config.cached_augmentations` augmented views of them.
 
     They are found again by later runs, like frozen features, by content, size, rules, weights below the cut, view and
     seed, as long as they fit into `config.cache_limit_gb`; where nothing is kept on disk, they stay in memory.
@@ -69,7 +69,7 @@ def cached(
     Returns:
         The activations, or why they cannot be kept.
     """
-    views = config.views or 0
+    views = config.cached_augmentations or 0
     hashes, first, row_of = np.unique(loading.content_hashes(dataset), return_index=True, return_inverse=True)
     part = graph.lower(model, cut)
     shape = (len(hashes), *part.output_shape[1:])

@@ -44,7 +44,7 @@ _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 _NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {
     "ema": 0.0,
-    "views": 3,
+    "cached_augmentations": 3,
 }
 """Each stage has its own learning rate, unless one is given, and is judged by itself."""
 
@@ -135,17 +135,17 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     given = [name for name in _STEPS_ONLY if getattr(config, name) is not None]
     given += [name for name in _STEPS_DEFAULTS if getattr(config, name) != getattr(TrainConfig, name)]
     augments = config.augment not in ("auto", "none")
-    if config.views and not augments:
+    if config.cached_augmentations and not augments:
         config = replace(config, augment="light")
-    given += ["augment"] if augments and not config.views else []
-    given += ["keep_orientation"] if config.keep_orientation and not config.views else []
+    given += ["augment"] if augments and not config.cached_augmentations else []
+    given += ["keep_orientation"] if config.keep_orientation and not config.cached_augmentations else []
     given += ["precision"] if config.precision == "mixed_bfloat16" else []
     dropped = (*_STEPS_ONLY, *(name for name in ("batch_size",) if config.batch_size == AUTO))
     kept = {name: value for name, value in config.to_dict().items() if name not in dropped}
     off: dict[str, Any] = {"mixup": 0.0, "cutmix": 0.0}
     if config.precision == "mixed_bfloat16":
         off["precision"] = "float32"
-    if not config.views:
+    if not config.cached_augmentations:
         off |= {"augment": "none", "keep_orientation": False}
     cleared = TrainConfig.from_dict(kept | off)
     options = ", ".join("--" + name.replace("_", "-") for name in given)

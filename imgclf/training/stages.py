@@ -140,7 +140,7 @@ class Training:
             images.dataset,
             images.pixels,
             config,
-            views=(config.views or 0) if config.method == "probe" else 0,
+            views=(config.cached_augmentations or 0) if config.method == "probe" else 0,
             on_progress=on_progress,
         )
         labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
@@ -281,7 +281,12 @@ class Training:
         self, moving: keras.Model, cut: graph.Cut | None, config: TrainConfig, deadline: float
     ) -> boundary.Activations | None:
         """What passes the cut, kept; None where every epoch must see the pixels anew."""
-        if cut is None or config.size_steps or _mixes(config) or (config.views is None and config.augment != "none"):
+        if (
+            cut is None
+            or config.size_steps
+            or _mixes(config)
+            or (config.cached_augmentations is None and config.augment != "none")
+        ):
             return None
         on_progress = self._until(deadline)
         kept = boundary.cached(moving, cut, self.images.dataset, self.images.pixels, config, on_progress=on_progress)
@@ -347,8 +352,8 @@ class Training:
         Returns:
             Whether there may be time for another.
         """
-        views = self.config.views if share < 1 and not _mixes(self.config) else None
-        wanted = replace(self.config, views=views, image_sizes=None)
+        views = self.config.cached_augmentations if share < 1 and not _mixes(self.config) else None
+        wanted = replace(self.config, cached_augmentations=views, image_sizes=None)
         if wanted.lr is None:
             is_bold = share == SHARES[-1] and not self._has_moved()
             wanted = replace(wanted, lr=LEARNING_RATE * (BOLD if is_bold else 1.0))
@@ -519,7 +524,7 @@ class Training:
         start = TRACING * tracing
         if not cached:
             return drift * start, drift * forward * (count * (1 + 2 * share) + len(self.images.rows(VALIDATION)))
-        views = 1 + (self.config.views or 0)
+        views = 1 + (self.config.cached_augmentations or 0)
         start += tracing + views * all_images * forward * (1 - share)
         return drift * start, drift * forward * share * (3 * count + len(self.images.rows(VALIDATION)))
 

@@ -30,13 +30,14 @@ TUNE = {"method": "finetune"}
 SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "head strength": {"chosen among seven": PROBE}
     | {f"C = {c:g}": PROBE | {"strength": c} for c in (1e-3, 1e-2, 1e-1, 1.0)},
-    "views of the probe": {"0": PROBE} | {str(n): PROBE | {"views": n, "augment": "light"} for n in (1, 3, 7)},
+    "views of the probe": {"0": PROBE}
+    | {str(n): PROBE | {"cached_augmentations": n, "augment": "light"} for n in (1, 3, 7)},
     "image size": {"96": PROBE} | {str(px): PROBE | {"image_size": px} for px in (64, 128, 160)},
     "unfrozen part": {"1/3": TUNE} | {share: TUNE | {"unfreeze_from": share} for share in ("0.1", "0.67", "1.0")},
     "learning rate": {"1e-4": TUNE} | {f"{lr:g}": TUNE | {"lr": lr} for lr in (1e-5, 3e-5, 3e-4, 1e-3)},
     "weight average": {"0.98": TUNE, "0": TUNE | {"ema": 0.0}},
     "augmentation": {"light": TUNE} | {name: TUNE | {"augment": name} for name in ("none", "standard")},
-    "views of fine-tuning": {"anew every step": TUNE} | {str(n): TUNE | {"views": n} for n in (1, 3)},
+    "views of fine-tuning": {"anew every step": TUNE} | {str(n): TUNE | {"cached_augmentations": n} for n in (1, 3)},
 }
 """Of each setting the default first."""
 

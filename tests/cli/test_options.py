@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from imgclf.cli import options
 from imgclf.cli.app import COMMANDS, app
 from imgclf.errors import UsageError
+from imgclf.settings import TrainConfig
 from imgclf.settings.base import Check, Config, about, setting
 
 OPTION = re.compile(r"^  (-\w, )?(--[a-z-]+)", re.MULTILINE)
@@ -167,3 +168,11 @@ def test_help_all_is_what_a_terminal_shows():
     words = [sys.executable, "-m", "imgclf", "predict", "--help-all"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "  --shard I/N " in shown
+
+
+def test_the_former_name_of_an_option_works_and_no_help_shows_it():
+    [parameter] = [p for p in typer.main.get_command(app).commands["train"].params if p.name == "cached_augmentations"]
+    assert parameter.opts == ["--cached-augmentations", "--views"]
+    assert "--cached-augmentations" in help_of("train", "--help-all")
+    assert "--views" not in help_of("train", "--help-all")
+    assert TrainConfig.from_dict({"views": 2}) == TrainConfig(cached_augmentations=2)

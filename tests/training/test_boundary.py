@@ -100,7 +100,7 @@ def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data
 def test_kept_activations_are_found_again_and_follow_the_lower_weights_alone(data, tmp_path, monkeypatch):
     model = residual()
     cut = finetune.unfreeze(model, "two")
-    settings = config(tmp_path, views=2)
+    settings = config(tmp_path, cached_augmentations=2)
     one = boundary.cached(model, cut, *data, settings)
     model.get_layer("two_conv").set_weights([np.ones((3, 3, 8, 8))])
     with monkeypatch.context() as patch:
@@ -134,7 +134,7 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
 def test_drawing_shows_every_view_and_follows_its_seed(data, tmp_path):
     model = residual()
     cut = finetune.unfreeze(model, "two")
-    kept = boundary.cached(model, cut, *data, config(tmp_path, views=2))
+    kept = boundary.cached(model, cut, *data, config(tmp_path, cached_augmentations=2))
     rows = np.full(60, 3)
     drawn = kept.draw(rows, np.random.default_rng(0))
     kinds = np.unique(drawn.reshape(60, -1), axis=0)

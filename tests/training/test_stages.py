@@ -23,7 +23,7 @@ from imgclf.training.stages import Images, Training
 def training(image_folder: Callable[..., Path], tmp_path: Path) -> Training:
     """Before the probe: a small network of random weights, which is all that the stages ask for, and an hour."""
     settings = TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8, cache=str(tmp_path / "cache"))
-    config = replace(resolving.resolve(settings)[0], method="auto", views=1, augment="light", lr=1e-3)
+    config = replace(resolving.resolve(settings)[0], method="auto", cached_augmentations=1, augment="light", lr=1e-3)
     dataset = preparing.prepare(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config).dataset
     dataset, pixels = loading.decode(dataset, 32)
     model = resolving.build(config, 3)
@@ -101,7 +101,7 @@ def test_without_time_only_the_probe_is_made_and_the_reason_said(training: Train
 
 def test_a_stage_ends_at_its_deadline(training: Training):
     training.probe()
-    training.config = replace(training.config, epochs=10_000, views=None)
+    training.config = replace(training.config, epochs=10_000, cached_augmentations=None)
     started = time.monotonic()
     training.descend("finetune 100%", "1.0", training.config, started + 3.0)
     assert 2.9 < time.monotonic() - started < 60
@@ -266,7 +266,7 @@ def test_a_batch_that_memory_does_not_hold_is_named_or_halved(training: Training
         return fit(model, train, validation, plan, **options)
 
     monkeypatch.setattr(fitting, "fit", tight)
-    config = replace(training.config, method="finetune", views=None, epochs=1)
+    config = replace(training.config, method="finetune", cached_augmentations=None, epochs=1)
     with pytest.raises(imgclf.errors.RunError, match=r"does not hold 8 images at 32 px.*--batch-size 4"):
         training.descend("finetune", None, config, time.monotonic() + 600)
     training.may_halve = True

@@ -242,7 +242,7 @@ def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Ru
     config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path)))
     assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "auto")
     config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
-    assert (config.method, config.views) == ("auto", 3)
+    assert (config.method, config.cached_augmentations) == ("auto", 3)
 
 
 def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -> None:
