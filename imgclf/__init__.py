@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imgclf.data.dataset import Dataset
     from imgclf.data.ingest import Ingestion, ingest
-    from imgclf.data.readers import read
+    from imgclf.data.reading import read
     from imgclf.errors import (
         ArtifactError,
         DatasetError,
@@ -47,7 +47,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "data.dataset": ("Dataset",),
     "data.ingest": ("Ingestion", "ingest"),
-    "data.readers": ("read",),
+    "data.reading": ("read",),
     "errors": (
         "ArtifactError",
         "DatasetError",

@@ -1,6 +1,6 @@
 """imgclf augment"""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ from imgclf.errors import UsageError
 from imgclf.settings import AugmentConfig
 
 if TYPE_CHECKING:
-    from imgclf.data.dataset import Dataset
+    pass
 
 
 def augment(
@@ -39,31 +39,14 @@ def augment(
         console.print_json(policy.to_dict()) if json else print(policy.to_toml(), end="")
         return
     with console.phases() as on_progress:
-        dataset = _read(data, settings, on_progress)
+        if data is None:
+            raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
+        dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
+        for note in (*dataset.notes, *dataset.split_notes):
+            console.note(note)
         result = imgclf.augment(dataset, settings, output=output, to=to, on_progress=on_progress)
     if json:
         console.print_json(result.to_dict())
     else:
         for place in filter(None, (result.sheet, result.to)):
             console.out.print(str(place))
-
-
-def _read(data: Path | None, settings: AugmentConfig, on_progress: Callable[..., None]) -> "Dataset":
-    """Read and split the images as training would."""
-    from imgclf.cli import console
-    from imgclf.data import preparing, readers, scan_cache
-
-    if data is None:
-        raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
-    with scan_cache.Scanner(settings.allow_truncated) as scanner:
-        found = readers.read(
-            data,
-            settings,
-            classes=() if settings.relabels else settings.class_filter,
-            on_progress=lambda done, total: on_progress("reading", done, total),
-            scanner=scanner if settings.limit is None else None,
-        )
-        prepared = preparing.prepare(found, settings, scanner)
-    for note in prepared.notes:
-        console.note(note)
-    return prepared.dataset

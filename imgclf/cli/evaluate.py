@@ -49,7 +49,7 @@ def evaluate(
         return
     with console.phases() as on_progress:
         reading = partial(on_progress, "reading")
-        dataset = imgclf.read(data, settings, min_classes=1, on_progress=reading) if data else None
+        dataset = imgclf.read(data, settings, split=False, on_progress=reading) if data else None
         result = imgclf.evaluate(found, dataset, settings, data=moved, output=output, on_progress=on_progress)
     console.print_json(result.metrics) if json else _print(result)
     console.note(f"Wrote {result.folder}.")

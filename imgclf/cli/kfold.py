@@ -1,5 +1,6 @@
 """imgclf kfold"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,13 +33,7 @@ def kfold(
 
     console.err.quiet = quiet
     with console.phases() as on_progress:
-        dataset = imgclf.read(
-            data,
-            settings,
-            classes=() if settings.relabels else settings.class_filter,
-            limit=None if settings.relabels else settings.limit,
-            on_progress=lambda done, total: on_progress("reading", done, total),
-        )
+        dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
         result = imgclf.kfold(dataset, settings, folds, output=output, on_progress=on_progress)
     show(result, json=json)
 

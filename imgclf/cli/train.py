@@ -1,6 +1,6 @@
 """imgclf train"""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from imgclf.errors import UsageError
 from imgclf.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from imgclf.data.dataset import Dataset
+    pass
 
 RESUMED = ("resume", "moved", "epochs", "json", "quiet")
 """The parameters that --resume allows."""
@@ -54,27 +54,12 @@ def train(
             if config:
                 recorded, source = runs.read_settings(config)
                 settings, data = given.over(recorded, settings), data or source
-            dataset = _read(data, settings, on_progress)
+            if data is None:
+                raise UsageError("expected a folder of images: imgclf train DATA.")
+            dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None
     if json:
         console.print_json({"run": str(run.path), "metrics": scores})
     else:
         console.out.print(str(run.path))
-
-
-def _read(data: Path | None, settings: TrainConfig, on_progress: Callable[..., None]) -> "Dataset":
-    from imgclf.data import readers, scan_cache
-
-    if data is None:
-        raise UsageError("expected a folder of images: imgclf train DATA.")
-    with scan_cache.Scanner(settings.allow_truncated) as scanner:
-        sees_all = settings.near_duplicates == "group" and settings.limit is None
-        return readers.read(
-            data,
-            settings,
-            classes=() if settings.relabels else settings.class_filter,
-            limit=None if settings.relabels else settings.limit,
-            on_progress=lambda done, total: on_progress("reading", done, total),
-            scanner=scanner if sees_all else None,
-        )

@@ -8,16 +8,19 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.runs import Run, write_atomic
-from imgclf.settings import ReadConfig
+from imgclf.errors import DatasetError
+from imgclf.runs import write_atomic
+from imgclf.settings import DataConfig
+
+if TYPE_CHECKING:
+    from imgclf.data.doctor import Checkup
 
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -29,7 +32,8 @@ class Sample:
     """One image: where it is, what it shows, and what its header says.
 
     `path` is relative to the dataset's root, with forward slashes. `label` is the class name, "" where unknown.
-    `sha256` is of the file's bytes. `width` and `height` are stored pixels, before EXIF orientation.
+    `sha256` is of the file's bytes. `width` and `height` are stored pixels, before EXIF orientation. `given` is the
+    split that the data bring along, whatever `split` is now.
     """
 
     path: str
@@ -40,6 +44,7 @@ class Sample:
     width: int = 0
     height: int = 0
     format: str = ""
+    given: str = field(default=UNASSIGNED, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ class Dataset:
 
     `source` is what the user named, where the samples' files do not lie in it: an archive, a folder of arrays, or one
     of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
-    the column of a table that the samples' groups were read from.
+    the column of a table that the samples' groups were read from. `settings` are those it was read with, None for a
+    dataset made by hand. `notes` and `split_notes` are for the user, the latter about the split. `checkup` contains the
+    findings of the doctor.
     """
 
     root: Path
@@ -72,6 +79,10 @@ class Dataset:
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
     source: Path | None = field(default=None, compare=False)
     group_column: str | None = field(default=None, compare=False)
+    settings: DataConfig | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    split_notes: tuple[str, ...] = field(default=(), compare=False)
+    checkup: "Checkup | None" = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -116,6 +127,10 @@ class Dataset:
         """The same samples with new sides."""
         pairs = zip(self.samples, splits, strict=True)
         return replace(self, samples=tuple(s if s.split == side else replace(s, split=side) for s, side in pairs))
+
+    def as_given(self) -> "Dataset":
+        """The same samples with the split that the data bring along."""
+        return self.with_splits([s.given for s in self.samples])
 
     def summary(self) -> dict[str, Any]:
         """What there is, in numbers and names, ready for JSON.
@@ -188,55 +203,6 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
         raise DatasetError(f"{path}: the manifest cannot be read ({error.strerror}).") from None
     names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
     return Dataset(root=root, samples=samples, class_names=names)
-
-
-def read_run(run: Run, data: Path | None = None, sides: Sequence[str] = (*SPLITS, UNASSIGNED)) -> Dataset:
-    """The images of a run, with its split, and its class names in the order of its model's outputs.
-
-    Args:
-        data: where the images lie now, if no longer where the run found them; they are told by their content.
-        sides: those of the split that are wanted; of the others not even the place is needed.
-
-    Raises:
-        RunError: if its `config.json`, `labels.txt` or `manifest.csv` is missing or damaged, or they disagree.
-        DatasetError: if the images are not all in `data`.
-    """
-    names = run.read_labels()
-    try:
-        facts = run.read_config()
-        if not isinstance(facts.get("data"), str):
-            raise RunError(f"{run.config}: expected the path of the run's images as data, found none. Train again.")
-        path = Path(facts["data"])
-        dataset = read_manifest(run.manifest, path, names)
-        foreign = sorted({s.label for s in dataset.samples} - set(names))
-        if foreign:
-            raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
-        dataset = replace(dataset, samples=tuple(s for s in dataset.samples if s.split in sides))
-        settings = facts.get("config", {})
-        reading = ReadConfig(**{f.name: settings[f.name] for f in fields(ReadConfig) if f.name in settings})
-        if data is None and path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
-            from imgclf.data import readers  # which imports this module
-
-            root = readers.locate(path, reading)
-            dataset = replace(dataset, root=root, source=None if root == path else path)
-    except (DatasetError, UsageError) as error:
-        raise RunError(f"{error} Train again or restore it.") from None
-    if data is None:
-        return dataset
-    from imgclf.data import relocate  # which imports this module
-
-    return relocate.find(dataset, data, reading)
-
-
-def missing(dataset: Dataset) -> DatasetError | None:
-    """What to say of images of a run that are not where it found them; None if all are there."""
-    gone = [s.path for s, path in zip(dataset.samples, dataset.paths, strict=True) if not path.is_file()]
-    if not gone:
-        return None
-    return DatasetError(
-        f"{dataset.origin}: expected the {len(dataset)} images that the run found there, but {len(gone)} are not "
-        f"there, such as {gone[0]!r}. Put them back, or name the folder to which they were moved with --data."
-    )
 
 
 def csv_line(values: Sequence[object]) -> str:

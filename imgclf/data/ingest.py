@@ -1,14 +1,14 @@
 """Check a dataset before training: what it contains, what is wrong with it, and how it would be split."""
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imgclf.data import copying, doctor, doctor_report, preparing, readers, scan_cache
+from imgclf.data import copying, doctor, doctor_report, reading
 from imgclf.data.dataset import Dataset, write_manifest
 from imgclf.data.doctor import Checkup
 from imgclf.errors import UsageError
@@ -74,36 +74,24 @@ def ingest(
         raise UsageError("--with-split: expected --to beside it, found none.")
     forbidden = doctor.forbidden(config.fail_on)
     progress = on_progress or _silent
-    with contextlib.ExitStack() as stack:
-        scanner = None if config.quick else stack.enter_context(scan_cache.Scanner(config.allow_truncated))
-        found = readers.read(
-            source,
-            config,
-            classes=() if config.relabels else config.class_filter,
-            on_progress=lambda done, total: progress("reading", done, total),
-            scanner=scanner if config.limit is None else None,
-        )
-        prepared = preparing.prepare(found, config, scanner)
-    dataset, checkup = prepared.dataset, prepared.checkup
-    for note in prepared.notes:
+    dataset = reading.read(source, config, pixels=not config.quick, on_progress=partial(progress, "reading"))
+    given, checkup = dataset.as_given(), dataset.checkup
+    assert checkup is not None  # since it was split
+    for note in (*dataset.notes, *dataset.split_notes):
         log.info("%s", note)
     if config.quick:
         log.info("Skipped the pixel checks: blank, blurred and near-duplicate images are not reported.")
     if to:
-        given = {sample.path: sample.split for sample in found.samples}
-        splits = [sample.split if with_split else given[sample.path] for sample in dataset.samples]
-        linked, copied = copying.copy(
-            dataset.with_splits(splits), to, lambda done, total: progress("copying", done, total)
-        )
+        linked, copied = copying.copy(dataset if with_split else given, to, partial(progress, "copying"))
         log.info("%s: %s files linked, %s copied.", to, f"{linked:,}", f"{copied:,}")
     if report:
-        doctor_report.write(prepared.chosen, checkup, report)
+        doctor_report.write(given, checkup, report)
         log.info("%s: wrote the findings.", report)
     if output:
         _write("-o", output, lambda path: write_manifest(dataset, path))
         log.info("%s: wrote the manifest (data sha256 %s).", output, dataset.digest())
     if quarantine:
-        left_out = doctor.quarantine(prepared.chosen, checkup)
+        left_out = doctor.quarantine(given, checkup)
         _write("--quarantine", quarantine, lambda path: doctor.write_quarantine(left_out, path))
         log.info("%s: wrote %s files to leave out.", quarantine, f"{len(left_out):,}")
     return Ingestion(dataset, checkup, forbidden)

@@ -1,4 +1,4 @@
-"""Images that have moved: found again by what is in them, wherever they lie now and whatever they are called."""
+"""Find images again by their content, wherever they are now and whatever they are called."""
 
 import hashlib
 from collections import defaultdict
@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import images, readers
+from imgclf.data import collection, images
 from imgclf.data.dataset import Dataset, listed
 from imgclf.data.file_listing import scan
 from imgclf.errors import DatasetError, ImageError
@@ -19,21 +19,21 @@ _AHEAD = 256  # files hashed before the answer is looked at
 
 
 def find(dataset: Dataset, place: Path, settings: ReadConfig | None = None) -> Dataset:
-    """The same samples in the same order, with the root and the paths that their files have in another place.
+    """Find the files of the samples in another place, and return the samples with their new root and paths.
 
-    A file is taken for a sample's if its SHA-256 is the one that the manifest holds. Files of the same path are looked
-    at first, so that a folder that was moved as a whole costs one reading of what is asked for; then all others are.
+    A file belongs to a sample if its SHA-256 is the one in the manifest. Files of the same path are hashed first, so
+    that a folder moved as a whole is read once; then all others are.
 
     Args:
-        place: a folder, or whatever else a data set can be read from: an archive, arrays, annotated photographs.
-        settings: how the data set was read.
+        place: a folder, or whatever else a dataset can be read from: an archive, arrays, annotated photographs.
+        settings: how the dataset was read.
 
     Raises:
-        DatasetError: if there is nothing at that place, or not all images; or a sample has no hash.
+        DatasetError: if there is nothing at that place, an image is not found, or a sample has no hash.
     """
     if not place.exists():
         raise DatasetError(f"{place}: expected the images that have moved, found nothing there. Check the spelling.")
-    root = readers.locate(place, settings or ReadConfig())
+    root = collection.locate(place, settings or ReadConfig())
     unhashed = [s.path for s in dataset.samples if not s.sha256]
     if unhashed:
         raise DatasetError(
@@ -65,8 +65,23 @@ def find(dataset: Dataset, place: Path, settings: ReadConfig | None = None) -> D
     return replace(dataset, root=root, samples=tuple(moved), source=None if root == place else place)
 
 
+def verify(dataset: Dataset) -> None:
+    """Compare the files of a dataset with the hashes in its manifest; those that are gone or have none are passed over.
+
+    Raises:
+        DatasetError: if a file has changed, naming the first one.
+    """
+    known = {s.path: s.sha256 for s in dataset.samples if s.sha256}
+    for path, sha256 in _hashes(dataset.root, known):
+        if sha256 != known[path]:
+            raise DatasetError(
+                f"{dataset.root / path}: the image has changed since training (expected SHA-256 {known[path][:12]}..., "
+                f"found {sha256[:12]}...). Restore it, or train again."
+            )
+
+
 def _hashes(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Paths and their SHA-256, those that can be read; on all processors, not far ahead of who asks."""
+    """Hash the files that can be read, in the order of paths, on all processors, not far ahead of the caller."""
 
     def of(path: str) -> tuple[str, str | None]:
         try:

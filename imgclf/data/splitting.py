@@ -1,80 +1,16 @@
 """Split a dataset into training, validation and test images, or into folds."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from imgclf import runs
-from imgclf.data import carving, grouping, labels, readers
-from imgclf.data import dataset as datasets
+from imgclf.data import carving, grouping
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError, UsageError
-from imgclf.settings import DataConfig
 
 K = TypeVar("K", bound=Hashable)
-
-
-def choose(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, list[str]]:
-    """Leave out, label, choose and group what was read, as the settings say: all that comes before the split.
-
-    Returns:
-        The dataset, and notes for the user.
-
-    Raises:
-        ImgclfError: of any kind, if a setting or a file that it names does not suit the dataset.
-    """
-    notes = []
-    if settings.exclude:
-        dataset, found = labels.exclude(dataset, Path(settings.exclude))
-        notes += found
-    if settings.labels:
-        dataset, found = labels.correct(dataset, Path(settings.labels))
-        notes += found
-    if settings.renames:
-        dataset = labels.rename(dataset, settings.renames)
-    if settings.class_map:
-        dataset, found = labels.merge(dataset, Path(settings.class_map))
-        notes += found
-    dataset = readers.narrow(dataset, classes=settings.class_filter, limit=settings.limit)
-    if len(dataset.class_names) < 2:
-        raise DatasetError(
-            f"{dataset.origin}: expected at least 2 classes to tell apart, found "
-            f"{listed(dataset.class_names) or 'none'}. Choose more of them with --classes, or merge fewer."
-        )
-    if settings.group_by:
-        dataset, found = grouping.group(dataset, settings.group_by)
-        notes += found
-    return dataset, notes
-
-
-def divide(dataset: Dataset, settings: DataConfig, related: Iterable[Sequence[int]] = ()) -> tuple[Dataset, list[str]]:
-    """Split what was chosen, as the settings say; `related` and the result as in `split`.
-
-    Raises:
-        ImgclfError: of any kind, if a setting or a file that it names does not suit the dataset.
-    """
-    notes = []
-    old = None
-    if settings.split_from:
-        path = Path(settings.split_from)
-        is_run = os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
-        old = datasets.read_manifest(runs.find(path).manifest if is_run else path, dataset.root)
-        notes.append(f"The split is kept from {path} (SHA-256 {old.digest()}).")
-    dataset, found = split(
-        dataset,
-        validation_fraction=settings.validation_fraction,
-        test_fraction=settings.test_fraction,
-        val_as=settings.val_as,
-        seed=settings.seed,
-        test_group=settings.test_group,
-        old=old,
-        related=related,
-    )
-    return dataset, notes + found
 
 
 def split(
@@ -134,10 +70,7 @@ def split(
     """
     related = list(related)
     units = grouping.units(dataset.samples, related)
-    notes = []
-    for names, files in grouping.joined(dataset.samples, units, related):
-        linked = "; ".join(" = ".join(listed([path]) for path in paths) for paths in files)
-        notes.append(f"Groups {listed(names)} stay together, because they share images: {linked}.")
+    notes = linked_groups(dataset, units, related)
     if test_group is not None:
         dataset = _hold_out(dataset, units, test_group)
     given = {s.split for s in dataset.samples} & set(SPLITS)
@@ -239,6 +172,15 @@ def folds(
         )
     folds = np.array([fold_of[unit] for unit in units], dtype=np.int64)
     return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(k)]
+
+
+def linked_groups(dataset: Dataset, units: Sequence[int], related: Iterable[Sequence[int]]) -> list[str]:
+    """Say which groups stay together, and name the files that link them."""
+    notes = []
+    for names, files in grouping.joined(dataset.samples, units, related):
+        linked = "; ".join(" = ".join(listed([path]) for path in paths) for paths in files)
+        notes.append(f"Groups {listed(names)} stay together, because they share images: {linked}.")
+    return notes
 
 
 def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from imgclf import prediction, runs
-from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, missing, read_manifest, read_run
+from imgclf.data import run_data
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, report
 from imgclf.prediction import artifact
@@ -136,13 +137,13 @@ def _readable(
 
 def _own_test_part(run: Run, data: Path | None) -> tuple[Dataset, dict[str, Path]]:
     """The test part by the names of the manifest, under which other runs know it, too; and where its files lie."""
-    found = read_run(run, data, sides=(TEST,))
+    found = run_data.read(run, data, splits=(TEST,))
     if not len(found):
         raise DatasetError(
             f"{run.manifest}: expected images of the test part, found none. Name a folder to score instead: "
             f"imgclf evaluate {run.path} DATA."
         )
-    gone = missing(found) if data is None else None
+    gone = run_data.missing(found) if data is None else None
     if gone:
         raise gone
     named = [sample for sample in read_manifest(run.manifest, found.root).samples if sample.split == TEST]
@@ -152,6 +153,7 @@ def _own_test_part(run: Run, data: Path | None) -> tuple[Dataset, dict[str, Path
 
 def _part_to_score(dataset: Dataset) -> Dataset:
     """The test part, else the validation part, else everything, with the unreadable files that lie in it."""
+    dataset = dataset.as_given() if dataset.settings else dataset
     unreadable = tuple(s for s in dataset.skipped if s.kind == "unreadable")
     for side in (TEST, VALIDATION):
         part = dataset.part(side)
@@ -209,7 +211,8 @@ def _warn_of_training_images(run: Run, part: Dataset) -> None:
     """Scores on images that the model has learned from say little; the manifest knows these by content."""
     if not run.manifest.is_file():
         return
-    learned = {s.sha256 for s in read_run(run).samples if s.split in (TRAIN, VALIDATION) and s.sha256}
+    known = run_data.read(run, splits=(TRAIN, VALIDATION), verify=False)
+    learned = {s.sha256 for s in known.samples if s.sha256}
     seen = sum(s.sha256 in learned for s in part.samples)
     if seen:
         log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from imgclf import __version__, runs
-from imgclf.data import dataset as datasets
+from imgclf.data import run_data
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
 from imgclf.evaluation import outputs, plots, thumbnails
@@ -132,7 +132,7 @@ def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
 def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"path": config["data"], "sha256": config.get("data_sha256", ""), "sides": {}, "groups": 0}
     try:
-        dataset = datasets.read_run(run)
+        dataset = run_data.read(run, verify=False)
     except RunError:  # a folder of scores alone
         return found
     sides = (TEST,) if "kfold" in config else SPLITS  # folds test every image
@@ -217,7 +217,7 @@ def _row(predictions: Predictions, row: int) -> dict[str, Any]:
 
 def _files(run: Run) -> dict[str, Path]:
     try:
-        return datasets.read_run(run).files
+        return run_data.read(run, verify=False).files
     except ImgclfError:  # a folder of scores alone
         return {}
 

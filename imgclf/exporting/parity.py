@@ -1,14 +1,15 @@
 """An export proves itself: it is read back as users read it and compared with Keras on the run's own images."""
 
+import hashlib
 import io
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from imgclf import environment, prediction
-from imgclf.data import dataset as datasets
-from imgclf.data import images
+from imgclf.data import images, run_data
 from imgclf.data.dataset import SPLITS, Dataset, Sample
 from imgclf.errors import ArtifactError, ImageError, RunError
 from imgclf.prediction import artifact
@@ -20,6 +21,8 @@ environment.prepare_keras()
 import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
+
+log = logging.getLogger(__name__)
 
 COUNT = 16
 BATCH = 4
@@ -86,7 +89,7 @@ class Proof:
 def collect(run: Run, facts: Artifact) -> Samples:
     """Up to COUNT images of the run that can still be read, of its test part first; made-up ones if there are none."""
     try:
-        dataset = datasets.read_run(run)
+        dataset = run_data.read(run, verify=False)
     except RunError:
         return made_up(facts)
     pixels: list[np.ndarray] = []
@@ -110,9 +113,13 @@ def readable_images(part: Dataset, facts: Artifact, count: int) -> Iterator[tupl
             return
         try:
             data = images.read_bytes(paths[place])
-            yield part.samples[place], data, images.load(data, facts.image_size, facts.decoding)
+            sample, image = part.samples[place], images.load(data, facts.image_size, facts.decoding)
         except ImageError:
             continue
+        if sample.sha256 and hashlib.sha256(data).hexdigest() != sample.sha256:
+            log.warning("%s: left out, since it has changed since training.", paths[place])
+            continue
+        yield sample, data, image
         count -= 1
 
 

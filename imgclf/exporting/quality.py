@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imgclf import prediction
-from imgclf.data import dataset as datasets
+from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN
 from imgclf.errors import ArtifactError, RunError
 from imgclf.exporting import litert, parity
@@ -54,7 +54,7 @@ def calibration(run: Run, facts: Artifact) -> np.ndarray:
     Raises:
         RunError: if none of them can be read any more.
     """
-    part = datasets.read_run(run).part(TRAIN)
+    part = run_data.read(run, verify=False).part(TRAIN)
     pixels = [image for _, _, image in parity.readable_images(part, facts, CALIBRATION)]
     if not pixels:
         raise RunError(
@@ -74,7 +74,7 @@ def measure(run: Run, facts: Artifact, new: Path, graph: Any) -> Quality | None:
         ArtifactError: if fewer than AGREEMENT of the labels stay what they were.
     """
     try:
-        part = datasets.read_run(run).part(TEST)
+        part = run_data.read(run, verify=False).part(TEST)
     except RunError:
         return None
     count = min(SCORED, SCORED_BYTES // (3 * facts.image_size**2))

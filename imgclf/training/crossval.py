@@ -19,7 +19,7 @@ import numpy as np
 import imgclf
 from imgclf import environment, runs
 from imgclf.data import dataset as datasets
-from imgclf.data import preparing, splitting
+from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
@@ -36,9 +36,6 @@ SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "matthews", "log_loss")
 """The scores of which mean, deviation and interval over the folds are given."""
 
 _RANGES = {"matthews": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
-
-_DONE = ("exclude", "labels", "rename", "class_map", "classes", "limit", "group_by", "test_group", "split_from")
-"""Settings that were applied to the images before they were dealt out, once for all folds."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,12 @@ def kfold(
         return _of_run(source, settings or KfoldConfig(), data, on_progress)
     dataset = source
     config, settings = config or TrainConfig(), settings or KfoldConfig()
+    config = reading.settled(dataset, config)
     dataset, notes = _chosen(dataset, config)
     config, found = resolving.resolve(config)
     for note in (*notes, *found):
         log.info("%s", note)
-    config = replace(config, export="none", **{name: getattr(TrainConfig, name) for name in _DONE})
+    config = replace(config, export="none")
     folder = output or runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
     run = _open(folder, dataset, config, settings)
     with run.lock():
@@ -109,27 +107,25 @@ def kfold(
 def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnProgress | None) -> CrossValidation:
     """Cross-validate the recipe of a run on its own images."""
     config = TrainConfig.from_dict(run.read_config()["config"])
-    dataset = datasets.read_run(run, data, sides=(TRAIN, VALIDATION))
-    gone = datasets.missing(dataset)
+    dataset = run_data.read(run, data, splits=(TRAIN, VALIDATION))
+    gone = run_data.missing(dataset)
     if gone:
         raise gone
     kept = tuple(replace(s, split=UNASSIGNED) for s in dataset.samples)
     name = f"kfold-{settings.folds}" + (f"x{settings.repeats}" if settings.repeats > 1 else "")
-    config = replace(config, **{name: getattr(TrainConfig, name) for name in _DONE})
     return kfold(replace(dataset, samples=kept), config, settings, output=run.path / name, on_progress=on_progress)
 
 
 def _chosen(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
-    """The images to deal out, labelled, chosen and grouped as training would."""
-    given = {s.split for s in dataset.samples}
-    prepared = preparing.prepare(dataset, replace(config, validation_fraction=0.0, test_fraction=0.0))
-    dataset = prepared.dataset
-    notes = [note for note in prepared.notes if not note.startswith(("Images:", "Groups:", "There is no", "No "))]
-    if given & {TRAIN, VALIDATION, TEST} or config.test_group:
-        kept = tuple(s for s in dataset.samples if s.split != TEST)
-        if len(kept) < len(dataset):
-            notes.append(f"The test part that the data came with stays out: {len(dataset) - len(kept):,} images.")
-        dataset = replace(dataset, samples=kept)
+    """The images to deal out: all but the test split that the data bring along, or the test group."""
+    checks = dataset.checkup.lines() if dataset.checkup else []
+    notes = [*checks, *dataset.notes]
+    by_hand = dataset.settings is None or bool(config.test_group)  # then every test image was given
+    out = [s.split == TEST and (by_hand or s.given in (VALIDATION, TEST)) for s in dataset.samples]
+    kept = tuple(s for s, is_out in zip(dataset.samples, out, strict=True) if not is_out)
+    if len(kept) < len(dataset):
+        notes.append(f"The given test split stays out: {len(dataset) - len(kept):,} images.")
+    dataset = replace(dataset, samples=kept)
     return dataset.with_splits([UNASSIGNED] * len(dataset)), notes
 
 
@@ -206,7 +202,7 @@ def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfi
             f"{dataset.origin}: expected at least {settings.folds} groups for {settings.folds} folds, found "
             f"{len(groups) + alone}. Ask for fewer --folds."
         )
-    related = preparing.related(dataset, config)
+    related = reading.related(dataset, config)
     folds = []
     for repeat in range(settings.repeats):
         place = run.path / f"repeat-{repeat + 1}" if settings.repeats > 1 else run.path
@@ -223,7 +219,7 @@ def _is_finished(fold: Run) -> bool:
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     """Train one fold, or go on with it; one that left nothing to go on with is begun anew."""
     tested = set(fold.tested)
-    own = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
+    own = _split(dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))]), config, fold)
     started = Run(fold.folder)
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
@@ -242,6 +238,19 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
             return
     keras.backend.clear_session()  # else the graphs of all folds stay in memory
     gc.collect()
+
+
+def _split(dataset: Dataset, config: TrainConfig, fold: _Fold) -> Dataset:
+    """Carve the validation images out of a fold's training images."""
+    own, notes = splitting.split(
+        dataset,
+        validation_fraction=config.validation_fraction,
+        test_fraction=0.0,
+        seed=fold.seed,
+        related=reading.related(dataset, config),
+    )
+    settings = replace(dataset.settings, seed=fold.seed) if dataset.settings else None
+    return replace(own, settings=settings, notes=(), split_notes=tuple(notes), checkup=None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ import numpy as np
 import imgclf
 from imgclf import environment, runs
 from imgclf.data import dataset as datasets
-from imgclf.data import loading, preparing, scan_cache
+from imgclf.data import loading, reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
@@ -71,11 +71,10 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     started = time.monotonic() if started is None else started
-    config, notes = resolving.resolve(config or TrainConfig())
+    config, notes = resolving.resolve(reading.settled(dataset, config or TrainConfig()))
     devices.choose(config.device)
     devices.check_batch(fitting.batch_size(config))
     watching.check(config)
-    dataset, data_notes = _prepare(dataset, config)
     with ExitStack() as stack:
         decoding = stack.enter_context(_Decoding(dataset, config, on_progress))
         # before there is a folder: weights that cannot be had leave nothing behind
@@ -84,7 +83,8 @@ def train(
         run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
         for context in (_explained(run), run.lock(), _log_to(run)):
             stack.enter_context(context)
-        for note in (*notes, *data_notes):
+        found = dataset.checkup.lines() if dataset.checkup else []
+        for note in (*notes, *found, *dataset.notes, *dataset.split_notes):
             log.info("%s", note)
         for skipped in dataset.skipped:
             if skipped.kind in ("unreadable", "unlabelled", "empty-class", "excluded"):
@@ -96,16 +96,6 @@ def train(
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
     return run
-
-
-def _prepare(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
-    """Choose and split the images; the notes say what is wrong with them, a line for each kind of problem."""
-    if config.near_duplicates == "off":
-        prepared = preparing.prepare(dataset, config)
-    else:
-        with scan_cache.Scanner(config.allow_truncated) as scanner:
-            prepared = preparing.prepare(dataset, config, scanner)
-    return prepared.dataset, [*prepared.checkup.lines(), *prepared.notes]
 
 
 def resume(
@@ -151,8 +141,8 @@ def resume(
             run.checkpoint.unlink(missing_ok=True)
             log.info("%s: this training is finished", run.path)
             return run
-        dataset = datasets.read_run(run, data)
-        gone = datasets.missing(dataset)
+        dataset = run_data.read(run, data)
+        gone = run_data.missing(dataset)
         if gone:
             raise gone
         if data:

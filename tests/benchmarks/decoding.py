@@ -20,7 +20,7 @@ from PIL import Image
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.data import images, loading, readers
+from imgclf.data import collection, images, loading
 
 SHARE = 0.9
 
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     cores = environment.cpu_count()
     with tempfile.TemporaryDirectory() as temporary:
-        dataset = readers.read(options.data or unzip("ants-bees", Path(temporary)))
+        dataset = collection.collect(options.data or unzip("ants-bees", Path(temporary)))
         paths, folders = dataset.paths, iter(range(10**6))
 
         def first_epoch() -> None:

@@ -21,7 +21,7 @@ from photographs import untested
 from scipy import stats
 
 import imgclf
-from imgclf.data import readers
+from imgclf.data import collection
 from imgclf.data.dataset import Dataset
 from imgclf.training import probe
 
@@ -85,7 +85,7 @@ def main() -> None:
         folder = Path(temporary)
         images = untested(folder)
         for name in options.data:
-            dataset = readers.narrow(images[name], limit=options.limit)
+            dataset = collection.narrow(images[name], limit=options.limit)
             known: dict[str, list[tuple[float, float]]] = {}
             print(f"{name}: {len(dataset)} images, seeds 0 to {options.seeds - 1}")
             for setting in options.only.split(","):

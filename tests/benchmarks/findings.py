@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from imgclf.data import doctor, doctor_report, images, readers, scan_cache
+from imgclf.data import collection, doctor, doctor_report, images, scan_cache
 from imgclf.settings import DataConfig
 
 Plant = Callable[[Image.Image, random.Random], bytes]
@@ -141,7 +141,7 @@ def main() -> None:
         folder = Path(temporary) / "data"
         truth = plant(options.data, folder, options.clean, options.planted, random.Random(options.seed))
         with scan_cache.Scanner(folder=Path(temporary) / "scan_cache") as scanner:
-            dataset = readers.read(folder, scanner=scanner)
+            dataset = collection.collect(folder, scanner=scanner)
             checkup = doctor.examine(dataset, settings, scanner)
         if options.report:
             doctor_report.write(dataset, checkup, options.report)

@@ -15,8 +15,7 @@ import numpy as np
 from processes import IMGCLF, measure, unzip
 
 from imgclf import prediction, runs
-from imgclf.data import dataset as datasets
-from imgclf.data import images
+from imgclf.data import images, run_data
 from imgclf.exporting import artifacts
 from imgclf.prediction import artifact
 from imgclf.prediction.runtimes import RUNTIMES
@@ -43,7 +42,7 @@ def main() -> None:
         facts = artifact.read(folder)
         if any(name not in facts.files for format, name in artifacts.FILES.items() if format != "backbone"):
             measure([*IMGCLF, "export", folder, "--all"])
-        facts, part = artifact.read(folder), datasets.read_run(runs.find(folder)).part("test")
+        facts, part = artifact.read(folder), run_data.read(runs.find(folder)).part("test")
         pixels = np.stack([images.load(path, facts.image_size, facts.decoding) for path in part.paths]).astype(
             np.float32
         )

@@ -19,7 +19,7 @@ import numpy as np
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.data import loading, readers
+from imgclf.data import collection, loading
 from imgclf.settings import TrainConfig
 
 RATE, SHARE = 10_000, 0.95
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        dataset = readers.read(options.data or unzip("tiny-imagenet", Path(temporary)), limit=options.limit)
+        dataset = collection.collect(options.data or unzip("tiny-imagenet", Path(temporary)), limit=options.limit)
         dataset, pixels = loading.decode(dataset, options.size, cache=f"{temporary}/cache")
         labels, classes = dataset.labels, len(dataset.class_names)
         batches = loading.training_batches(pixels, labels, classes=classes, batch_size=BATCH, seed=0)

@@ -21,7 +21,7 @@ from findings import cropped, encoded, scaled
 from PIL import Image, ImageDraw
 from processes import verdict
 
-from imgclf.data import images, readers, scan_cache, similar, statistics
+from imgclf.data import collection, images, scan_cache, similar, statistics
 from imgclf.settings import DataConfig, Thresholds
 
 COPIES = {
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, scan_cache.Scanner(folder=Path(temporary)) as scanner:
-        dataset = readers.read(options.data, DataConfig(), limit=options.limit)
+        dataset = collection.narrow(collection.collect(options.data, DataConfig()), limit=options.limit)
         thumbs = scanner.records(dataset)["thumb"]
         paths = dataset.paths
     rng = random.Random(0)

@@ -9,7 +9,7 @@ from PIL import Image
 from processes import unzip
 
 import imgclf
-from imgclf.data import readers, splitting
+from imgclf.data import collection, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, Dataset
 
 ANTS_BEES, SIGNS, SIGNS_BY_NUMBER, DIGITS = "ants-bees", "sign-digits", "sign-digits by number", "scikit-learn digits"
@@ -29,9 +29,9 @@ def load(folder: Path, seed: int) -> dict[str, Dataset]:
         unzip("ants-bees", folder)
         unzip("sign-digits", folder)
         _write_digits(digits)
-    raw = readers.read(signs)
+    raw = collection.collect(signs)
     unsplit = {ANTS_BEES: imgclf.read(ants), SIGNS: raw, SIGNS_BY_NUMBER: by_file_number(raw)}
-    unsplit[DIGITS] = readers.read(digits)
+    unsplit[DIGITS] = collection.collect(digits)
     return {
         name: splitting.split(dataset, validation_fraction=0.15, test_fraction=0.15, seed=seed)[0]
         for name, dataset in unsplit.items()

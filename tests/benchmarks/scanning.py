@@ -18,7 +18,7 @@ from PIL import Image
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.data import readers, scan_cache
+from imgclf.data import collection, scan_cache
 
 SHARE = 0.8
 TIMES_FASTER = 20
@@ -47,11 +47,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         data = options.data or unzip("ants-bees", Path(temporary))
         cache = Path(temporary) / "scans"
-        paths = readers.read(data).paths
+        paths = collection.collect(data).paths
 
         def scan() -> None:
             with scan_cache.Scanner(folder=cache) as scanner:
-                scanner.records(readers.read(data, scanner=scanner))
+                scanner.records(collection.collect(data, scanner=scanner))
 
         def decode() -> None:
             with ThreadPoolExecutor(cores) as pool:

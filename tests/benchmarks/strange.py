@@ -16,7 +16,8 @@ from processes import unzip
 from sklearn import metrics
 
 import imgclf
-from imgclf.data.dataset import TEST, read_run
+from imgclf.data import run_data
+from imgclf.data.dataset import TEST
 from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact
 
@@ -35,7 +36,7 @@ def main() -> None:
         classifier = imgclf.load(run.path)
         own, foreign = (
             np.array([answer.outlier_score for answer in classifier.stream(paths, 64)], float)
-            for paths in (read_run(run).part(TEST).paths, [images[i] for i in chosen.tolist()])
+            for paths in (run_data.read(run).part(TEST).paths, [images[i] for i in chosen.tolist()])
         )
         limit = artifact.read(run.path).decision.outlier_above
     area = metrics.roc_auc_score(np.repeat([0, 1], [len(own), len(foreign)]), np.concatenate([own, foreign]))

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from imgclf.cli import app
+from imgclf.data import collection, images, splitting
 from imgclf.data import dataset as datasets
-from imgclf.data import images, readers, splitting
 from imgclf.settings import TrainConfig
 
 Run = Callable[..., tuple[int, str, str]]
@@ -159,7 +159,7 @@ def test_json_is_the_summary_of_the_split_dataset(ingest: Run, image_folder: Cal
     code, out, err = ingest(folder, "--json", "--quiet", "--seed", 5)
     assert (code, err) == (0, "")
     expected, _ = splitting.split(
-        readers.read(folder),
+        collection.collect(folder),
         validation_fraction=TrainConfig.validation_fraction,
         test_fraction=TrainConfig.test_fraction,
         seed=5,
@@ -175,7 +175,7 @@ def test_the_manifest_holds_the_split_of_train(ingest: Run, image_folder: Callab
     assert code == 0
     assert f"{tmp_path / 'made/manifest.csv'}: wrote the manifest" in err.replace("\n", "")
     expected, _ = splitting.split(
-        readers.read(folder),
+        collection.collect(folder),
         validation_fraction=TrainConfig.validation_fraction,
         test_fraction=TrainConfig.test_fraction,
         seed=TrainConfig.seed,
@@ -230,9 +230,9 @@ def test_to_makes_a_copy_of_class_folders(ingest: Run, image_folder: Callable[..
     code, out, err = ingest(folder, "--to", tmp_path / "copy", "--json", "--rename", "ant=emmet")
     assert code == 0
     assert "40 files linked, 0 copied" in err
-    assert readers.read(tmp_path / "copy").counts() == {"bee": 20, "emmet": 20}
+    assert collection.collect(tmp_path / "copy").counts() == {"bee": 20, "emmet": 20}
     assert json.loads(out)["classes"]["emmet"]["images"] == 20
-    assert {s.split for s in readers.read(tmp_path / "copy").samples} == {""}
+    assert {s.split for s in collection.collect(tmp_path / "copy").samples} == {""}
 
 
 def test_to_with_split_makes_the_folders_of_the_split(
@@ -240,7 +240,7 @@ def test_to_with_split_makes_the_folders_of_the_split(
 ) -> None:
     _, out, _ = ingest(image_folder(count=20), "--to", tmp_path / "copy", "--with-split", "--json", "--seed", 3)
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["test", "train", "validation"]
-    assert readers.read(tmp_path / "copy").digest() == json.loads(out)["sha256"]
+    assert collection.collect(tmp_path / "copy").digest() == json.loads(out)["sha256"]
 
 
 def test_to_keeps_a_given_split_as_it_is(ingest: Run, image_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_to_keeps_a_given_split_as_it_is(ingest: Run, image_folder: Callable[...
     image_folder(name="data/val", count=10, seed=1)
     ingest(folder, "--to", tmp_path / "copy")
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["train", "validation"]
-    assert readers.read(tmp_path / "copy").digest() == readers.read(folder).digest()
+    assert collection.collect(tmp_path / "copy").digest() == collection.collect(folder).digest()
 
 
 def test_to_overwrites_nothing_and_with_split_needs_it(ingest: Run, image_folder: Callable[..., Path]) -> None:

@@ -113,7 +113,7 @@ def test_a_run_whose_data_has_moved_is_scored_and_cross_validated_and_gone_on_wi
     capsys.readouterr()
     for command in (("evaluate", run.path), ("evaluate", run.path, "--kfold", "2")):
         assert imgclf(*command) == 3
-        assert "are not there, such as" in capsys.readouterr().err
+        assert "are gone, such as" in capsys.readouterr().err
     assert imgclf("evaluate", run.path, "--data", place) == 0
     assert read_predictions(run.predictions).paths == before.paths
     assert abs(read_predictions(run.predictions).probabilities - before.probabilities).max() < 1e-4

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imgclf.data import readers, unpacking
+from imgclf.data import collection, unpacking
 from imgclf.data.layouts import archives
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig
@@ -47,7 +47,7 @@ def test_an_archive_is_read_as_its_folder_is(image_folder: Factory, tmp_path: Pa
     folder = image_folder(name="data/train", count=3).parent
     image_folder(name="data/val", count=2, seed=1)
     (folder / ".DS_Store").touch()
-    expected, found = readers.read(folder), readers.read(packed(folder, tmp_path / name, inside))
+    expected, found = collection.collect(folder), collection.collect(packed(folder, tmp_path / name, inside))
     assert found.samples == expected.samples
     assert found.digest() == expected.digest()
     assert found.source == tmp_path / name
@@ -56,33 +56,33 @@ def test_an_archive_is_read_as_its_folder_is(image_folder: Factory, tmp_path: Pa
 
 def test_an_archive_is_known_by_its_content(zipped: Path, tmp_path: Path) -> None:
     zipped.rename(tmp_path / "data.bin")
-    assert len(readers.read(tmp_path / "data.bin")) == 2
+    assert len(collection.collect(tmp_path / "data.bin")) == 2
 
 
 def test_a_single_class_folder_is_no_wrapping(image_folder: Factory, tmp_path: Path) -> None:
     archive = packed(image_folder(classes=("ant",), count=2), tmp_path / "a.zip")
-    assert readers.read(archive, min_classes=1).class_names == ("ant",)
+    assert collection.collect(archive, min_classes=1).class_names == ("ant",)
 
 
 def test_a_second_reading_unpacks_nothing(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = readers.read(zipped)
+    first = collection.collect(zipped)
     monkeypatch.setattr(archives, "_fill", lambda *_: pytest.fail("unpacked again"))
-    assert readers.read(zipped) == first
+    assert collection.collect(zipped) == first
 
 
 def test_a_changed_archive_is_unpacked_again(image_folder: Factory, zipped: Path) -> None:
-    before = readers.read(zipped)
+    before = collection.collect(zipped)
     packed(image_folder(name="other", classes=("cat", "dog"), count=2), zipped)
-    assert readers.read(zipped).class_names == ("cat", "dog")
+    assert collection.collect(zipped).class_names == ("cat", "dog")
     assert before.class_names == ("ant", "bee")
 
 
 def test_the_images_are_found_again_in_an_emptied_cache(zipped: Path) -> None:
-    dataset = readers.read(zipped)
+    dataset = collection.collect(zipped)
     for path in dataset.paths:
         path.unlink()
     os.rename(dataset.root, dataset.root.with_name("gone"))  # noqa: PTH104
-    assert readers.locate(zipped) == dataset.root
+    assert collection.locate(zipped) == dataset.root
     assert all(path.is_file() for path in dataset.paths)
 
 
@@ -94,7 +94,7 @@ def test_a_crash_while_unpacking_leaves_nothing(zipped: Path, monkeypatch: pytes
     monkeypatch.setattr(unpacking, "VERSION", "crash")
     with pytest.raises(KeyboardInterrupt):
         archives.unpack(zipped, crash)
-    store = readers.read(zipped).root.parent
+    store = collection.collect(zipped).root.parent
     assert not list(store.glob(".*"))
 
 
@@ -104,13 +104,13 @@ def test_a_full_disk_is_an_error_that_names_the_cache(zipped: Path, monkeypatch:
 
     monkeypatch.setattr(archives, "_fill", full)
     with pytest.raises(DatasetError, match=r"unpacked.*No space left on device.*XDG_CACHE_HOME"):
-        readers.read(zipped)
+        collection.collect(zipped)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_written(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 60)
     with pytest.raises(DatasetError, match="does not fit on the disk"):
-        readers.read(zipped)
+        collection.collect(zipped)
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "ant/../../evil.png", "/tmp/evil.png", "C:/evil.png", "..\\evil.png"])
@@ -120,7 +120,7 @@ def test_a_zip_whose_paths_lead_out_is_refused(zipped: Path, tmp_path: Path, nam
         entry.filename, entry.create_system = name, 0 if "\\" in name else 3
         file.writestr(entry, b"evil")
     with pytest.raises(DatasetError, match="refused, since it holds a path that leads out of it"):
-        readers.read(zipped)
+        collection.collect(zipped)
     assert not list(tmp_path.rglob("evil.png"))
 
 
@@ -144,7 +144,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile
 def test_a_tar_whose_paths_lead_out_is_refused(image_folder: Factory, tmp_path: Path, name: str) -> None:
     archive = tar_of(tmp_path / "a.tar", (entry(name), b"evil"), folder=image_folder(count=1))
     with pytest.raises(DatasetError, match="leads out of it"):
-        readers.read(archive)
+        collection.collect(archive)
     assert not list(tmp_path.rglob("evil.png"))
 
 
@@ -155,7 +155,7 @@ def test_a_tar_with_a_link_to_anything_but_a_file_in_it_is_refused(
 ) -> None:
     archive = tar_of(tmp_path / "a.tar", (entry("link.png", kind, target), b""), folder=image_folder(count=1))
     with pytest.raises(DatasetError, match=r"refused, since it holds a link, 'link\.png', to something"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 def test_a_file_written_through_a_linked_folder_stays_inside(image_folder: Factory, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_file_written_through_a_linked_folder_stays_inside(image_folder: Facto
     link, file = entry("ant/out", tarfile.SYMTYPE, str(tmp_path / "outside")), (entry("ant/out/evil.png"), b"evil")
     archive = tar_of(tmp_path / "a.tar", (link, b""), file, folder=image_folder(count=1))
     with pytest.raises(DatasetError, match="refused"):
-        readers.read(archive)
+        collection.collect(archive)
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -174,7 +174,7 @@ def test_links_to_files_in_the_archive_become_these_files(image_folder: Factory,
         (entry("bee/again.png", tarfile.SYMTYPE, "soft.png"), b""),
     ]
     folder = image_folder(count=1)
-    dataset = readers.read(tar_of(tmp_path / "a.tar", *links, folder=folder))
+    dataset = collection.collect(tar_of(tmp_path / "a.tar", *links, folder=folder))
     content = (folder / "ant/000.png").read_bytes()
     assert [(dataset.root / f"bee/{n}.png").read_bytes() == content for n in ("hard", "soft", "again")] == [True] * 3
     assert not any(path.is_symlink() for path in dataset.paths)
@@ -183,7 +183,7 @@ def test_links_to_files_in_the_archive_become_these_files(image_folder: Factory,
 def test_links_in_a_circle_are_refused(image_folder: Factory, tmp_path: Path) -> None:
     circle = [(entry(f"ant/{a}.png", tarfile.SYMTYPE, f"{b}.png"), b"") for a, b in ("xy", "yx")]
     with pytest.raises(DatasetError, match="holds a link"):
-        readers.read(tar_of(tmp_path / "a.tar", *circle, folder=image_folder(count=1)))
+        collection.collect(tar_of(tmp_path / "a.tar", *circle, folder=image_folder(count=1)))
 
 
 def test_a_link_in_a_zip_is_judged_as_one_in_a_tar(zipped: Path) -> None:
@@ -192,14 +192,14 @@ def test_a_link_in_a_zip_is_judged_as_one_in_a_tar(zipped: Path) -> None:
     with zipfile.ZipFile(zipped, "a") as file:
         file.writestr(link, "/etc/passwd")
     with pytest.raises(DatasetError, match="holds a link"):
-        readers.read(zipped)
+        collection.collect(zipped)
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_a_device_in_a_tar_is_refused(image_folder: Factory, tmp_path: Path, kind: bytes) -> None:
     archive = tar_of(tmp_path / "a.tar", (entry("ant/null.png", kind), b""), folder=image_folder(count=1))
     with pytest.raises(DatasetError, match="neither a file nor a folder"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 def test_a_damaged_archive_is_an_error(zipped: Path, image_folder: Factory, tmp_path: Path) -> None:
@@ -207,11 +207,11 @@ def test_a_damaged_archive_is_an_error(zipped: Path, image_folder: Factory, tmp_
     data[60:200] = b"\xff" * 140
     zipped.write_bytes(data)
     with pytest.raises(DatasetError, match="the archive is damaged"):
-        readers.read(zipped)
+        collection.collect(zipped)
     archive = packed(image_folder(name="more", count=5, size_px=64), tmp_path / "a.tar.gz")
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DatasetError, match="the archive is damaged"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
@@ -223,7 +223,7 @@ def test_an_archive_that_ends_early_is_an_error(
     data = archive.read_bytes()
     archive.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DatasetError, match=r"damaged archive|the archive is damaged"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "tar.bz2", "tar.xz"])
@@ -237,7 +237,7 @@ def test_an_archive_that_is_damaged_in_the_middle_is_an_error(
     data[start : start + 50] = bytes(50)
     archive.write_bytes(data)
     with pytest.raises(DatasetError, match=r"damaged archive|the archive is damaged"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 def test_a_damaged_header_in_a_tar_is_an_error_and_not_its_end(image_folder: Factory, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_damaged_header_in_a_tar_is_an_error_and_not_its_end(image_folder: Fac
     data[at : at + 100] = b"x" * 100
     archive.write_bytes(data)
     with pytest.raises(DatasetError, match=r"the archive is damaged.*bad checksum"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 def test_a_packed_tar_with_a_wrong_checksum_is_an_error(image_folder: Factory, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_packed_tar_with_a_wrong_checksum_is_an_error(image_folder: Factory, t
     content[content.index(b"IDAT") + 9] ^= 1
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(DatasetError, match=r"the archive is damaged.*CRC"):
-        readers.read(tmp_path / "a.tar.gz")
+        collection.collect(tmp_path / "a.tar.gz")
 
 
 def test_copies_for_links_need_room_too(image_folder: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_copies_for_links_need_room_too(image_folder: Factory, tmp_path: Path, m
     free = archives._SPARE_BYTES + 50 * size
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     with pytest.raises(DatasetError, match="does not fit on the disk"):
-        readers.read(archive)
+        collection.collect(archive)
 
 
 def test_folders_with_backslashes_are_folders(image_folder: Factory, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_folders_with_backslashes_are_folders(image_folder: Factory, tmp_path: P
             item = zipfile.ZipInfo(name)
             item.create_system = 0
             file.writestr(item, b"" if name.endswith("\\") else (folder / name[:3] / "000.png").read_bytes())
-    assert readers.read(tmp_path / "a.zip").counts() == {"ant": 1, "bee": 1}
+    assert collection.collect(tmp_path / "a.zip").counts() == {"ant": 1, "bee": 1}
 
 
 def test_an_encrypted_zip_is_an_error(zipped: Path) -> None:
@@ -290,13 +290,13 @@ def test_an_encrypted_zip_is_an_error(zipped: Path) -> None:
             at = data.find(mark, at + 1)
     zipped.write_bytes(data)
     with pytest.raises(DatasetError, match="encrypted"):
-        readers.read(zipped)
+        collection.collect(zipped)
 
 
 def test_finders_own_notes_are_left_out(zipped: Path) -> None:
     with zipfile.ZipFile(zipped, "a") as file:
         file.writestr("__MACOSX/ant/._000.png", b"note")
-    dataset = readers.read(zipped)
+    dataset = collection.collect(zipped)
     assert dataset.skipped == ()
 
 
@@ -314,13 +314,13 @@ def test_names_in_utf8_without_a_flag_and_with_backslashes_are_read(image_folder
     for placeholder, name in names.items():
         data = data.replace(placeholder, name)
     (tmp_path / "a.zip").write_bytes(data)
-    assert readers.read(tmp_path / "a.zip").class_names == ("größe", "猫")
+    assert collection.collect(tmp_path / "a.zip").class_names == ("größe", "猫")
 
 
 def test_an_archive_of_a_table_is_read(image_folder: Factory, tmp_path: Path) -> None:
     folder = image_folder(classes=("all",), count=2)
     (folder / "labels.csv").write_text("path,label\nall/000.png,ant\nall/001.png,bee\n")
-    dataset = readers.read(packed(folder, tmp_path / "a.zip", "deep/"), ReadConfig())
+    dataset = collection.collect(packed(folder, tmp_path / "a.zip", "deep/"), ReadConfig())
     assert [(s.path, s.label) for s in dataset.samples] == [("all/000.png", "ant"), ("all/001.png", "bee")]
 
 
@@ -328,7 +328,7 @@ def test_a_table_in_an_archive_reaches_nothing_outside(image_folder: Factory, tm
     folder = image_folder(classes=("all",), count=2)
     secret = image_folder(name="secret", count=1) / "ant/000.png"
     (folder / "labels.csv").write_text(f"path,label\nall/000.png,ant\nall/001.png,bee\n{secret},cat\n../x.png,cat\n")
-    dataset = readers.read(packed(folder, tmp_path / "a.zip"))
+    dataset = collection.collect(packed(folder, tmp_path / "a.zip"))
     assert dataset.class_names == ("ant", "bee")
     reasons = [s.reason for s in dataset.skipped if s.kind == "unreadable"]
     assert sorted(reasons) == ["no such file (line 4)", "no such file (line 5)"]
@@ -338,7 +338,7 @@ def test_a_table_in_an_archive_reaches_nothing_outside(image_folder: Factory, tm
 @pytest.mark.parametrize("name", ["ants-bees", "sign-digits"])
 def test_a_real_zip_and_its_folder_are_the_same_dataset(real_data: Path, name: str) -> None:
     archive = Path(os.environ["IMGCLF_TEST_DATA"]) / f"{name}.zip"
-    packed_up, folder = readers.read(archive), readers.read(real_data / name)
+    packed_up, folder = collection.collect(archive), collection.collect(real_data / name)
     assert packed_up.counts() == folder.counts()
     assert packed_up.digest() == folder.digest()
     assert packed_up.skipped == folder.skipped

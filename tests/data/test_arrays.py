@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf.data import readers
+from imgclf.data import collection
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig
@@ -42,7 +42,7 @@ def mnist(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
 
 def test_idx_files_become_images_with_labels_and_sides(mnist: tuple[Path, np.ndarray, np.ndarray]) -> None:
     folder, images, labels = mnist
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     assert dataset.class_names == ("0", "1", "2")
     assert [s.split for s in dataset.samples] == [TEST] * 4 + [TRAIN] * 12
     assert dataset.labels.tolist() == [*labels[12:], *labels[:12]]
@@ -53,17 +53,17 @@ def test_idx_files_become_images_with_labels_and_sides(mnist: tuple[Path, np.nda
 
 def test_gzipped_and_renamed_idx_files_are_the_same(mnist: tuple[Path, np.ndarray, np.ndarray]) -> None:
     folder, _, _ = mnist
-    expected = readers.read(folder).digest()
+    expected = collection.collect(folder).digest()
     for path in list(folder.iterdir()):
         new = folder / f"emnist-digits-{path.name.replace('-idx', '.idx').replace('t10k', 'test')}.gz"
         new.write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    assert readers.read(folder).digest() == expected
+    assert collection.collect(folder).digest() == expected
 
 
 def test_class_names_may_be_given_for_numbers(mnist: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_text("0,T-shirt/top\n1,Trouser\n2,Pullover\n")
-    dataset = readers.read(mnist[0], ReadConfig(class_names=str(tmp_path / "names.csv")))
+    dataset = collection.collect(mnist[0], ReadConfig(class_names=str(tmp_path / "names.csv")))
     assert dataset.class_names == ("Pullover", "T-shirt/top", "Trouser")
     assert dataset.counts() == {"Pullover": 5, "T-shirt/top": 6, "Trouser": 5}
 
@@ -97,18 +97,18 @@ def test_a_damaged_idx_file_is_an_error(
 ) -> None:
     (mnist[0] / name).write_bytes(content)
     with pytest.raises(DatasetError, match=message):
-        readers.read(mnist[0])
+        collection.collect(mnist[0])
 
 
 def test_idx_files_that_are_not_there_or_too_many_are_errors(mnist: tuple[Path, np.ndarray, np.ndarray]) -> None:
     for path in list(mnist[0].iterdir()):
         (mnist[0] / f"letters-{path.name}").write_bytes(path.read_bytes())
     with pytest.raises(DatasetError, match="more than one data set"):
-        readers.read(mnist[0])
+        collection.collect(mnist[0])
     for path in mnist[0].iterdir():
         path.unlink()
     with pytest.raises(DatasetError, match="expected IDX files by their usual names"):
-        readers.read(mnist[0], ReadConfig(layout="idx"))
+        collection.collect(mnist[0], ReadConfig(layout="idx"))
 
 
 def batch(images: np.ndarray, labels: list[int], key: bytes = b"labels") -> bytes:
@@ -134,7 +134,7 @@ def cifar(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 def test_cifar_10_becomes_images_with_names_and_sides(cifar: tuple[Path, np.ndarray]) -> None:
     folder, images = cifar
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     assert dataset.class_names == ("airplane", "frog")
     assert [s.label for s in dataset.samples] == ["airplane", "frog"] * 4
     assert [s.split for s in dataset.samples] == [TRAIN] * 6 + [TEST] * 2
@@ -148,7 +148,7 @@ def test_cifar_100_has_its_fine_labels(tmp_path: Path) -> None:
     (tmp_path / "meta").write_bytes(pickle.dumps(names, protocol=2))
     for name in ("train", "test"):
         (tmp_path / name).write_bytes(batch(images, [1, 0], b"fine_labels"))
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     assert [(s.label, s.split) for s in dataset.samples] == [
         ("bear", TEST),
         ("apple", TEST),
@@ -162,7 +162,7 @@ def test_arrays_in_fortran_order_and_new_protocols_are_read(cifar: tuple[Path, n
     rows = np.asfortranarray(images[6:8].transpose(0, 3, 1, 2).reshape(2, 3072))
     for protocol in (2, 4):
         (folder / "test_batch").write_bytes(pickle.dumps({"data": rows, "labels": [0, 1]}, protocol=protocol))
-        assert np.array_equal(pixels(readers.read(folder))[6:], images[6:])
+        assert np.array_equal(pixels(collection.collect(folder))[6:], images[6:])
 
 
 class Evil:
@@ -193,7 +193,7 @@ def test_a_pickle_that_asks_for_anything_is_refused(
     monkeypatch.chdir(tmp_path)
     (cifar[0] / name).write_bytes(pickle.dumps(value, protocol=2))
     with pytest.raises(DatasetError, match=r"refused: .*it asks for"):
-        readers.read(cifar[0])
+        collection.collect(cifar[0])
     assert not (tmp_path / "evil").exists()
 
 
@@ -201,7 +201,7 @@ def test_a_pickle_can_change_nothing_that_it_is_given(cifar: tuple[Path, np.ndar
     change = b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00xK\x01sb."  # BUILD on what stands for numpy.dtype
     (cifar[0] / "data_batch_1").write_bytes(change)
     with pytest.raises(DatasetError, match="refused"):
-        readers.read(cifar[0])
+        collection.collect(cifar[0])
 
 
 @pytest.mark.parametrize(
@@ -228,9 +228,9 @@ def test_a_pickle_can_change_nothing_that_it_is_given(cifar: tuple[Path, np.ndar
 def test_a_damaged_batch_is_an_error(cifar: tuple[Path, np.ndarray], content: bytes, message: str) -> None:
     (cifar[0] / "test_batch").write_bytes(content)
     with pytest.raises(DatasetError, match=message):
-        readers.read(cifar[0])
+        collection.collect(cifar[0])
 
 
 def test_cifar_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected CIFAR's data_batch_1"):
-        readers.read(tmp_path, ReadConfig(layout="cifar"))
+        collection.collect(tmp_path, ReadConfig(layout="cifar"))

@@ -157,8 +157,8 @@ def test_two_writers_of_one_entry_both_get_it(tmp_path):
 
 BOTH = """
     import sys
-    from imgclf.data import loading, readers
-    print(loading.decode(readers.read(sys.argv[1]), 24, cache=sys.argv[2])[1][:].sum())
+    from imgclf.data import loading, collection
+    print(loading.decode(collection.collect(sys.argv[1]), 24, cache=sys.argv[2])[1][:].sum())
 """
 
 

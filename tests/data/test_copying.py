@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgclf.data import copying, readers
+from imgclf.data import collection, copying
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import ReadConfig
@@ -19,18 +19,18 @@ Factory = Callable[..., Path]
 
 
 def test_a_copy_is_the_same_dataset_in_hard_links(image_folder: Factory, tmp_path: Path) -> None:
-    dataset = readers.read(image_folder(count=3))
+    dataset = collection.collect(image_folder(count=3))
     assert copying.copy(dataset, tmp_path / "deep" / "copy") == (6, 0)
-    copy = readers.read(tmp_path / "deep" / "copy")
+    copy = collection.collect(tmp_path / "deep" / "copy")
     assert copy.samples == dataset.samples
     assert all(a.samefile(b) for a, b in zip(copy.paths, dataset.paths, strict=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "images"]
 
 
 def test_sides_become_folders(image_folder: Factory, tmp_path: Path) -> None:
-    dataset = readers.read(image_folder(count=2)).with_splits([TRAIN, TEST, VALIDATION, UNASSIGNED])
+    dataset = collection.collect(image_folder(count=2)).with_splits([TRAIN, TEST, VALIDATION, UNASSIGNED])
     copying.copy(dataset, tmp_path / "copy")
-    copy = readers.read(tmp_path / "copy")
+    copy = collection.collect(tmp_path / "copy")
     assert [(s.path, s.split) for s in copy.samples] == [
         ("test/ant/001.png", TEST),
         ("train/ant/000.png", TRAIN),
@@ -46,16 +46,16 @@ def test_files_of_another_disk_are_copied(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", other_disk)
-    dataset = readers.read(image_folder(count=2))
+    dataset = collection.collect(image_folder(count=2))
     assert copying.copy(dataset, tmp_path / "copy") == (0, 4)
-    assert readers.read(tmp_path / "copy").digest() == dataset.digest()
+    assert collection.collect(tmp_path / "copy").digest() == dataset.digest()
 
 
 def test_links_are_copied_as_what_they_point_to(image_folder: Factory, tmp_path: Path) -> None:
     folder = image_folder(count=2)
     (folder / "ant/000.png").rename(tmp_path / "store.png")
     (folder / "ant/000.png").symlink_to("../../store.png")
-    copying.copy(readers.read(folder), tmp_path / "copy")
+    copying.copy(collection.collect(folder), tmp_path / "copy")
     assert not (tmp_path / "copy/ant/000.png").is_symlink()
     assert (tmp_path / "copy/ant/000.png").samefile(tmp_path / "store.png")
 
@@ -65,9 +65,9 @@ def test_files_of_one_name_in_one_class_all_arrive(image_folder: Factory, tmp_pa
     for number, place in enumerate(("x/000.png", "x/y/000.png", "x_000.png", "z/000.PNG", "z/q.jpg/000.png")):
         (folder / "ant" / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / "ant" / place).write_bytes((folder / "ant/000.png").read_bytes() + bytes(number + 1))
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     copying.copy(dataset, tmp_path / "copy")
-    assert readers.read(tmp_path / "copy").digest() == dataset.digest()
+    assert collection.collect(tmp_path / "copy").digest() == dataset.digest()
 
 
 def test_a_table_of_files_without_endings_is_readable_as_a_copy(image_folder: Factory, tmp_path: Path) -> None:
@@ -75,16 +75,19 @@ def test_a_table_of_files_without_endings_is_readable_as_a_copy(image_folder: Fa
     for path in list((folder / "x").iterdir()):
         path.rename(path.with_name(f"scan.{path.stem}"))
     (folder / "labels.csv").write_text("path,label\nx/scan.000,ant\nx/scan.001,bee\n")
-    dataset = readers.read(folder / "labels.csv")
+    dataset = collection.collect(folder / "labels.csv")
     copying.copy(dataset, tmp_path / "copy")
-    assert sorted(s.path for s in readers.read(tmp_path / "copy").samples) == ["ant/scan.000.png", "bee/scan.001.png"]
+    assert sorted(s.path for s in collection.collect(tmp_path / "copy").samples) == [
+        "ant/scan.000.png",
+        "bee/scan.001.png",
+    ]
 
 
 def test_nested_class_names_become_nested_folders(image_folder: Factory, tmp_path: Path) -> None:
     folder = image_folder(classes=("rose/red", "rose/white"), count=2)
-    dataset = readers.read(folder, ReadConfig(depth=2))
+    dataset = collection.collect(folder, ReadConfig(depth=2))
     copying.copy(dataset, tmp_path / "copy")
-    assert readers.read(tmp_path / "copy", ReadConfig(depth=2)).samples == dataset.samples
+    assert collection.collect(tmp_path / "copy", ReadConfig(depth=2)).samples == dataset.samples
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", ".x", "a\\b", "a\0b", "/etc", "a/", "a//b", "../up", "a/..", " x"])
@@ -105,7 +108,7 @@ def test_nested_names_beside_others_are_refused(image_folder: Factory, tmp_path:
 def test_a_disk_that_takes_two_classes_for_one_is_an_error(
     image_folder: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, mkdir = readers.read(image_folder(classes=("Ant", "ant"), count=1)), Path.mkdir
+    dataset, mkdir = collection.collect(image_folder(classes=("Ant", "ant"), count=1)), Path.mkdir
     monkeypatch.setattr(Path, "mkdir", lambda path, *a, **k: mkdir(Path(str(path).replace("Ant", "ant")), *a, **k))
     monkeypatch.setattr(os, "link", lambda *_: None)
     with pytest.raises(DatasetError, match="does not tell upper from lower case"):
@@ -113,7 +116,7 @@ def test_a_disk_that_takes_two_classes_for_one_is_an_error(
 
 
 def test_what_is_there_is_never_overwritten(image_folder: Factory, tmp_path: Path) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     (tmp_path / "file").touch()
     (tmp_path / "full" / "ant").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
@@ -124,11 +127,11 @@ def test_what_is_there_is_never_overwritten(image_folder: Factory, tmp_path: Pat
             copying.copy(dataset, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "empty", "file", "full", "images", "nowhere"]
     copying.copy(dataset, tmp_path / "empty")
-    assert len(readers.read(tmp_path / "empty")) == 12
+    assert len(collection.collect(tmp_path / "empty")) == 12
 
 
 def test_a_copy_into_the_data_is_refused(image_folder: Factory, tmp_path: Path) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     unpacked = replace(dataset, source=tmp_path / "photographs")
     for data, folder in ((dataset, dataset.root), (unpacked, dataset.root), (unpacked, tmp_path / "photographs")):
         with pytest.raises(UsageError, match="expected a folder outside of the data"):
@@ -136,7 +139,7 @@ def test_a_copy_into_the_data_is_refused(image_folder: Factory, tmp_path: Path) 
 
 
 def test_nothing_is_left_of_a_copy_that_fails(image_folder: Factory, tmp_path: Path) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     dataset.paths[-1].unlink()
     with pytest.raises(DatasetError, match=r"005\.png: the image is gone"):
         copying.copy(dataset, tmp_path / "copy")
@@ -148,7 +151,7 @@ def test_nothing_is_left_of_a_copy_that_fails(image_folder: Factory, tmp_path: P
 
 def test_progress_is_counted(image_folder: Factory, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    dataset = readers.read(image_folder(count=60, size_px=4))
+    dataset = collection.collect(image_folder(count=60, size_px=4))
     copying.copy(dataset, tmp_path / "copy", lambda done, total: calls.append((done, total)))
     assert calls == [(100, 120)]
 

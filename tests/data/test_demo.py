@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from imgclf.data import readers
+from imgclf.data import collection
 from imgclf.data.demo import rendering
 from imgclf.errors import UsageError
 
@@ -30,7 +30,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_the_committed_set_has_sixty_pictures_of_each_species_and_nothing_else():
-    dataset = readers.read(COMMITTED)
+    dataset = collection.collect(COMMITTED)
     assert dataset.counts() == dict.fromkeys(NAMES, 60)
     assert dataset.skipped == ()
     assert len({item.sha256 for item in dataset.samples}) == 300
@@ -121,7 +121,7 @@ def gradients(image: Image.Image) -> np.ndarray:
 
 
 def accuracy(model: object, describe: Callable[[Image.Image], np.ndarray]) -> float:
-    dataset = readers.read(COMMITTED)
+    dataset = collection.collect(COMMITTED)
     features = np.array([describe(Image.open(path)) for path in dataset.paths])
     return float((cross_val_predict(model, features, dataset.labels) == dataset.labels).mean())
 

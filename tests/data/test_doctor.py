@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.data import doctor, preparing, readers, scan_cache
+import imgclf
+from imgclf.data import collection, doctor, scan_cache
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.data.doctor import KINDS, Checkup
 from imgclf.errors import GateError
@@ -23,7 +24,7 @@ def examine(tmp_path: Path) -> Examine:
     def run(folder: Path, **settings: object) -> Checkup:
         config = DataConfig(**settings)
         with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
-            return doctor.examine(readers.read(folder, config, scanner=scanner), config, scanner)
+            return doctor.examine(collection.collect(folder, config, scanner=scanner), config, scanner)
 
     return run
 
@@ -103,7 +104,7 @@ def test_a_damaged_middle_is_found_by_decoding(photographs: Path, examine: Exami
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
     path.write_bytes(data)
-    assert "ant/middle.png" in {s.path for s in readers.read(photographs).samples}
+    assert "ant/middle.png" in {s.path for s in collection.collect(photographs).samples}
     assert kinds(examine(photographs, thresholds="rare=0")) == {"unreadable": ("ant/middle.png",)}
 
 
@@ -133,7 +134,7 @@ def test_copies_are_told_apart_by_label_and_side(tmp_path: Path, examine: Examin
     }
     assert checkup.findings[0].classes == ("ant", "bee")
     assert "test and train" in checkup.findings[1].text
-    dataset = readers.read(data)
+    dataset = collection.collect(data)
     assert doctor.quarantine(dataset, checkup) == {
         "train/ant/04.png": "conflict",
         "train/bee/wrong.png": "conflict",
@@ -145,19 +146,19 @@ def test_copies_are_told_apart_by_label_and_side(tmp_path: Path, examine: Examin
         doctor.check(checkup, doctor.forbidden("error"))
 
 
-def test_near_duplicates_stay_on_one_side_of_the_split(photographs: Path, tmp_path: Path) -> None:
+def test_near_duplicates_share_a_split(photographs: Path) -> None:
     for number in range(24):
         name = ("ant", "bee")[number % 2]
         photograph(number).save(photographs / name / f"again-{number:02}.jpg", quality=45)
     together = {"group": 24, "off": 0}
     for setting, at_least in together.items():
         config = DataConfig(near_duplicates=setting, test_fraction=0.4)
-        with scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
-            prepared = preparing.prepare(readers.read(photographs), config, scanner)
-        side = {s.path: s.split for s in prepared.dataset.samples}
-        pairs = [finding.paths for finding in prepared.checkup.of("near-duplicate")]
+        dataset = imgclf.read(photographs, config, pixels=True)
+        split_of = {s.path: s.split for s in dataset.samples}
+        assert dataset.checkup
+        pairs = [finding.paths for finding in dataset.checkup.of("near-duplicate")]
         assert len(pairs) == 24
-        same = sum(side[one] == side[other] for one, other in pairs)
+        same = sum(split_of[one] == split_of[other] for one, other in pairs)
         assert same == 24 if at_least else same < 24
 
 
@@ -185,7 +186,7 @@ def test_classes_are_examined_too() -> None:
 def test_without_a_scanner_only_the_cheap_kinds_are_found(photographs: Path) -> None:
     for kind in ("near-blank", "empty", "odd-aspect", "size-outlier"):
         FAULTS[kind](photographs / f"bee/{kind}.jpg")
-    checkup = doctor.examine(readers.read(photographs), DataConfig())
+    checkup = doctor.examine(collection.collect(photographs), DataConfig())
     assert set(kinds(checkup)) == {"empty", "odd-aspect", "size-outlier"}
     assert set(KINDS) >= doctor.CHEAP
     assert {kind["kind"] for kind in checkup.kinds} <= doctor.CHEAP

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-from imgclf.data import doctor, doctor_report, readers, scan_cache
+from imgclf.data import collection, doctor, doctor_report, scan_cache
 from imgclf.settings import DataConfig
 
 
@@ -33,7 +33,7 @@ class Tags(HTMLParser):
 def render(folder: Path, tmp_path: Path, **settings: object) -> tuple[str, Tags]:
     config = DataConfig(**settings)
     with scan_cache.Scanner(folder=tmp_path / "scan_cache") as scanner:
-        dataset = readers.read(folder, scanner=scanner)
+        dataset = collection.collect(folder, scanner=scanner)
         html = doctor_report.render(dataset, doctor.examine(dataset, config, scanner))
     tags = Tags()
     tags.feed(html)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from imgclf.data import cache as caches
-from imgclf.data import images, loading, readers
+from imgclf.data import collection, images, loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import DatasetError, ImageError
 from imgclf.settings import Decoding
@@ -26,7 +26,7 @@ def dataset(image_folder) -> Dataset:
     """Twelve images of two classes, one of them twice."""
     folder = image_folder()
     (folder / "ant" / "copy.png").write_bytes((folder / "ant" / "000.png").read_bytes())
-    return readers.read(folder)
+    return collection.collect(folder)
 
 
 def expected(dataset: Dataset, rules: Decoding = images.DEFAULT) -> np.ndarray:
@@ -165,11 +165,11 @@ def test_a_full_disk_is_a_line_and_no_error(dataset, tmp_path, caplog, monkeypat
 def test_a_disk_that_fills_while_the_cache_is_written_leaves_nothing_behind(dataset, tmp_path):
     code = """
         import logging, resource, signal, sys
-        from imgclf.data import loading, readers
+        from imgclf.data import loading, collection
         logging.basicConfig(format="%(message)s")
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
         done = []
-        _, pixels = loading.decode(readers.read(sys.argv[1]), 24, cache=sys.argv[2], on_progress=done.append)
+        _, pixels = loading.decode(collection.collect(sys.argv[1]), 24, cache=sys.argv[2], on_progress=done.append)
         print(pixels[:].sum(), sum(done))
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(dataset.root), str(tmp_path / "pixels")]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.data import objects, readers
+from imgclf.data import collection, objects
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError
 from imgclf.settings import Decoding, ReadConfig
@@ -59,7 +59,7 @@ def voc(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 def test_voc_boxes_count_from_one_and_hold_their_last_pixels(voc: tuple[Path, np.ndarray]) -> None:
     root, pixels = voc
-    dataset = readers.read(root)
+    dataset = collection.collect(root)
     stem = "VOC2012/JPEGImages/a.png"
     assert {s.path: s.label for s in dataset.samples} == {f"{stem}-0.png": "dog", f"{stem}-1.png": "cat"}
     assert np.array_equal(crops(dataset)[f"{stem}-0.png"], pixels[0:8, 0:10])
@@ -79,7 +79,7 @@ def test_the_sides_of_voc_are_those_of_its_lists(voc: tuple[Path, np.ndarray]) -
             (lists / f"{side}.txt").write_text(f"{name}\n")
     (lists / "trainval.txt").write_text("b\nc\n")
     (lists / "dog_train.txt").write_text("b  1\nd -1\n")
-    sides = {Path(s.group).stem: s.split for s in readers.read(voc[0]).samples}
+    sides = {Path(s.group).stem: s.split for s in collection.collect(voc[0]).samples}
     assert sides == {"a": "", "b": TRAIN, "c": VALIDATION, "d": TEST, "e": ""}
 
 
@@ -89,7 +89,7 @@ def test_xml_beside_the_images_of_split_folders(tmp_path: Path) -> None:
         annotate(tmp_path / folder / f"{name}.xml", f"{name}.png", voc_object("dog", (1, 1, 5, 5)))
         photograph(tmp_path / folder / "cat.png")
     annotate(tmp_path / "train" / "cat.xml", "cat.png", voc_object("cat", (1, 1, 5, 5)))
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     assert {(s.label, s.split) for s in dataset.samples} == {("dog", TRAIN), ("dog", VALIDATION), ("cat", TRAIN)}
 
 
@@ -103,7 +103,7 @@ def test_a_margin_is_a_share_of_the_box_and_ends_at_the_image(
     root, pixels = voc
     boxes = voc_object("dog", (11, 11, 20, 14)), voc_object("cat", (1, 1, 2, 2))
     annotate(root / "VOC2012/Annotations/a.xml", "a.png", *boxes)
-    dataset = readers.read(root, ReadConfig(box_margin=margin))
+    dataset = collection.collect(root, ReadConfig(box_margin=margin))
     left, top, right, bottom = expected
     assert np.array_equal(crops(dataset)["VOC2012/JPEGImages/a.png-0.png"], pixels[top:bottom, left:right])
 
@@ -122,7 +122,7 @@ def test_boxes_outside_are_cut_to_the_image_or_left_out(voc: tuple[Path, np.ndar
     ]
     names = ["cat", *["dog"] * 7]
     annotate(root / "VOC2012/Annotations/a.xml", "a.png", *map(voc_object, names, boxes))
-    dataset = readers.read(root)
+    dataset = collection.collect(root)
     stem, xml = "VOC2012/JPEGImages/a.png", "VOC2012/Annotations/a.xml"
     assert {path: pixels.shape for path, pixels in crops(dataset).items()} == {
         f"{stem}-0.png": (10, 10, 3),
@@ -143,9 +143,9 @@ def test_small_and_difficult_objects_are_left_out_unless_asked_for(voc: tuple[Pa
     hard = voc_object("dog", (1, 1, 20, 20), "<difficult>1</difficult>")
     boxes = voc_object("cat", (1, 1, 20, 20)), voc_object("dog", (1, 1, 20, 20)), voc_object("dog", (1, 1, 4, 20)), hard
     annotate(voc[0] / "VOC2012/Annotations/a.xml", "a.png", *boxes)
-    assert len(readers.read(voc[0])) == 3
-    assert len(readers.read(voc[0], ReadConfig(difficult=True))) == 4
-    dataset = readers.read(voc[0], ReadConfig(box_min_size=5))
+    assert len(collection.collect(voc[0])) == 3
+    assert len(collection.collect(voc[0], ReadConfig(difficult=True))) == 4
+    dataset = collection.collect(voc[0], ReadConfig(box_min_size=5))
     assert [kind for kind, _ in reasons(dataset).values()] == ["too-small", "difficult"]
 
 
@@ -158,7 +158,7 @@ def test_faulty_annotations_are_named_and_the_rest_is_read(voc: tuple[Path, np.n
     annotate(folder / "out.xml", "../../../secret.png", voc_object("dog", (1, 1, 5, 5)))
     (voc[0] / "VOC2012/JPEGImages/zero.png").touch()
     annotate(folder / "zero.xml", "zero.png", voc_object("dog", (1, 1, 5, 5)), voc_object("", (1, 1, 5, 5)))
-    dataset = readers.read(voc[0])
+    dataset = collection.collect(voc[0])
     assert len(dataset) == 2
     found = {Path(path).name: reason for path, (_, reason) in reasons(dataset).items()}
     assert found["gone.xml"] == "its image 'gone.jpg': no such file"
@@ -178,7 +178,7 @@ def test_boxes_on_photographs_that_exif_turns(tmp_path: Path, orientation: int, 
     size = {"stored": (WIDTH, HEIGHT), "upright": upright.shape[1::-1], "unsaid": None}[drawn_on]
     boxes = voc_object("dog", (4, 6, 12, 9)), voc_object("cat", (1, 1, 2, 2))
     annotate(tmp_path / "Annotations/a.xml", "a.png", *boxes, size=size)
-    crop = crops(readers.read(tmp_path))["JPEGImages/a.png-0.png"]
+    crop = crops(collection.collect(tmp_path))["JPEGImages/a.png-0.png"]
     if drawn_on == "upright" and orientation >= 5:
         assert np.array_equal(crop, upright[5:9, 3:12])
     else:
@@ -211,7 +211,7 @@ def coco_folder(folder: Path, name: str = "annotations/instances_default.json", 
 
 def test_coco_boxes_count_from_zero_and_hold_every_pixel_they_touch(tmp_path: Path) -> None:
     pixels = coco_folder(tmp_path)
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     assert [s.label for s in dataset.samples] == ["dog", "cat"]
     assert np.array_equal(crops(dataset)["images/a.png-0.png"], pixels[0:8, 0:10])
     assert np.array_equal(crops(dataset)["images/a.png-1.png"], pixels[9:30, 10:40])
@@ -221,16 +221,16 @@ def test_coco_boxes_count_from_zero_and_hold_every_pixel_they_touch(tmp_path: Pa
 @pytest.mark.parametrize("name", ["coco.json", "annotations/instances_train2017.json"])
 def test_the_json_itself_may_be_the_data(tmp_path: Path, name: str) -> None:
     coco_folder(tmp_path, name)
-    dataset = readers.read(tmp_path / name)
+    dataset = collection.collect(tmp_path / name)
     assert dataset.class_names == ("cat", "dog")
-    assert readers.locate(tmp_path / name) == dataset.root
+    assert collection.locate(tmp_path / name) == dataset.root
 
 
 def test_the_sides_of_coco_are_in_the_names_of_its_files(tmp_path: Path) -> None:
     for side in ("train2017", "val2017"):
         photograph(tmp_path / side / "a.png")  # one name in both
         (tmp_path / f"instances_{side}.json").write_text(json.dumps(coco_content()))
-    samples = readers.read(tmp_path).samples
+    samples = collection.collect(tmp_path).samples
     assert {(s.group, s.split) for s in samples} == {("train2017/a.png", TRAIN), ("val2017/a.png", VALIDATION)}
 
 
@@ -238,7 +238,7 @@ def test_a_file_of_annotations_in_every_folder_of_a_split(tmp_path: Path) -> Non
     for folder in ("train", "valid", "test"):
         photograph(tmp_path / folder / "a.png")
         (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(coco_content()))
-    samples = readers.read(tmp_path).samples
+    samples = collection.collect(tmp_path).samples
     assert {(s.group, s.split) for s in samples} == {
         ("train/a.png", TRAIN),
         ("valid/a.png", VALIDATION),
@@ -268,7 +268,7 @@ def test_dangling_ids_and_bad_boxes_are_named_and_the_rest_is_read(tmp_path: Pat
             annotation(19, iscrowd=1),
         ],
     )
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     assert len(dataset) == 2
     json_path = "annotations/instances_default.json"
     found = {path.removeprefix(f"{json_path}#"): reason for path, (_, reason) in reasons(dataset).items()}
@@ -282,7 +282,7 @@ def test_dangling_ids_and_bad_boxes_are_named_and_the_rest_is_read(tmp_path: Pat
     assert found["gone.png"] == f"no such file, named in {json_path}"
     assert found[f"{json_path}, annotation 13"] == "its image None is not among the images"
     assert found["19"] == "a crowd rather than one object"
-    assert len(readers.read(tmp_path, ReadConfig(crowd=True))) == 3
+    assert len(collection.collect(tmp_path, ReadConfig(crowd=True))) == 3
 
 
 @pytest.mark.parametrize(
@@ -299,36 +299,36 @@ def test_damaged_json_is_an_error(tmp_path: Path, text: str, message: str) -> No
     photograph(tmp_path / "a.png")
     (tmp_path / "coco.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
-        readers.read(tmp_path / "coco.json")
+        collection.collect(tmp_path / "coco.json")
 
 
 @pytest.mark.parametrize("layout", ["voc", "coco"])
 def test_annotations_that_are_not_there_are_an_error(image_folder: Callable[..., Path], layout: str) -> None:
     with pytest.raises(DatasetError, match="found none"):
-        readers.read(image_folder(), ReadConfig(layout=layout))
+        collection.collect(image_folder(), ReadConfig(layout=layout))
 
 
 def test_json_about_something_else_is_no_annotation(image_folder: Callable[..., Path]) -> None:
     folder = image_folder()
     (folder / "package.json").write_text('{"images": 1}')
     (folder / "empty.json").touch()
-    assert readers.read(folder).class_names == ("ant", "bee")
+    assert collection.collect(folder).class_names == ("ant", "bee")
 
 
 def test_objects_are_cut_once_and_anew_for_other_options(voc: tuple[Path, np.ndarray], tmp_path: Path) -> None:
-    first = readers.read(voc[0])
+    first = collection.collect(voc[0])
     (first.root / "mark").touch()
-    assert (readers.read(voc[0]).root / "mark").exists()
-    assert readers.read(voc[0], ReadConfig(box_margin=0.1)).root != first.root
+    assert (collection.collect(voc[0]).root / "mark").exists()
+    assert collection.collect(voc[0], ReadConfig(box_margin=0.1)).root != first.root
     photograph(voc[0] / "VOC2012/JPEGImages/a.png")
-    assert readers.read(voc[0]).root != first.root
+    assert collection.collect(voc[0]).root != first.root
 
 
 def test_a_photograph_that_two_files_describe_stays_on_one_side(tmp_path: Path) -> None:
     photograph(tmp_path / "images/a.png")
     for side in ("train", "test"):
         (tmp_path / f"{side}.json").write_text(json.dumps(coco_content()))
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     assert {s.split for s in dataset.samples} == {TEST}
     assert len(dataset) == 2  # an object that both describe is one
     again = {f"train.json#{n}": ("duplicate", "an object that another annotation describes, too") for n in (1, 2)}
@@ -357,7 +357,7 @@ def test_ids_for_two_things_and_names_that_are_no_text_are_errors(
 ) -> None:
     coco_folder(tmp_path, **changes)
     with pytest.raises(DatasetError, match=message):
-        readers.read(tmp_path)
+        collection.collect(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_objects_of_deep_grey_keep_their_depth_for_a_window(tmp_path: Path, mode
     annotate(
         tmp_path / "Annotations/a.xml", "a.tif", voc_object("dog", (11, 3, 30, 20)), voc_object("cat", (1, 1, 2, 2))
     )
-    dataset = readers.read(tmp_path)
+    dataset = collection.collect(tmp_path)
     inside = grey[2:20, 10:30].astype(float)
     expected = np.rint(np.clip(inside - 500, 0, 1000) * 0.255)
     decoded = objects.images.decode(dataset.paths[0], Decoding(window="500,1500"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgclf.data import readers, relocate
+from imgclf.data import collection, relocate
 from imgclf.errors import DatasetError
 
 
@@ -19,7 +19,7 @@ def contents(paths: list[Path]) -> list[bytes]:
 def test_a_moved_folder_is_found_again_even_with_other_names(
     image_folder: Callable[..., Path], tmp_path: Path, renamed: bool
 ) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     before = contents(dataset.paths)
     place = tmp_path / "elsewhere"
     shutil.move(dataset.root, place)
@@ -34,7 +34,7 @@ def test_a_moved_folder_is_found_again_even_with_other_names(
 
 def test_a_file_of_the_same_name_and_other_content_is_not_taken(image_folder: Callable[..., Path]) -> None:
     folder = image_folder()
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     (folder / "ant" / "000.png").rename(folder / "ant" / "first.png")
     Image.new("RGB", (32, 32)).save(folder / "ant" / "000.png")
     found = relocate.find(dataset, folder)
@@ -43,7 +43,7 @@ def test_a_file_of_the_same_name_and_other_content_is_not_taken(image_folder: Ca
 
 
 def test_an_archive_of_the_folder_will_do(image_folder: Callable[..., Path], tmp_path: Path) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         for sample, path in zip(dataset.samples, dataset.paths, strict=True):
             archive.write(path, f"deep/er/{sample.path}")
@@ -55,7 +55,7 @@ def test_an_archive_of_the_folder_will_do(image_folder: Callable[..., Path], tmp
 
 
 def test_images_that_are_not_there_are_counted_and_named(image_folder: Callable[..., Path], tmp_path: Path) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     (dataset.root / "bee" / "003.png").unlink()
     with pytest.raises(DatasetError, match=r"expected the 12 images.*found 11, and nothing for bee/003\.png"):
         relocate.find(dataset, dataset.root)
@@ -64,7 +64,7 @@ def test_images_that_are_not_there_are_counted_and_named(image_folder: Callable[
 
 
 def test_without_hashes_nothing_can_be_told(image_folder: Callable[..., Path]) -> None:
-    dataset = readers.read(image_folder())
+    dataset = collection.collect(image_folder())
     unhashed = replace(dataset, samples=tuple(replace(s, sha256="") for s in dataset.samples))
     with pytest.raises(DatasetError, match="expected the SHA-256 of every image"):
         relocate.find(unhashed, dataset.root)

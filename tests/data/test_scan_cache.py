@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imgclf.data import images, readers, scan_cache, similar, statistics
+from imgclf.data import collection, images, scan_cache, similar, statistics
 from imgclf.data.dataset import Dataset
 
 
@@ -41,7 +41,7 @@ def folder(image_folder: Callable[..., Path]) -> Iterator[Path]:
 
 def scan(folder: Path, cache: Path) -> tuple[Dataset, np.ndarray]:
     with scan_cache.Scanner(folder=cache) as scanner:
-        dataset = readers.read(folder, scanner=scanner)
+        dataset = collection.collect(folder, scanner=scanner)
         return dataset, scanner.records(dataset)
 
 
@@ -49,7 +49,7 @@ def test_a_scan_reads_as_a_reading_without_one(folder: Path, tmp_path: Path) -> 
     (folder / "ant/empty.png").touch()
     (folder / "ant/text.png").write_text("text")
     dataset, records = scan(folder, tmp_path / "scans")
-    plain = readers.read(folder)
+    plain = collection.collect(folder)
     assert (dataset, dataset.skipped) == (plain, plain.skipped)
     assert [tuple(row) for row in records[["width", "height"]].tolist()] == [(40, 40)] * 60
 
@@ -70,7 +70,7 @@ def test_what_has_changed_is_looked_at_again(folder: Path, tmp_path: Path, opene
     assert len(opened) == 61
     assert (after["width"][0], after["mean"][0]) == (90, 250)
     assert np.array_equal(before[1:], after[1:])
-    assert dataset == readers.read(folder)
+    assert dataset == collection.collect(folder)
 
 
 def test_a_file_that_has_just_changed_is_hashed_again(
@@ -83,7 +83,7 @@ def test_a_file_that_has_just_changed_is_hashed_again(
     content = (folder / "bee/001.png").read_bytes()
     path.write_bytes(content[: status.st_size].ljust(status.st_size, b"\0"))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time
-    assert scan(folder, tmp_path / "scans")[0] == readers.read(folder)
+    assert scan(folder, tmp_path / "scans")[0] == collection.collect(folder)
 
 
 def test_a_copy_of_a_folder_is_not_decoded_again(folder: Path, tmp_path: Path, opened: list[bytes]) -> None:
@@ -103,7 +103,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), scan_cache.Scanner(folder=tmp_path / "scans") as scanner:
-        readers.read(folder, scanner=scanner, on_progress=interrupt)
+        collection.collect(folder, scanner=scanner, on_progress=interrupt)
     begun = len(opened)
     assert 20 <= begun <= 60
     dataset, records = scan(folder, tmp_path / "scans")
@@ -113,7 +113,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(
 
 def test_records_of_a_dataset_that_was_read_without_a_scanner(folder: Path, tmp_path: Path) -> None:
     _, expected = scan(folder, tmp_path / "scans")
-    plain = readers.read(folder)
+    plain = collection.collect(folder)
     (folder / "bee/029.png").unlink()
     with scan_cache.Scanner(folder=tmp_path / "other") as scanner:
         records = scanner.records(plain)

@@ -3,7 +3,6 @@
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from imgclf.data import dataset as datasets
-from imgclf.data import grouping, preparing, readers, splitting
+from imgclf.data import collection, grouping, splitting
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset, Sample
-from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.settings import DataConfig
+from imgclf.errors import DatasetError, UsageError
 
 
 def sha(content: object) -> str:
@@ -38,11 +35,6 @@ def dataset(samples: list[Sample]) -> Dataset:
 def split(samples: list[Sample], **changes: object) -> tuple[Dataset, list[str]]:
     options = {"validation_fraction": 0.15, "test_fraction": 0.15, "seed": 0, **changes}
     return splitting.split(dataset(samples), **options)
-
-
-def prepare(data: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
-    prepared = preparing.prepare(data, config)
-    return prepared.dataset, prepared.notes
 
 
 def splits_of(samples: list[Sample], **changes: object) -> dict[str, str]:
@@ -642,63 +634,10 @@ def test_a_class_missing_from_the_given_test_part_is_reported() -> None:
     assert "The test split lacks bee: too few distinct images, or none given." in notes
 
 
-def test_prepare_labels_chooses_groups_and_splits(image_folder: Callable[..., Path], tmp_path: Path) -> None:
-    folder = image_folder(classes=("ant", "bee", "cat", "dog"), count=12, size_px=8)
-    data = readers.read(folder)
-    (tmp_path / "labels.csv").write_text("path,label,exclude\nant/000.png,bee,\nant/001.png,,yes\n")
-    (tmp_path / "map.csv").write_text("old,new\nwasp,insect\nant,insect\n")
-    config = DataConfig(
-        labels=str(tmp_path / "labels.csv"),
-        rename="bee=wasp",
-        class_map=str(tmp_path / "map.csv"),
-        classes="insect,cat",
-        group_by=r"(\d)\.png",
-    )
-    result, notes = prepare(data, config)
-    assert result.counts() == {"cat": 12, "insect": 23}
-    assert {s.group for s in result.samples} == set("0123456789")
-    assert all(len({s.split for s in result.samples if s.group == g}) == 1 for g in "0123456789")
-    assert notes[:2] == [
-        f"{tmp_path / 'labels.csv'}: 1 labels changed, 1 images left out.",
-        f"{tmp_path / 'map.csv'}: 4 classes became 3.",
-    ]
-    assert prepare(data, replace(config, limit=7))[0].counts() == {"cat": 2, "insect": 5}
-
-
-@pytest.mark.parametrize("change", ["rename", "map"])
-def test_prepare_refuses_what_leaves_one_class(image_folder: Callable[..., Path], tmp_path: Path, change: str) -> None:
-    data = readers.read(image_folder(count=6, size_px=8))
-    (tmp_path / "map.csv").write_text("ant,insect\nbee,insect\n")
-    config = DataConfig(rename="ant=emmet", classes="emmet")
-    if change == "map":
-        config = DataConfig(class_map=str(tmp_path / "map.csv"))
-    with pytest.raises(DatasetError, match=r"at least 2 classes to tell apart, found (emmet|insect)\."):
-        prepare(data, config)
-
-
-def test_prepare_keeps_the_split_of_a_manifest_and_names_its_hash(
-    image_folder: Callable[..., Path], tmp_path: Path
-) -> None:
-    data = readers.read(image_folder(count=20, size_px=8))
-    old, _ = prepare(replace(data, samples=data.samples[::2]), DataConfig(seed=1))
-    datasets.write_manifest(old, tmp_path / "m.csv")
-    result, notes = prepare(data, DataConfig(split_from=str(tmp_path / "m.csv")))
-    assert result.samples[::2] == old.samples
-    assert notes[:2] == [
-        f"The split is kept from {tmp_path / 'm.csv'} (SHA-256 {old.digest()}).",
-        "Kept from the old split: 20 images; new: 20.",
-    ]
-    with pytest.raises(RunError, match="expected a run folder"):
-        prepare(data, DataConfig(split_from=str(tmp_path)))
-    for name in ("none.csv", "x" * 300):
-        with pytest.raises(DatasetError, match="the manifest cannot be read"):
-            prepare(data, DataConfig(split_from=str(tmp_path / name)))
-
-
 @pytest.mark.real
 def test_ants_and_bees_are_split_as_their_folders_say(real_data: Path) -> None:
     folder = next(path.parent for path in (real_data / "ants-bees").rglob("train") if path.is_dir())
-    result, _ = split(list(readers.read(folder).samples))
+    result, _ = split(list(collection.collect(folder).samples))
     assert result.counts(TEST) == {"ants": 70, "bees": 83}
     assert sum(result.counts(TRAIN).values()) + sum(result.counts(VALIDATION).values()) == 245
 
@@ -707,7 +646,7 @@ def test_ants_and_bees_are_split_as_their_folders_say(real_data: Path) -> None:
 def test_photographs_of_one_hand_stay_together(real_data: Path) -> None:
     """Students signed the digits one after the other: the tens of a camera's counter tell hands, nearly."""
     folder = next(path.parent for path in (real_data / "sign-digits").rglob("0") if path.is_dir())
-    result, _ = grouping.group(readers.read(folder), r"IMG_(\d{3})")
+    result, _ = grouping.group(collection.collect(folder), r"IMG_(\d{3})")
     result, _ = splitting.split(result, validation_fraction=0.15, test_fraction=0.15, seed=0)
     found = defaultdict(set)
     for sample in result.samples:
@@ -722,7 +661,7 @@ def test_photographs_of_one_hand_stay_together(real_data: Path) -> None:
 @pytest.mark.real
 def test_a_tenth_more_hand_signs_moves_at_most_one_in_a_hundred(real_data: Path) -> None:
     folder = next(path.parent for path in (real_data / "sign-digits").rglob("0") if path.is_dir())
-    whole = readers.read(folder)
+    whole = collection.collect(folder)
     old = tuple(s for i, s in enumerate(whole.samples) if i % 11)  # the eleventh is a tenth of the others
     before = splits_of(list(old))
     result, _ = split(list(whole.samples))

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import imgclf
+from imgclf.data import collection, tables
 from imgclf.data import dataset as datasets
-from imgclf.data import preparing, readers, tables
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.errors import DatasetError, MissingError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
@@ -58,25 +59,25 @@ TWO = "path,label\n000.png,ant\n001.png,bee\n"
 )
 def test_a_flat_folder_with_a_table(flat: Path, name: str, text: str) -> None:
     (flat / name).write_bytes(text.encode())
-    dataset = readers.read(flat)
+    dataset = collection.collect(flat)
     assert labels(dataset) == {"000.png": "ant", "001.png": "bee"}
     assert reasons(dataset, "unlisted") == {f"00{i}.png": "not in the table" for i in range(2, 8)}
     assert name not in {s.path for s in dataset.skipped}
-    assert labels(readers.read(flat / name)) == labels(dataset)
+    assert labels(collection.collect(flat / name)) == labels(dataset)
 
 
 def test_utf16_as_spreadsheets_write_it(flat: Path) -> None:
     (flat / "labels.tsv").write_bytes("path\tlabel\n000.png\tgröße\n001.png\t猫\n".encode("utf-16"))
-    assert readers.read(flat).class_names == ("größe", "猫")
+    assert collection.collect(flat).class_names == ("größe", "猫")
     (flat / "labels.tsv").write_bytes((flat / "labels.tsv").read_bytes()[:-3])
     with pytest.raises(DatasetError, match=r"not a row of a table .*utf-16.*truncated"):
-        readers.read(flat / "labels.tsv")
+        collection.collect(flat / "labels.tsv")
 
 
 def test_split_and_group_columns(flat: Path) -> None:
     rows = "000.png,ant,Train,p1\n001.png,bee,val,p1\n002.png,ant,TEST,p2\n003.png,bee,,\n"
     (flat / "labels.csv").write_text("path,label,split,patient_id\n" + rows)
-    samples = readers.read(flat).samples
+    samples = collection.collect(flat).samples
     assert [s.split for s in samples] == [TRAIN, VALIDATION, TEST, UNASSIGNED]
     assert [s.group for s in samples] == ["p1", "p1", "p2", ""]
     assert samples[0].width == 8
@@ -85,20 +86,19 @@ def test_split_and_group_columns(flat: Path) -> None:
 def test_group_by_names_a_column(flat: Path) -> None:
     (flat / "labels.csv").write_text("path,label,patient,site\n000,ant,1,a\n001,bee,2,b\n002,bee,3,b\n003,ant,4,a\n")
     usual, by_site = DataConfig(), DataConfig(group_by="site")
-    assert [s.group for s in readers.read(flat, usual).samples] == ["1", "2", "3", "4"]
-    prepared = preparing.prepare(readers.read(flat, by_site), by_site)
-    dataset, notes = prepared.dataset, prepared.notes
+    assert [s.group for s in collection.collect(flat, usual).samples] == ["1", "2", "3", "4"]
+    dataset = imgclf.read(flat, by_site)
     assert [s.group for s in dataset.samples] == ["a", "b", "b", "a"]
-    assert not [note for note in notes if note.startswith("--group-by")]
+    assert not [note for note in dataset.notes if note.startswith("--group-by")]
     strange = DataConfig(group_by="sight")
     with pytest.raises(UsageError, match=r"matches none of the paths, such as 000.png. Nor is it a column"):
-        preparing.prepare(readers.read(flat, strange), strange)
+        imgclf.read(flat, strange)
 
 
 def test_columns_can_be_named(flat: Path) -> None:
     (flat / "labels.csv").write_text("bild,art,teil,ort,label\n000,ant,train,a,0\n001,bee,test,b,1\n")
     named = ReadConfig(path_column="bild", label_column="art", split_column="teil", group_column="ort")
-    dataset = readers.read(flat, named)
+    dataset = collection.collect(flat, named)
     assert [(s.label, s.split, s.group) for s in dataset.samples] == [("ant", TRAIN, "a"), ("bee", TEST, "b")]
 
 
@@ -106,7 +106,7 @@ def test_a_metadata_table_in_every_folder_of_a_split(image_folder: Factory) -> N
     folder = image_folder(classes=("train", "test"), count=2)
     for side, text in (("train", "000.png,ant\n001.png,bee\n"), ("test", "000.png,bee\n001.png,ant\n")):
         (folder / side / "metadata.csv").write_text("file_name,label\n" + text)
-    samples = readers.read(folder).samples
+    samples = collection.collect(folder).samples
     assert [(s.path, s.label, s.split) for s in samples] == [
         ("test/000.png", "bee", TEST),
         ("test/001.png", "ant", TEST),
@@ -118,7 +118,7 @@ def test_a_metadata_table_in_every_folder_of_a_split(image_folder: Factory) -> N
 def test_one_table_for_each_side(flat: Path) -> None:
     (flat / "train.csv").write_text(TWO)
     (flat / "test_labels.csv").write_text("path,label\n002.png,ant\n")
-    assert [(s.path, s.split) for s in readers.read(flat).samples] == [
+    assert [(s.path, s.split) for s in collection.collect(flat).samples] == [
         ("000.png", TRAIN),
         ("001.png", TRAIN),
         ("002.png", TEST),
@@ -129,8 +129,8 @@ def test_several_tables_are_an_error_that_names_them(flat: Path) -> None:
     (flat / "a.csv").write_text(TWO)
     (flat / "b.csv").write_text(TWO)
     with pytest.raises(DatasetError, match=r"several tables with paths and labels \(a\.csv, b\.csv\)\. Name the one"):
-        readers.read(flat)
-    assert len(readers.read(flat / "b.csv")) == 2
+        collection.collect(flat)
+    assert len(collection.collect(flat / "b.csv")) == 2
 
 
 def test_a_table_stands_above_class_folders_and_says_so(
@@ -138,21 +138,21 @@ def test_a_table_stands_above_class_folders_and_says_so(
 ) -> None:
     folder = image_folder(classes=("part 1", "part 2"), count=1)
     (folder / "labels.csv").write_text("image,label\n000,?\n")
-    assert readers.read(folder).class_names == ("part 1", "part 2")  # which of the two 000.png?
+    assert collection.collect(folder).class_names == ("part 1", "part 2")  # which of the two 000.png?
     (folder / "labels.csv").write_text("image,label\npart 1/000,ant\npart 2/000,bee\n")
     with caplog.at_level(logging.INFO, "imgclf"):
-        assert readers.read(folder).class_names == ("ant", "bee")
+        assert collection.collect(folder).class_names == ("ant", "bee")
     assert "read as --layout table (labels.csv)" in caplog.text
-    assert readers.read(folder, ReadConfig(layout="folders")).class_names == ("part 1", "part 2")
+    assert collection.collect(folder, ReadConfig(layout="folders")).class_names == ("part 1", "part 2")
 
 
 def test_our_own_manifest_in_the_folder_changes_nothing(image_folder: Factory) -> None:
     folder = image_folder(count=2)
-    before = readers.read(folder)
+    before = collection.collect(folder)
     datasets.write_manifest(before.with_splits([TRAIN] * 4), folder / "manifest.csv")
-    assert readers.read(folder).samples == before.samples
-    assert {s.split for s in readers.read(folder, ReadConfig(layout="table")).samples} == {TRAIN}
-    assert {s.split for s in readers.read(folder / "manifest.csv").samples} == {TRAIN}
+    assert collection.collect(folder).samples == before.samples
+    assert {s.split for s in collection.collect(folder, ReadConfig(layout="table")).samples} == {TRAIN}
+    assert {s.split for s in collection.collect(folder / "manifest.csv").samples} == {TRAIN}
 
 
 def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> None:
@@ -165,38 +165,38 @@ def test_tables_about_something_else_are_no_labels(image_folder: Factory) -> Non
     (folder / "predictions.csv").write_text("path,label,confidence,error\nant/000.png,bee,0.9,\n")
     (folder / "evaluated.csv").write_text("path,label,predicted,confidence,p_ant\nant/000.png,bee,ant,0.9,0.9\n")
     (folder / "X.PARQUET").touch()
-    assert readers.read(folder).class_names == ("ant", "bee")
+    assert collection.collect(folder).class_names == ("ant", "bee")
 
 
 def test_a_table_given_itself_may_point_anywhere(flat: Path, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     table = tmp_path / "tables" / "labels.csv"
     table.write_text(f"path,label\n../flat/000.png,ant\n{flat / '001.png'},bee\n")
-    dataset = readers.read(table)
+    dataset = collection.collect(table)
     assert labels(dataset) == {"../flat/000.png": "ant", "../flat/001.png": "bee"}
     assert all(path.is_file() for path in dataset.paths)
     assert (dataset.root, dataset.source, dataset.name) == (table.parent, table, "labels")
-    assert readers.locate(table) == table.parent
+    assert collection.locate(table) == table.parent
 
 
 def test_a_table_in_a_folder_reaches_nothing_outside(flat: Path, image_folder: Factory) -> None:
     secret = image_folder(name="secret", classes=("secret",), count=1) / "secret" / "s.png"
     (secret.parent / "000.png").rename(secret)
     (flat / "labels.csv").write_text(TWO + f"../secret/secret/s.png,cat\n{secret},cat\n")
-    dataset = readers.read(flat)
+    dataset = collection.collect(flat)
     assert dataset.class_names == ("ant", "bee")
     assert len(reasons(dataset, "unreadable")) == 2
 
 
 def test_a_missing_file_is_named_with_its_line(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO.replace("000.png,ant", "gone.png,ant\n000.png,ant"))
-    assert reasons(readers.read(flat), "unreadable") == {"gone.png": "no such file (line 2)"}
+    assert reasons(collection.collect(flat), "unreadable") == {"gone.png": "no such file (line 2)"}
 
 
 def test_no_file_at_all_is_an_error(flat: Path) -> None:
     (flat / "labels.csv").write_text("path,label\nx.png,ant\ny.png,bee\n")
     with pytest.raises(DatasetError, match=r"not one of its paths leads to an image, such as x\.png \(no such file\)"):
-        readers.read(flat / "labels.csv")
+        collection.collect(flat / "labels.csv")
 
 
 @pytest.mark.parametrize("option", ["path_column", "label_column", "split_column", "group_column"])
@@ -204,7 +204,7 @@ def test_an_unknown_column_is_an_error_that_names_the_columns(flat: Path, option
     (flat / "labels.csv").write_text(TWO)
     name = option.replace("_", "-")
     with pytest.raises(UsageError, match=rf"--{name} x: expected one column .* found 0; the columns are path, label"):
-        readers.read(flat / "labels.csv", ReadConfig(**{option: "x"}))
+        collection.collect(flat / "labels.csv", ReadConfig(**{option: "x"}))
 
 
 def test_no_column_of_labels_is_an_error_that_names_the_option(flat: Path) -> None:
@@ -212,23 +212,23 @@ def test_no_column_of_labels_is_an_error_that_names_the_option(flat: Path) -> No
     with pytest.raises(
         DatasetError, match=r"expected a column of labels, found the columns path, price\..*--label-col"
     ):
-        readers.read(flat / "labels.csv")
+        collection.collect(flat / "labels.csv")
     with pytest.raises(DatasetError, match="expected a column of labels"):
-        readers.read(flat, ReadConfig(layout="table"))
+        collection.collect(flat, ReadConfig(layout="table"))
     with pytest.raises(UsageError, match="--label-column none: expected one column"):
-        readers.read(flat, ReadConfig(label_column="none"))
+        collection.collect(flat, ReadConfig(label_column="none"))
     (flat / "prices.csv").write_text("path,price\n000.png,3\n")
     with pytest.raises(DatasetError, match=r"found none that names an image there \(labels\.csv, prices\.csv\)"):
-        readers.read(flat, ReadConfig(layout="table"))
+        collection.collect(flat, ReadConfig(layout="table"))
     (flat / "prices.csv").unlink()
     (flat / "labels.csv").unlink()
     with pytest.raises(DatasetError, match=r"expected a table \(\.csv, .* found none\. Name the table itself"):
-        readers.read(flat, ReadConfig(layout="table"))
+        collection.collect(flat, ReadConfig(layout="table"))
 
 
 def test_a_path_twice_with_one_label_counts_once(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + "./000.png,ant\n")
-    dataset = readers.read(flat)
+    dataset = collection.collect(flat)
     assert len(dataset) == 2
     assert reasons(dataset, "duplicate") == {"000.png": "line 4 names it again, after line 2"}
 
@@ -236,12 +236,12 @@ def test_a_path_twice_with_one_label_counts_once(flat: Path) -> None:
 def test_a_path_with_two_labels_is_an_error_with_both_lines(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + "000.png,bee\n")
     with pytest.raises(DatasetError, match=r"line 4: 000\.png is 'bee' here and 'ant' in line 2"):
-        readers.read(flat)
+        collection.collect(flat)
 
 
 def test_rows_without_a_label_or_a_path_are_left_out_and_named(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + "002.png,\n003.png\n,ant\n004.png,  \n")
-    assert reasons(readers.read(flat), "unlabelled") == {
+    assert reasons(collection.collect(flat), "unlabelled") == {
         "002.png": "no label in line 4",
         "003.png": "no label in line 5",
         "line 6": "no path in line 6",
@@ -252,20 +252,20 @@ def test_rows_without_a_label_or_a_path_are_left_out_and_named(flat: Path) -> No
 def test_a_label_in_another_encoding_is_an_error_with_its_line(flat: Path) -> None:
     (flat / "labels.csv").write_bytes((TWO + "002.png,größe\n").encode("latin-1"))
     with pytest.raises(DatasetError, match=r"line 4: the class name b'gr\\xf6\\xdfe' is not UTF-8.*save the file as"):
-        readers.read(flat)
+        collection.collect(flat)
 
 
 def test_a_path_in_another_encoding_is_found(flat: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     (flat / "002.png").rename(flat / name)
     (flat / "labels.csv").write_bytes(os.fsencode(TWO + f"{name},ant\n"))
-    assert name in labels(readers.read(flat))
+    assert name in labels(collection.collect(flat))
 
 
 def test_a_path_in_the_other_unicode_form_is_found(flat: Path) -> None:
     (flat / "002.png").rename(flat / "cafe\u0301.png")
     (flat / "labels.csv").write_text(TWO + "caf\u00e9.png,ant\n", encoding="utf-8")
-    assert "cafe\u0301.png" in labels(readers.read(flat))
+    assert "cafe\u0301.png" in labels(collection.collect(flat))
 
 
 @pytest.mark.parametrize(
@@ -283,18 +283,18 @@ def test_a_path_in_the_other_unicode_form_is_found(flat: Path) -> None:
 def test_a_damaged_table_is_an_error(flat: Path, text: str, message: str) -> None:
     (flat / "labels.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
-        readers.read(flat / "labels.csv")
+        collection.collect(flat / "labels.csv")
 
 
 def test_labels_with_line_breaks_and_quotes_are_read(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + '002.png,"two\nlines"\n003.png,"12"" disc\n"\n004.png,12"\n')
-    assert readers.read(flat / "labels.csv").class_names == ('12"', '12" disc', "ant", "bee", "two\nlines")
+    assert collection.collect(flat / "labels.csv").class_names == ('12"', '12" disc', "ant", "bee", "two\nlines")
 
 
 def test_a_path_longer_than_paths_can_be_is_named(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + "x" * 300 + ".png,ant\n")
     for data in (flat, flat / "labels.csv"):
-        assert list(reasons(readers.read(data), "unreadable").values()) == ["no such file (line 4)"]
+        assert list(reasons(collection.collect(data), "unreadable").values()) == ["no such file (line 4)"]
 
 
 def test_a_table_that_cannot_be_read_is_an_error(flat: Path) -> None:
@@ -306,14 +306,14 @@ def test_a_table_that_cannot_be_read_is_an_error(flat: Path) -> None:
 def test_an_unreadable_image_of_a_table_is_named(flat: Path) -> None:
     (flat / "labels.csv").write_text(TWO + "002.png,ant\n")
     (flat / "002.png").write_bytes(b"")
-    assert reasons(readers.read(flat), "unreadable") == {"002.png": "an empty file"}
+    assert reasons(collection.collect(flat), "unreadable") == {"002.png": "an empty file"}
 
 
 def test_parquet_without_pyarrow_says_what_to_install(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgclf.environment.has_package", lambda name: False)
     (flat / "labels.parquet").touch()
     with pytest.raises(MissingError, match=r"pip install 'imgclf\[parquet\]'"):
-        readers.read(flat / "labels.parquet")
+        collection.collect(flat / "labels.parquet")
 
 
 def test_parquet_is_read_as_csv_is(flat: Path) -> None:
@@ -322,12 +322,12 @@ def test_parquet_is_read_as_csv_is(flat: Path) -> None:
 
     columns = {"path": ["000.png", "001.png", "002.png"], "label": [3, 4, None], "split": ["train", None, "test"]}
     parquet.write_table(pyarrow.table(columns), flat / "labels.parquet")
-    dataset = readers.read(flat)
+    dataset = collection.collect(flat)
     assert [(s.path, s.label, s.split) for s in dataset.samples] == [("000.png", "3", TRAIN), ("001.png", "4", "")]
     assert reasons(dataset, "unlabelled") == {"002.png": "no label in line 4"}
     (flat / "labels.parquet").write_bytes(b"PAR1 and more")
     with pytest.raises(DatasetError, match="not a Parquet file, or a damaged one"):
-        readers.read(flat / "labels.parquet")
+        collection.collect(flat / "labels.parquet")
 
 
 LETTERS = st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\")
@@ -346,7 +346,7 @@ def test_a_table_reads_back_what_was_written_in_any_order(flat: Path, rows: list
     for order in (rows, rows[::-1]):
         with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("path", "label"), *((f"{name}.png", text) for name, text in order)])
-        found.append(readers.read(folder / "labels.csv", min_classes=1))
+        found.append(collection.collect(folder / "labels.csv", min_classes=1))
     assert found[0].samples == found[1].samples
     assert {(s.path, s.label) for s in found[0].samples} == {
         (f"{name}.png", unicodedata.normalize("NFC", text)) for name, text in rows

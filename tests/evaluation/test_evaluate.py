@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imgclf import environment, prediction, runs
-from imgclf.data import readers
+from imgclf.data import collection
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.evaluate import evaluate
@@ -65,7 +65,7 @@ def paint(folder: Path, classes: Sequence[str], count: int = 3) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run whose model knows blue, red and green, in this order; each class has 2 training images and 1 test image."""
-    dataset = readers.read(paint(tmp_path / "colours", ("red", "green", "blue")))
+    dataset = collection.collect(paint(tmp_path / "colours", ("red", "green", "blue")))
     dataset = dataset.with_splits([TEST if s.path.endswith("2.png") else TRAIN for s in dataset.samples])
     made = runs.create(tmp_path / "run")
     made.write_labels(["blue", "red", "green"])
@@ -96,7 +96,7 @@ def test_classes_are_matched_by_name_not_by_place(run, tmp_path):
     (folder / "red").rename(folder / "swap")
     (folder / "green").rename(folder / "red")  # what lies in the folder red is green, and the other way round
     (folder / "swap").rename(folder / "green")
-    scores = evaluate(run, readers.read(folder)).metrics
+    scores = evaluate(run, collection.collect(folder)).metrics
     assert scores["confusion_matrix"] == {
         "labels": ["blue", "red", "green"],
         "counts": [[3, 0, 0], [0, 0, 3], [0, 3, 0]],
@@ -104,7 +104,7 @@ def test_classes_are_matched_by_name_not_by_place(run, tmp_path):
 
 
 def test_other_data_is_scored_into_a_numbered_folder_and_the_run_stays_as_it_is(run, tmp_path):
-    dataset = readers.read(paint(tmp_path / "other", ("red", "green", "blue"), count=1))
+    dataset = collection.collect(paint(tmp_path / "other", ("red", "green", "blue"), count=1))
     first, second = evaluate(run, dataset), evaluate(run, dataset)
     assert first.folder == run.path / "evaluations" / "other-1"
     assert second.folder == run.path / "evaluations" / "other-2"
@@ -114,7 +114,7 @@ def test_other_data_is_scored_into_a_numbered_folder_and_the_run_stays_as_it_is(
 
 
 def test_a_class_that_the_folder_lacks_is_an_error_unless_allowed(run, tmp_path):
-    dataset = readers.read(paint(tmp_path / "other", ("red", "green")))
+    dataset = collection.collect(paint(tmp_path / "other", ("red", "green")))
     with pytest.raises(DatasetError, match=r"none of 'blue'.*--missing-classes allow"):
         evaluate(run, dataset)
     scores = evaluate(run, dataset, EvaluateConfig(missing_classes="allow")).metrics
@@ -124,7 +124,7 @@ def test_a_class_that_the_folder_lacks_is_an_error_unless_allowed(run, tmp_path)
 
 
 def test_a_class_that_the_model_does_not_know_is_an_error_unless_skipped(run, tmp_path, caplog):
-    dataset = readers.read(paint(tmp_path / "other", ("blue", "green", "grey", "red")))
+    dataset = collection.collect(paint(tmp_path / "other", ("blue", "green", "grey", "red")))
     with pytest.raises(DatasetError, match=r"'grey'.*--unknown-classes skip"):
         evaluate(run, dataset)
     result = evaluate(run, dataset, EvaluateConfig(unknown_classes="skip"))
@@ -134,7 +134,7 @@ def test_a_class_that_the_model_does_not_know_is_an_error_unless_skipped(run, tm
 
 
 def test_a_folder_without_any_known_class_is_an_error_whatever_is_allowed(run, tmp_path):
-    dataset = readers.read(paint(tmp_path / "other", ("grey",)), min_classes=1)
+    dataset = collection.collect(paint(tmp_path / "other", ("grey",)), min_classes=1)
     with pytest.raises(DatasetError, match="found none of them, but 'grey'"):
         evaluate(run, dataset, EvaluateConfig(missing_classes="allow", unknown_classes="skip"))
 
@@ -145,7 +145,7 @@ def test_of_a_split_folder_one_part_is_scored_and_named(run, tmp_path, caplog, s
         paint(tmp_path / "split" / side, ("red", "green", "blue"), count=2)
         (tmp_path / "split" / side / "red" / "broken.png").write_bytes(b"no image")
     caplog.set_level(logging.INFO)
-    result = evaluate(run, readers.read(tmp_path / "split"))
+    result = evaluate(run, collection.collect(tmp_path / "split"))
     paths = read_predictions(result.folder / "predictions.csv").paths
     assert len(paths) == 6
     assert {path.split("/")[0] for path in paths} == {scored}
@@ -156,7 +156,7 @@ def test_of_a_split_folder_one_part_is_scored_and_named(run, tmp_path, caplog, s
 def test_unreadable_images_are_named_and_left_out(run, tmp_path, caplog):
     folder = paint(tmp_path / "other", ("red", "green", "blue"))
     (folder / "red" / "empty.png").touch()
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     (folder / "green" / "0.png").write_bytes(b"broken since it was read")
     result = evaluate(run, dataset)
     assert result.metrics["n"] == 8
@@ -166,7 +166,7 @@ def test_unreadable_images_are_named_and_left_out(run, tmp_path, caplog):
 
 
 def test_nothing_readable_is_an_error(run, tmp_path):
-    dataset = readers.read(paint(tmp_path / "other", ("red", "green", "blue"), count=1))
+    dataset = collection.collect(paint(tmp_path / "other", ("red", "green", "blue"), count=1))
     for path in dataset.paths:
         path.write_bytes(b"broken since it was read")
     with pytest.raises(DatasetError, match="none of 3"):
@@ -175,13 +175,13 @@ def test_nothing_readable_is_an_error(run, tmp_path):
 
 
 def test_images_that_were_trained_on_are_counted(run, tmp_path, caplog):
-    evaluate(run, readers.read(tmp_path / "colours"))
+    evaluate(run, collection.collect(tmp_path / "colours"))
     assert "6 of these 9 images were used in training" in caplog.text
 
 
 def test_a_test_image_that_is_gone_is_an_error_that_names_it(run, tmp_path):
     (tmp_path / "colours" / "red" / "2.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 are not there, such as 'red/2\.png'"):
+    with pytest.raises(DatasetError, match=r"1 are gone, such as 'red/2\.png'"):
         evaluate(run)
     assert not run.metrics.exists()
 
@@ -192,7 +192,7 @@ def test_images_that_were_moved_are_found_by_content_and_keep_their_names(run, t
     for number, path in enumerate(sorted((tmp_path / "old").rglob("2.png"), reverse=True)):
         place.mkdir(exist_ok=True)
         path.rename(place / f"{number}.png")  # the test part alone, in other folders and under other names
-    with pytest.raises(DatasetError, match=r"3 are not there, such as 'blue/2\.png'.*--data"):
+    with pytest.raises(DatasetError, match=r"3 are gone, such as 'blue/2\.png'.*--data"):
         evaluate(run)
     result = evaluate(run, data=place)
     assert (result.metrics["n"], result.metrics["accuracy"]) == (3, 1.0)
@@ -204,7 +204,7 @@ def test_images_that_were_moved_are_found_by_content_and_keep_their_names(run, t
     with pytest.raises(DatasetError, match=r"found 2, and nothing for green/2\.png"):
         evaluate(run, data=place)
     with pytest.raises(UsageError, match="--data"):
-        evaluate(run, readers.read(tmp_path / "old"), data=place)
+        evaluate(run, collection.collect(tmp_path / "old"), data=place)
 
 
 @pytest.mark.parametrize(("number", "why"), [(np.nan, "not a number"), (-0.5, r"cannot be scored.*found 3 of 3")])
@@ -221,7 +221,7 @@ def test_a_model_that_answers_with_no_probabilities_is_an_error(run, monkeypatch
 def test_one_image_and_one_class_are_scored(run, tmp_path):
     allow = EvaluateConfig(missing_classes="allow", format="html,md,json")
     for count in (1, 3):
-        dataset = readers.read(paint(tmp_path / f"only {count}", ("green",), count=count), min_classes=1)
+        dataset = collection.collect(paint(tmp_path / f"only {count}", ("green",), count=count), min_classes=1)
         result = evaluate(run, dataset, allow)
         assert (result.metrics["n"], result.metrics["accuracy"]) == (count, 1.0)
         assert result.metrics["macro_roc_auc"] is None and result.metrics["intervals"]["macro_roc_auc"] is None
@@ -231,7 +231,7 @@ def test_one_image_and_one_class_are_scored(run, tmp_path):
 
 
 def test_a_run_without_a_test_part_asks_for_data(run, tmp_path):
-    dataset = readers.read(tmp_path / "colours")
+    dataset = collection.collect(tmp_path / "colours")
     write_manifest(dataset.with_splits([TRAIN] * len(dataset)), run.manifest)
     with pytest.raises(DatasetError, match=r"imgclf evaluate .* DATA"):
         evaluate(run)
@@ -285,7 +285,7 @@ def test_a_run_without_exports_is_scored_through_keras(run, tmp_path):
 
     folder = paint(tmp_path / "other", ("red", "green", "blue"))
     (folder / "red" / "0.png").rename(folder / "blue" / "red.png")
-    dataset = readers.read(folder)
+    dataset = collection.collect(folder)
     (folder / "green" / "0.png").write_bytes(b"broken since it was read")
     result = evaluate(run, dataset, EvaluateConfig(batch_size=4))
     assert result.metrics["confusion_matrix"]["counts"] == [[3, 1, 0], [0, 2, 0], [0, 0, 2]]

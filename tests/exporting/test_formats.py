@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from imgclf import environment, prediction
-from imgclf.data import dataset as datasets
-from imgclf.data import images
+from imgclf.data import images, run_data
 from imgclf.errors import ArtifactError, MissingError, RunError
 from imgclf.exporting import artifacts, parity, quality
 from imgclf.prediction import artifact
@@ -77,7 +76,7 @@ def test_a_quantised_model_is_smaller_and_its_report_says_what_that_costs(whole)
 
 def test_the_accuracies_of_the_report_are_those_of_the_models(whole, photographs):
     run, rows = whole
-    part = datasets.read_run(run).part("test")
+    part = run_data.read(run).part("test")
     for name, key in (("model.tflite", "accuracy_before"), ("model-int8.tflite", "accuracy")):
         answers = prediction.load(run.path / name).predict(part.paths)
         right = [answer.label == sample.label for answer, sample in zip(answers, part.samples, strict=True)]

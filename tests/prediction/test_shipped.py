@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import imgclf
-from imgclf.data.dataset import TEST, read_run
+from imgclf.data import run_data
+from imgclf.data.dataset import TEST
 from imgclf.evaluation import calibration, decisions
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
@@ -55,7 +56,7 @@ def ask_afresh(run: Run, folder: Path, images: list[Path]) -> list[Any]:
 
 
 def test_a_fresh_process_reproduces_what_evaluate_says_of_50_photographs(run, real_data, tmp_path):
-    part = read_run(run).part(TEST)
+    part = run_data.read(run).part(TEST)
     chosen = np.random.default_rng(0).choice(len(part), 50, replace=False)
     for row in chosen.tolist():
         place = tmp_path / "photographs" / part.samples[row].label
@@ -100,7 +101,7 @@ def test_with_a_temperature_of_1_the_shipped_probabilities_are_others(run, real_
     assert abs(temperature - 1) > 0.02
     monkeypatch.setattr(calibration, "fit_temperature", lambda labels, logits: 1.0)
     plain = imgclf.train(imgclf.read(real_data / "ants-bees"), PROBE, output=tmp_path / "plain")
-    images = read_run(run).part(TEST).paths[:20]
+    images = run_data.read(run).part(TEST).paths[:20]
     found, without = (
         np.array([row[0] for row in ask_afresh(made, tmp_path / f"{made.path.name} alone", images)])
         for made in (run, plain)

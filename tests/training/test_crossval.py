@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 import imgclf
-from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, read_run
+from imgclf.data import run_data
+from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.settings import KfoldConfig, TrainConfig
@@ -103,7 +104,9 @@ def test_a_fold_of_a_probe_is_what_training_on_its_images_alone_gives(image_fold
         imgclf.read(image_folder(count=12)), config, KfoldConfig(folds=2), output=tmp_path / "folds"
     )
     fold = imgclf.Run(result.folder / "fold-2")  # the graph has the head of the first fold when this one begins
-    alone = imgclf.train(read_run(fold), TrainConfig.from_dict(fold.read_config()["config"]), output=tmp_path / "alone")
+    alone = imgclf.train(
+        run_data.read(fold), TrainConfig.from_dict(fold.read_config()["config"]), output=tmp_path / "alone"
+    )
     found, expected = read_predictions(fold.predictions), read_predictions(alone.predictions)
     assert found.paths == expected.paths
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import imgclf
-from imgclf.data import loading, preparing
+from imgclf.data import loading
 from imgclf.settings import TrainConfig
 from imgclf.training import fitting, rates, resolving, stages
 from imgclf.training.clock import Clock
@@ -24,7 +24,7 @@ def training(image_folder: Callable[..., Path], tmp_path: Path) -> Training:
     """Before the probe: a small network of random weights, which is all that the stages ask for, and an hour."""
     settings = TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8, cache=str(tmp_path / "cache"))
     config = replace(resolving.resolve(settings)[0], method="auto", cached_augmentations=1, augment="light", lr=1e-3)
-    dataset = preparing.prepare(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config).dataset
+    dataset = imgclf.read(image_folder(classes=("x", "y", "z"), count=16), config)
     dataset, pixels = loading.decode(dataset, 32)
     model = resolving.build(config, 3)
     clock = Clock(time.monotonic(), 3600.0)

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import imgclf
 from imgclf import TrainConfig, runs
 from imgclf.data import images
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
+from imgclf.settings import DataConfig
 from imgclf.training import fitting, resolving
 from imgclf.training import train as training
 
@@ -90,14 +92,18 @@ def test_images_that_break_while_decoding_are_named_and_left_out(
     assert dataset.samples[0].path not in run.manifest.read_text()
 
 
-def test_classes_and_limit_hold_for_a_dataset_that_is_read_already(
+def test_a_run_records_the_settings_that_its_images_were_read_with(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    dataset = imgclf.read(image_folder(classes=("a", "b", "c"), count=12))
-    config = TrainConfig(**{**CNN.to_dict(), "classes": "a,c", "limit": 16, "epochs": 1})
-    run = imgclf.train(dataset, config, output=tmp_path / "run")
+    settings = DataConfig(classes="a,c", limit=16, seed=3)
+    dataset = imgclf.read(image_folder(classes=("a", "b", "c"), count=12), settings)
+    run = imgclf.train(dataset, replace(CNN, epochs=1), output=tmp_path / "run")
     assert run.read_labels() == ["a", "c"]
     assert len(run.manifest.read_text().splitlines()) == 17
+    assert settings.to_dict().items() <= run.read_config()["config"].items()
+    with pytest.raises(UsageError, match=r"classes: .* was read with 'a,c', but 'b,c' is asked for"):
+        imgclf.train(dataset, replace(CNN, classes="b,c"), output=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_that_holds_something_is_refused(image_folder: Callable[..., Path], tmp_path: Path) -> None:

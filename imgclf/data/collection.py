@@ -28,12 +28,11 @@ _CHUNK = 64
 _DEFAULTS = ReadConfig()
 
 
-def read(
+def collect(
     path: Path | str,
     settings: ReadConfig = _DEFAULTS,
     *,
     classes: Sequence[str] = (),
-    limit: int | None = None,
     min_classes: int = 2,
     on_progress: Progress | None = None,
     scanner: Scanner | None = None,
@@ -52,9 +51,6 @@ def read(
         path: the folder, the archive, the table, or the JSON file.
         settings: how to read it.
         classes: use only these classes; all when empty.
-        limit: use at most this many images in all, shared among the classes (and sides of a given split) in
-            proportion to their sizes, at least one each. Which ones follows from their content alone, so a copy
-            of the folder gives the same ones, and a larger limit only adds to them.
         min_classes: fewer classes than this are an error.
         on_progress: called with (files read, files to read), in the calling thread; before that, for what has to be
             unpacked, with (done, to do).
@@ -63,8 +59,7 @@ def read(
     Raises:
         DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
             `min_classes` classes, or `classes` holds an unknown name.
-        UsageError: if `limit` is smaller than the number of classes, a column that was named is not there, or a file
-            is not of the layout asked for.
+        UsageError: if a column that was named is not there, or a file is not of the layout asked for.
         MissingError: if it is a Parquet table and pyarrow is not installed, or one of its images is HEIC and
             pillow-heif is not.
     """
@@ -84,8 +79,6 @@ def read(
             f"{name}: expected readable images of at least {min_classes} classes, found {_count(names)}; "
             f"{broken} ({unreadable[0].reason})."
         )
-    if limit is not None:
-        samples = _limited(samples, limit)
     lost = {s.label for s in wanted} - set(names)
     empty = [Skipped(name, "empty-class", "none of its images can be read") for name in lost]
     skipped = sorted([*listing.skipped, *unreadable, *empty], key=lambda s: s.path)
@@ -115,7 +108,13 @@ def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
 
 
 def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None = None) -> Dataset:
-    """What `read` with these `classes` and this `limit` would have given, from a dataset that is read already.
+    """Keep some classes, and at most so many images.
+
+    Args:
+        classes: the classes to keep; all when empty.
+        limit: the most images in all, shared among the classes (and the splits that the data bring along) in
+            proportion to their sizes, at least one each. The choice follows from content alone, so a copy of the
+            folder gives the same images, and a larger limit only adds to them.
 
     Raises:
         DatasetError: if `classes` holds an unknown name.
@@ -347,6 +346,7 @@ def _sample(sample: Sample, sha256: str, header: images.Header) -> Sample:
         width=header.width,
         height=header.height,
         format=header.format,
+        given=sample.split,
     )
 
 

@@ -1,0 +1,162 @@
+"""The one door: what settings do to the data, and what a dataset remembers of them."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import imgclf
+from imgclf import runs
+from imgclf.data import dataset as datasets
+from imgclf.data import reading, run_data
+from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, Dataset
+from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.settings import DataConfig, EvaluateConfig, ReadConfig, TrainConfig
+
+Factory = Callable[..., Path]
+
+
+def test_read_labels_filters_groups_and_splits(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(classes=("ant", "bee", "cat", "dog"), count=12, size_px=8)
+    (tmp_path / "labels.csv").write_text("path,label,exclude\nant/000.png,bee,\nant/001.png,,yes\n")
+    (tmp_path / "map.csv").write_text("old,new\nwasp,insect\nant,insect\n")
+    config = DataConfig(
+        labels=str(tmp_path / "labels.csv"),
+        rename="bee=wasp",
+        class_map=str(tmp_path / "map.csv"),
+        classes="insect,cat",
+        group_by=r"(\d)\.png",
+    )
+    dataset = imgclf.read(folder, config)
+    assert dataset.counts() == {"cat": 12, "insect": 23}
+    assert {s.group for s in dataset.samples} == set("0123456789")
+    assert all(len({s.split for s in dataset.samples if s.group == g}) == 1 for g in "0123456789")
+    assert dataset.notes == (
+        f"{tmp_path / 'labels.csv'}: 1 labels changed, 1 images left out.",
+        f"{tmp_path / 'map.csv'}: 4 classes became 3.",
+    )
+    assert dataset.settings == config
+    assert imgclf.read(folder, replace(config, limit=7)).counts() == {"cat": 2, "insect": 5}
+
+
+@pytest.mark.parametrize("change", ["rename", "map"])
+def test_settings_that_leave_one_class_are_refused(image_folder: Factory, tmp_path: Path, change: str) -> None:
+    folder = image_folder(count=6, size_px=8)
+    (tmp_path / "map.csv").write_text("ant,insect\nbee,insect\n")
+    config = DataConfig(rename="ant=emmet", classes="emmet")
+    if change == "map":
+        config = DataConfig(class_map=str(tmp_path / "map.csv"))
+    with pytest.raises(DatasetError, match=r"at least 2 classes, found (emmet|insect)\."):
+        imgclf.read(folder, config)
+
+
+def test_the_split_of_a_manifest_is_kept_and_its_hash_is_named(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(count=20, size_px=8)
+    odd = [f"{name}/{number:03}.png" for name in ("ant", "bee") for number in range(1, 20, 2)]
+    (tmp_path / "odd.csv").write_text("\n".join(["path", *odd]))
+    old = imgclf.read(folder, DataConfig(seed=1, exclude=str(tmp_path / "odd.csv")))
+    assert len(old) == 20
+    datasets.write_manifest(old, tmp_path / "m.csv")
+    result = imgclf.read(folder, DataConfig(split_from=str(tmp_path / "m.csv")))
+    assert result.samples[::2] == old.samples
+    assert result.split_notes[:2] == (
+        f"The split is kept from {tmp_path / 'm.csv'} (SHA-256 {old.digest()}).",
+        "Kept from the old split: 20 images; new: 20.",
+    )
+    with pytest.raises(RunError, match="expected a run folder"):
+        imgclf.read(folder, DataConfig(split_from=str(tmp_path)))
+    for name in ("none.csv", "x" * 300):
+        with pytest.raises(DatasetError, match="the manifest cannot be read"):
+            imgclf.read(folder, DataConfig(split_from=str(tmp_path / name)))
+
+
+def test_images_to_score_keep_the_given_split_and_one_class_is_enough(image_folder: Factory) -> None:
+    folder = image_folder(classes=("train/ant", "test/ant"), count=5, size_px=8)
+    dataset = imgclf.read(folder, EvaluateConfig(), split=False)
+    assert [s.split for s in dataset.samples] == [TEST] * 5 + [TRAIN] * 5
+    assert dataset.checkup is None
+
+
+def test_a_dataset_knows_the_split_it_was_given(image_folder: Factory) -> None:
+    dataset = imgclf.read(image_folder(classes=("train/ant", "train/bee"), count=20, size_px=8))
+    assert {s.split for s in dataset.samples} == set(SPLITS)
+    assert {s.split for s in dataset.as_given().samples} == {TRAIN}
+
+
+def test_a_dataset_without_a_split_was_given_none(image_folder: Factory) -> None:
+    dataset = imgclf.read(image_folder(count=20, size_px=8))
+    assert {s.split for s in dataset.as_given().samples} == {UNASSIGNED}
+
+
+def test_settings_of_a_subclass_are_remembered_as_those_of_the_data(image_folder: Factory) -> None:
+    config = TrainConfig(epochs=3, seed=5, test_fraction=0.3)
+    dataset = imgclf.read(image_folder(count=10, size_px=8), config)
+    assert dataset.settings == DataConfig(seed=5, test_fraction=0.3)
+    assert reading.settled(dataset, TrainConfig(epochs=3)) == config
+    with pytest.raises(UsageError, match=r"seed: .* was read with 5, but 6 is asked for. Pass the same settings"):
+        reading.settled(dataset, TrainConfig(seed=6))
+
+
+def coco(folder: Path, count: int = 8) -> Path:
+    """Photographs of 80x60 px, each with one box of 20x20 px in its middle, of two classes in turn."""
+    folder.mkdir()
+    images, boxes = [], []
+    for number in range(count):
+        Image.effect_noise((80, 60), 20 + number).convert("RGB").save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 80, "height": 60})
+        boxes.append({"id": number, "image_id": number, "category_id": number % 2, "bbox": [30, 20, 20, 20]})
+    names = [{"id": 0, "name": "ant"}, {"id": 1, "name": "bee"}]
+    (folder / "coco.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": names}))
+    return folder
+
+
+def as_run(dataset: Dataset, path: Path) -> imgclf.Run:
+    """A run folder with what training writes about its data."""
+    run = runs.create(path)
+    run.write_labels(list(dataset.class_names))
+    datasets.write_manifest(dataset, run.manifest)
+    config = reading.settled(dataset, TrainConfig()).to_dict()
+    runs.write_json(run.config, {"data": str(dataset.origin.resolve()), "config": config})
+    return run
+
+
+def test_objects_are_cut_with_the_same_margin_when_a_run_is_read_again(tmp_path: Path) -> None:
+    dataset = imgclf.read(coco(tmp_path / "photographs"), ReadConfig(box_margin=1.0))
+    assert {(s.width, s.height) for s in dataset.samples} == {(60, 60)}
+    run = as_run(dataset, tmp_path / "run")
+    shutil.rmtree(dataset.root)
+    again = run_data.read(run)
+    assert again == dataset
+    assert again.settings == DataConfig(box_margin=1.0)
+    for sample, path in zip(again.samples, again.paths, strict=True):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == sample.sha256
+        with Image.open(path) as image:
+            assert image.size == (60, 60)
+
+
+def test_a_run_whose_images_have_changed_is_refused_with_the_first_file(image_folder: Factory, tmp_path: Path) -> None:
+    dataset = imgclf.read(image_folder(count=10, size_px=8))
+    run = as_run(dataset, tmp_path / "run")
+    assert run_data.read(run).samples == dataset.samples
+    changed = ("bee/003.png", "bee/001.png")
+    for name in changed:
+        shutil.copy(dataset.root / "ant/000.png", dataset.root / name)
+    with pytest.raises(DatasetError, match=r"bee/001\.png: the image has changed since training \(expected SHA-256"):
+        run_data.read(run)
+    assert run_data.read(run, verify=False).samples == dataset.samples
+    (other, *_) = set(SPLITS) - {s.split for s in dataset.samples if s.path in changed}
+    assert len(run_data.read(run, splits=(other,))) == len(dataset.part(other))
+
+
+def test_cut_objects_that_come_out_otherwise_are_refused(tmp_path: Path) -> None:
+    dataset = imgclf.read(coco(tmp_path / "photographs"), ReadConfig(box_margin=1.0))
+    run = as_run(dataset, tmp_path / "run")
+    runs.write_json(run.config, run.read_config() | {"config": TrainConfig().to_dict()})  # as before margins were kept
+    shutil.rmtree(dataset.root)
+    with pytest.raises(DatasetError, match=r"0\.png-0\.png: the image has changed since training"):
+        run_data.read(run)
