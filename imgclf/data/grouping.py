@@ -125,11 +125,13 @@ def _name(by: str, path: str) -> str:
 
 def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:
     """Number the sets of rows that share keys, directly or through others, from 0 in the order of first rows."""
-    from scipy.sparse import coo_array  # here, since reading alone does without SciPy
-    from scipy.sparse.csgraph import connected_components
-
     columns: dict[Hashable, int] = {}
     pairs = [(row, columns.setdefault(key, len(columns))) for row, own in enumerate(keys) for key in own]
+    if len(columns) == len(pairs):  # no key twice
+        return list(range(len(keys)))
+    from scipy.sparse import coo_array  # here, since few datasets need it
+    from scipy.sparse.csgraph import connected_components
+
     rows, places = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     size = len(keys) + len(columns)
     links = coo_array((np.ones(len(pairs)), (rows, places + len(keys))), shape=(size, size))
