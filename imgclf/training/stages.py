@@ -144,7 +144,7 @@ class Training:
             on_progress=on_progress,
         )
         labels, at = images.dataset.labels, {split: images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
-        kernel, bias = probe.solve(
+        kernel, bias = probe.fit(
             embeddings[:, at[TRAIN]],
             labels[at[TRAIN]],
             classes=self.model.output_shape[-1],
