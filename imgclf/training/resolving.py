@@ -56,7 +56,7 @@ _STEPS_DEFAULTS = (
     *("optimizer", "warmup_epochs", "dropout", "accumulate", "layer_decay", "batch_norm", "tensorboard", "mlflow"),
     *("mixup", "cutmix"),
 )
-"""Settings of gradient descent, with and without a fixed default: the probe's head is solved, not stepped towards."""
+"""Settings of gradient descent, with and without a fixed default; the probe's head is fitted by L-BFGS."""
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:

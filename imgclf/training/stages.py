@@ -118,19 +118,19 @@ class Training:
     _timed: tuple[keras.Model, float, float] | None = None  # seconds of tracing this network, and for an image in it
 
     def probe(self) -> np.ndarray:
-        """Solve the head. All images go through the backbone in one stream, those of the test part too, and once.
+        """Fit the head. All images go through the backbone in one stream, those of the test part too, and once.
 
         Returns:
             The probabilities for the test part, float32 (m, classes).
         """
-        row, logits = self._solve("probe", self.on_progress)
+        row, logits = self._fit_head("probe", self.on_progress)
         probabilities = probe.softmax(logits[self.images.rows(TEST)])
         self.score = self._score(logits)
         self.rows.append(row)
         self.report(self.rows)
         return probabilities
 
-    def _solve(self, phase: str, on_progress: OnProgress | None) -> tuple[dict[str, Any], np.ndarray]:
+    def _fit_head(self, phase: str, on_progress: OnProgress | None) -> tuple[dict[str, Any], np.ndarray]:
         """The line of the story, and the logits of all images, float (n, classes)."""
         started = time.monotonic()
         config, images = self.config, self.images
@@ -325,7 +325,7 @@ class Training:
             if start_s + self.config.epochs / 2 * epoch_s < self.clock.left_s(self.ending_s()):
                 yield _name(SHARES[-1]), partial(self._widen, SHARES[-1])
                 shares = SHARES[:-1]
-        if not self._has_moved():  # else a head solved anew would fit what the layers know by heart
+        if not self._has_moved():  # else a refitted head would fit what the layers know by heart
             for size in self.config.size_steps[1:]:
                 yield f"probe {size} px", partial(self._enlarge, size)
         yield from ((_name(share), partial(self._widen, share)) for share in shares)
@@ -392,7 +392,7 @@ class Training:
         return True
 
     def _enlarge(self, size: int, name: str) -> bool:
-        """The same weights at a larger size, with a head solved anew; kept or not."""
+        """The same weights at a larger size, with a refitted head; kept or not."""
         area = (size / self.model.input_shape[1]) ** 2
         ending_s = self.ending_s(area)
         needed = self.clock.drift * (self.decoding_s + area * self.passes_s())
@@ -401,7 +401,7 @@ class Training:
             return True  # another stage may be quicker
         try:
             larger = self._at(size, self._until(self.clock.deadline(ending_s)))
-            row, logits = larger._solve(name, self._until(self.clock.deadline(ending_s)))
+            row, logits = larger._fit_head(name, self._until(self.clock.deadline(ending_s)))
         except _TimeIsUp:
             self._conclude({"phase": name, "image_size": size}, NO_TIME)
         else:
