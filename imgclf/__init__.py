@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         PredictConfig,
         TrainConfig,
     )
+    from imgclf.training.augment_preview import Augmented, augment
     from imgclf.training.crossval import CrossValidation, kfold
     from imgclf.training.train import resume, train
-    from imgclf.training.variants import Augmented, augment
 
 __version__ = "0.1.0"
 
@@ -77,7 +77,7 @@ _MODULES = {
     ),
     "training.crossval": ("CrossValidation", "kfold"),
     "training.train": ("resume", "train"),
-    "training.variants": ("Augmented", "augment"),
+    "training.augment_preview": ("Augmented", "augment"),
 }
 _HOMES = {name: f"imgclf.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -25,9 +25,9 @@ from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.runs import Run
 from imgclf.settings import KfoldConfig, TrainConfig
-from imgclf.training import devices, resolving
+from imgclf.training import devices, recipe
 from imgclf.training import train as training
-from imgclf.training.fitting import OnProgress
+from imgclf.training.loop import OnProgress
 
 log = logging.getLogger("imgclf")
 
@@ -87,7 +87,7 @@ def kfold(
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = _chosen(dataset, config)
-    config, found = resolving.resolve(config)
+    config, found = recipe.resolve(config)
     for note in (*notes, *found):
         log.info("%s", note)
     config = replace(config, export="none")

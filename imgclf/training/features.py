@@ -22,8 +22,8 @@ from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import graph
 from imgclf.settings import TrainConfig
-from imgclf.training import augmentation, devices, fitting
-from imgclf.training.fitting import OnProgress
+from imgclf.training import augmentation, devices, loop
+from imgclf.training.loop import OnProgress
 
 log = logging.getLogger("imgclf")
 
@@ -78,7 +78,7 @@ def frozen(
         if rows is None:
             extract = extract or _extractor(model, len(contents) * (1 + views - view), config, store, network)
             seen = View(contents, config, view) if view else contents
-            rows = _through(extract, seen, fitting.batch_size(config), shape[1], _phase(view, views), on_progress)
+            rows = _through(extract, seen, loop.batch_size(config), shape[1], _phase(view, views), on_progress)
             no_room = store.keep(name, rows) if store else None
             if no_room:
                 log.warning("features are not kept for later runs (%s)", no_room)
@@ -177,12 +177,12 @@ def _extractor(
     if config.precision == "bf16":
         return _openvino(model)
     if config.deterministic or not _may_convert(model):
-        return _keras(model, fitting.batch_size(config))
+        return _keras(model, loop.batch_size(config))
     name = caches.digest(["litert", VERSION, environment.versions().get("tensorflow"), config.image_size, network])
     converted = store.read(name, None, np.uint8) if store else None
     keras_s = count * graph.multiply_adds(model) / KERAS_DEPTHWISE_PER_S
     if converted is None and keras_s * (1 - 1 / LITERT_GAIN) < CONVERTING_S:
-        return _keras(model, fitting.batch_size(config))
+        return _keras(model, loop.batch_size(config))
     if converted is None:
         converted = _convert(model)
         if store:
@@ -202,7 +202,7 @@ def _may_convert(model: keras.Model) -> bool:
 def _keras(model: keras.Model, batch_size: int) -> Extract:
     extractor = keras.Model(model.input, model.get_layer("embedding").output)
     extractor.compile(jit_compile=devices.jit_compile())
-    return lambda pixels: fitting.predict(extractor, pixels, batch_size)
+    return lambda pixels: loop.predict(extractor, pixels, batch_size)
 
 
 def _convert(model: keras.Model) -> np.ndarray:

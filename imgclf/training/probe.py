@@ -16,7 +16,7 @@ from scipy.linalg import eigh
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from imgclf.training import fitting
+from imgclf.training import loop
 
 log = logging.getLogger("imgclf")
 
@@ -251,7 +251,7 @@ def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced:
         heads = fitted[place] = _minimize(views, labels, shares, STRENGTHS[place], start, _CHOOSING_TOLERANCE)
         logits = _logits(views[0], heads)
         sums = [
-            held.sum() * fitting.loss_and_accuracy(logits[held, fold], labels[held])[0]
+            held.sum() * loop.loss_and_accuracy(logits[held, fold], labels[held])[0]
             for fold, held in enumerate(held_out)
         ]
         return float(sum(sums) / np.sum(held_out))

@@ -28,11 +28,11 @@ from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, r
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
 from imgclf.settings import AUTO, TrainConfig
-from imgclf.training import calibrating, devices, fitting, resolving, watching
-from imgclf.training.calibrating import Calibrated
-from imgclf.training.clock import Clock
-from imgclf.training.fitting import OnProgress
-from imgclf.training.stages import DEFAULT_LIMIT_S, Images, Training
+from imgclf.training import calibration_fit, devices, loop, recipe, trackers
+from imgclf.training.auto_finetune import DEFAULT_LIMIT_S, Images, Training
+from imgclf.training.calibration_fit import Calibrated
+from imgclf.training.loop import OnProgress
+from imgclf.training.time_budget import Clock
 
 log = logging.getLogger("imgclf")
 
@@ -71,10 +71,10 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     started = time.monotonic() if started is None else started
-    config, notes = resolving.resolve(reading.settled(dataset, config or TrainConfig()))
+    config, notes = recipe.resolve(reading.settled(dataset, config or TrainConfig()))
     devices.choose(config.device)
-    devices.check_batch(fitting.batch_size(config))
-    watching.check(config)
+    devices.check_batch(loop.batch_size(config))
+    trackers.check(config)
     with ExitStack() as stack:
         decoding = stack.enter_context(_Decoding(dataset, config, on_progress))
         # before there is a folder: weights that cannot be had leave nothing behind
@@ -170,7 +170,7 @@ def build(config: TrainConfig, classes: int) -> keras.Model:
     if config.deterministic:
         devices.make_deterministic()
     keras.utils.set_random_seed(config.seed)
-    return resolving.build(config, classes)
+    return recipe.build(config, classes)
 
 
 def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
@@ -209,14 +209,14 @@ def _train(
         lambda rows: _write_history(run.history, rows),
         run.checkpoint,
         on_progress,
-        watching.callbacks(run, config),
+        trackers.callbacks(run, config),
         decoding_s=decoding.seconds,
     )
     probabilities = _fit(run, training)
     model, config, pixels = training.model, training.config, training.images.pixels
     runs.write_json(run.config, run.read_config() | {"config": config.to_dict()})
     calibrating_from = time.monotonic()
-    fitted = calibrating.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
+    fitted = calibration_fit.calibrate(run, model, dataset, pixels, config, on_progress=on_progress)
     if config.time_limit:
         training.clock.learn(training.passes_s(), time.monotonic() - calibrating_from)
     probabilities = calibration.apply_temperature(probabilities, fitted.temperature)
@@ -360,7 +360,7 @@ def _deadline(training: Training) -> float:
 def _settle(run: Run, training: Training) -> None:
     """Find the numbers that only training itself can tell, and write them into the run's settings."""
     if not isinstance(training.config.batch_size, int):
-        training.config = replace(training.config, batch_size=fitting.batch_size(training.config))
+        training.config = replace(training.config, batch_size=loop.batch_size(training.config))
         training.may_halve = True
     if training.config.lr == AUTO:
         training.find_rate(run.path / "learning_rate.png")

@@ -19,9 +19,9 @@ from PIL import Image
 import imgclf
 from imgclf import policies
 from imgclf.data import loading
-from imgclf.models import classifier, efficientnet_lite0
+from imgclf.models import classifier, efficientnet_lite0, graph
 from imgclf.settings import TrainConfig
-from imgclf.training import boundary, finetune, fitting
+from imgclf.training import activations, finetune, loop
 
 LEAST = 0.8
 
@@ -48,16 +48,16 @@ def main() -> None:
         cut = finetune.unfreeze(model, options.request)
         assert cut
         config = TrainConfig(image_size=options.size, cache=str(folder / "cache"), augment="none")
-        kept = boundary.cached(model, cut, dataset, pixels, config)
+        kept = activations.cached(model, cut, dataset, pixels, config)
         assert not isinstance(kept, str), kept
-        whole = fitting.Part(pixels, dataset.labels)
-        short = fitting.Part(kept, dataset.labels, kept.draw)
+        whole = loop.Part(pixels, dataset.labels)
+        short = loop.Part(kept, dataset.labels, kept.draw)
         seconds: dict[str, list[float]] = {"full path": [], "kept activations": []}
         for name, trained, part in (
             ("full path", model, whole),
-            ("kept activations", boundary.upper(model, cut), short),
+            ("kept activations", graph.upper(model, cut), short),
         ):
-            plan = fitting.Plan(
+            plan = loop.Plan(
                 sizes=(options.size,),
                 epochs=1 + options.epochs,
                 batch_size=32,
@@ -70,7 +70,7 @@ def main() -> None:
                 policy=policies.Policy(),
                 seed=0,
             )
-            rows = fitting.fit(trained, part, None, plan, phase=name)
+            rows = loop.fit(trained, part, None, plan, phase=name)
             seconds[name] = [row["seconds"] for row in rows[1:]]  # the first one traces
     for name, found in seconds.items():
         print(f"{name:17} median {statistics.median(found):.3f} s an epoch, {min(found):.3f} to {max(found):.3f}")

@@ -19,7 +19,7 @@ import psutil
 
 from imgclf import policies
 from imgclf.models import classifier, convnets, efficientnet_lite0
-from imgclf.training import fitting
+from imgclf.training import loop
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 
@@ -27,7 +27,7 @@ LEAST = 0.95
 GROWTH_MIB = 20.0
 """Over the last 40 of 50 epochs: what the allocator may still move."""
 
-PLAN = fitting.Plan(
+PLAN = loop.Plan(
     sizes=(96,),
     epochs=1,
     batch_size=32,
@@ -56,9 +56,9 @@ class _OtherSide(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - started)
 
 
-def part(images: int, size_px: int) -> fitting.Part:
+def part(images: int, size_px: int) -> loop.Part:
     pixels = np.random.default_rng(0).integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8)
-    return fitting.Part(pixels, np.arange(images) % 2)
+    return loop.Part(pixels, np.arange(images) % 2)
 
 
 def throughput(images: int, size_px: int, epochs: int) -> bool:
@@ -71,7 +71,7 @@ def throughput(images: int, size_px: int, epochs: int) -> bool:
     ]
     other = _OtherSide(batches)
     plan = replace(PLAN, sizes=(size_px,), epochs=1 + epochs)
-    rows = fitting.fit(classifier.build(network, 2), train, None, plan, phase="fit", callbacks=[other])
+    rows = loop.fit(classifier.build(network, 2), train, None, plan, phase="fit", callbacks=[other])
     ours = statistics.median(row["seconds"] for row in rows[1:])  # the first one traces
     theirs = statistics.median(other.seconds[1:])
     count = 32 * len(batches)
@@ -83,7 +83,7 @@ def throughput(images: int, size_px: int, epochs: int) -> bool:
 
 def memory() -> bool:
     process, seen = psutil.Process(), list[float]()
-    fitting.fit(
+    loop.fit(
         classifier.build(convnets.small_cnn(32), 2),
         part(128, 32),
         part(32, 32),

@@ -16,7 +16,7 @@ import imgclf
 from imgclf import TrainConfig
 from imgclf.errors import MissingError, RunError, UsageError
 from imgclf.models import backbones, catalog, efficientnet_lite0
-from imgclf.training import resolving
+from imgclf.training import recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,7 +164,7 @@ def test_the_backbone_file_of_an_older_version_is_refused(tmp_path: Path) -> Non
 
 def test_auto_is_the_bundled_backbone_on_every_machine_and_one_line_says_so() -> None:
     for offline in (True, False):
-        config, notes = resolving.resolve(TrainConfig(offline=offline))
+        config, notes = recipe.resolve(TrainConfig(offline=offline))
         assert (config.backbone, config.weights, config.method) == ("efficientnet-lite0", "bundled", "auto")
         assert len(notes) == 1
         assert re.search(r"efficientnet-lite0.*bundled.*--backbone efficientnetv2-b0", notes[0])
@@ -172,21 +172,21 @@ def test_auto_is_the_bundled_backbone_on_every_machine_and_one_line_says_so() ->
 
 def test_its_weights_are_chosen_by_name_and_fit_no_other_network() -> None:
     for name in ("bundled", "embedded", "imagenet"):
-        config, _ = resolving.resolve(TrainConfig(weights=name))
+        config, _ = recipe.resolve(TrainConfig(weights=name))
         assert (config.backbone, config.weights) == ("efficientnet-lite0", "bundled")
-    config, _ = resolving.resolve(TrainConfig(backbone="embedded"))
+    config, _ = recipe.resolve(TrainConfig(backbone="embedded"))
     assert (config.backbone, config.weights) == ("efficientnet-lite0", "bundled")
-    config, _ = resolving.resolve(TrainConfig(backbone="embedded", method="scratch"))
+    config, _ = recipe.resolve(TrainConfig(backbone="embedded", method="scratch"))
     assert config.weights == "none"
-    config, _ = resolving.resolve(TrainConfig(backbone="mobilenetv2", weights="imagenet"))
+    config, _ = recipe.resolve(TrainConfig(backbone="mobilenetv2", weights="imagenet"))
     assert config.weights == "hub"
     with pytest.raises(UsageError, match="these are for --backbone efficientnet-lite0, found mobilenetv2"):
-        resolving.resolve(TrainConfig(backbone="mobilenetv2", weights="embedded"))
+        recipe.resolve(TrainConfig(backbone="mobilenetv2", weights="embedded"))
 
 
 def test_imagenet_is_for_prediction_and_says_so_to_train() -> None:
     with pytest.raises(UsageError, match=r"imagenet is a classifier for imgclf predict.*efficientnet-lite0"):
-        resolving.resolve(TrainConfig(backbone="imagenet"))
+        recipe.resolve(TrainConfig(backbone="imagenet"))
 
 
 @pytest.mark.real

@@ -320,7 +320,7 @@ def test_what_is_said_to_compile_under_xla_does() -> None:
 JAX = """
 import numpy as np
 from imgclf import policies
-from imgclf.training import augmentation, fitting
+from imgclf.training import augmentation, loop
 from imgclf.models import classifier
 import keras
 from keras import layers
@@ -331,10 +331,10 @@ def train():
     pixels = keras.Input((None, None, 3), name="pixels")
     x = layers.Conv2D(8, 3, 2)(layers.Rescaling(1 / 255)(pixels))
     model = classifier.build(keras.Model(pixels, x), 2)
-    part = fitting.Part(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), dtype=np.uint8), np.arange(16) % 2)
-    plan = fitting.Plan(sizes=(16, 24), epochs=2, batch_size=8, lr=0.01, optimizer="adamw", warmup_epochs=0,
+    part = loop.Part(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), dtype=np.uint8), np.arange(16) % 2)
+    plan = loop.Plan(sizes=(16, 24), epochs=2, batch_size=8, lr=0.01, optimizer="adamw", warmup_epochs=0,
                         weight_decay=0.0, label_smoothing=0.0, ema=0.0, policy=policy, seed=3, mixup=0.5, cutmix=0.5)
-    rows = fitting.fit(model, part, None, plan, phase="scratch")
+    rows = loop.fit(model, part, None, plan, phase="scratch")
     return [row["loss"] for row in rows]
 
 strengths = {name: min(0.2, operation.most) for name, operation in policies.OPERATIONS.items()}

@@ -19,7 +19,7 @@ SCRIPT = """
     import imgclf
     from imgclf import runs
     from imgclf.settings import TrainConfig
-    from imgclf.training import fitting, train
+    from imgclf.training import loop, train
 
     data, place, kills, break_it = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     config = TrainConfig(
@@ -27,7 +27,7 @@ SCRIPT = """
         export="none", deterministic=True,
     )
     if break_it == "seed":  # leave out of what is restored what Keras's own files leave out, too
-        restore = fitting._Loop.restore
+        restore = loop._Loop.restore
 
         def forgetful(loop):
             seeds = [v for v in loop.logits.variables if "seed" in v.path]
@@ -36,7 +36,7 @@ SCRIPT = """
             for variable, state in zip(seeds, states):
                 variable.assign(state)
 
-        fitting._Loop.restore = forgetful
+        loop._Loop.restore = forgetful
 
     def stamp(folder):
         try:

@@ -18,7 +18,7 @@ from imgclf import TrainConfig, runs
 from imgclf.data import images
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.settings import DataConfig
-from imgclf.training import fitting, resolving
+from imgclf.training import loop, recipe
 from imgclf.training import train as training
 
 CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
@@ -236,7 +236,7 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
         written.append(path)
         runs.write_atomic(path, content)
 
-    monkeypatch.setattr(fitting, "write_atomic", full_after_one)
+    monkeypatch.setattr(loop, "write_atomic", full_after_one)
     with pytest.raises(RunError, match=r"No space left on device.*--resume"):
         imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
     monkeypatch.undo()
@@ -245,15 +245,15 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
 
 
 def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:
-    config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path)))
+    config, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path)))
     assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "auto")
-    config, _ = resolving.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
+    config, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
     assert (config.method, config.cached_augmentations) == ("auto", 3)
 
 
 def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -> None:
     config = TrainConfig(weights=str(trained_run.path), method="probe", epochs=3, optimizer="sgd", augment="heavy")
-    resolved, notes = resolving.resolve(config)
+    resolved, notes = recipe.resolve(config)
     assert resolved.epochs is None
     assert "--epochs, --optimizer, --augment" in notes[-1]
 

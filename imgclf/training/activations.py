@@ -16,8 +16,8 @@ from imgclf.data.dataset import Dataset
 from imgclf.models import graph
 from imgclf.models.graph import Cut
 from imgclf.settings import TrainConfig
-from imgclf.training import devices, features, fitting
-from imgclf.training.fitting import OnProgress
+from imgclf.training import devices, features, loop
+from imgclf.training.loop import OnProgress
 
 
 class Activations:
@@ -105,9 +105,9 @@ def _batches(
     part: keras.Model, contents: loading.Pixels, config: TrainConfig, view: int, on_progress: OnProgress | None
 ) -> Iterator[np.ndarray]:
     seen = features.View(contents, config, view) if view else contents
-    size = fitting.batch_size(config)
+    size = loop.batch_size(config)
     for start in range(0, len(contents), size):
-        yield fitting.predict(part, seen[start : start + size], size)
+        yield loop.predict(part, seen[start : start + size], size)
         if on_progress:
             on_progress(f"activations of view {view}", min(start + size, len(contents)), len(contents))
 

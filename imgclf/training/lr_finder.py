@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from imgclf.errors import RunError
-from imgclf.training import fitting
-from imgclf.training.fitting import Part, Plan
+from imgclf.training import loop
+from imgclf.training.loop import Part, Plan
 
 FROM, TO = 1e-6, 1.0
 STEPS = 60
@@ -41,13 +41,13 @@ def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
     Raises:
         RunError: if the loss is no number from the first step on.
     """
-    logits = fitting.compiled(model, train, replace(plan, lr=FROM), scheduled=False)
+    logits = loop.compiled(model, train, replace(plan, lr=FROM), scheduled=False)
     rates = np.geomspace(FROM, TO, STEPS)
     tried = [*([FROM] * SETTLING), *rates.tolist()]
     before = [keras.ops.convert_to_numpy(variable.value).copy() for variable in model.variables]
     losses: list[float] = []
     average = 0.0
-    for step, (rate, batch) in enumerate(zip(tried, fitting.batches(model, train, plan, 0), strict=False)):
+    for step, (rate, batch) in enumerate(zip(tried, loop.batches(model, train, plan, 0), strict=False)):
         logits.optimizer.learning_rate = rate
         logits.reset_metrics()  # the loss that comes back is the mean since the last reset
         loss = float(logits.train_on_batch(*batch)[0])

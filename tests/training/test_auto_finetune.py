@@ -14,19 +14,19 @@ import pytest
 import imgclf
 from imgclf.data import loading
 from imgclf.settings import TrainConfig
-from imgclf.training import fitting, rates, resolving, stages
-from imgclf.training.clock import Clock
-from imgclf.training.stages import Images, Training
+from imgclf.training import auto_finetune, loop, lr_finder, recipe
+from imgclf.training.auto_finetune import Images, Training
+from imgclf.training.time_budget import Clock
 
 
 @pytest.fixture
 def training(image_folder: Callable[..., Path], tmp_path: Path) -> Training:
     """Before the probe: a small network of random weights, which is all that the stages ask for, and an hour."""
     settings = TrainConfig(backbone="small-cnn", image_size=32, epochs=3, batch_size=8, cache=str(tmp_path / "cache"))
-    config = replace(resolving.resolve(settings)[0], method="auto", cached_augmentations=1, augment="light", lr=1e-3)
+    config = replace(recipe.resolve(settings)[0], method="auto", cached_augmentations=1, augment="light", lr=1e-3)
     dataset = imgclf.read(image_folder(classes=("x", "y", "z"), count=16), config)
     dataset, pixels = loading.decode(dataset, 32)
-    model = resolving.build(config, 3)
+    model = recipe.build(config, 3)
     clock = Clock(time.monotonic(), 3600.0)
     return Training(model, config, Images(dataset, pixels), clock, lambda rows: None, tmp_path / "checkpoint")
 
@@ -36,20 +36,20 @@ def outcomes(training: Training) -> dict[str, str]:
 
 
 def test_a_stage_is_kept_if_no_fewer_are_right_and_the_loss_falls():
-    assert stages.judge((0.8, 0.5), (0.8, 0.4)) == stages.ACCEPTED
-    assert stages.judge((0.8, 0.5), (0.9, 0.4)) == stages.ACCEPTED
-    assert "accuracy 0.7000 is below 0.8000" in stages.judge((0.8, 0.5), (0.7, 0.1))
-    assert "loss 0.6000 is not below 0.5000" in stages.judge((0.8, 0.5), (0.9, 0.6))
+    assert auto_finetune.judge((0.8, 0.5), (0.8, 0.4)) == auto_finetune.ACCEPTED
+    assert auto_finetune.judge((0.8, 0.5), (0.9, 0.4)) == auto_finetune.ACCEPTED
+    assert "accuracy 0.7000 is below 0.8000" in auto_finetune.judge((0.8, 0.5), (0.7, 0.1))
+    assert "loss 0.6000 is not below 0.5000" in auto_finetune.judge((0.8, 0.5), (0.9, 0.6))
 
 
 def test_what_makes_all_that_follows_slower_must_get_more_right():
-    assert "accuracy 0.8000 is not above 0.8000" in stages.judge((0.8, 0.5), (0.8, 0.4), costly=True)
-    assert "accuracy 0.7000 is below 0.8000" in stages.judge((0.8, 0.5), (0.7, 0.4), costly=True)
-    assert stages.judge((0.8, 0.5), (0.9, 0.4), costly=True) == stages.ACCEPTED
+    assert "accuracy 0.8000 is not above 0.8000" in auto_finetune.judge((0.8, 0.5), (0.8, 0.4), costly=True)
+    assert "accuracy 0.7000 is below 0.8000" in auto_finetune.judge((0.8, 0.5), (0.7, 0.4), costly=True)
+    assert auto_finetune.judge((0.8, 0.5), (0.9, 0.4), costly=True) == auto_finetune.ACCEPTED
 
 
 def test_a_larger_size_that_gets_as_many_right_is_refused(training: Training, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "SHARES", ())
+    monkeypatch.setattr(auto_finetune, "SHARES", ())
     monkeypatch.setattr(Training, "_score", lambda *_: (0.75, next(losses)))
     losses = iter([0.5, 0.4])
     training.config = replace(training.config, image_sizes="32,48")
@@ -109,7 +109,7 @@ def test_a_stage_ends_at_its_deadline(training: Training):
 
 @pytest.mark.slow
 def test_a_larger_size_is_a_stage_that_is_kept_where_it_helps(training: Training, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "SHARES", ())
+    monkeypatch.setattr(auto_finetune, "SHARES", ())
     training.config = replace(training.config, image_sizes="32,48,64")
     training.probe()
     training.score = (0.0, 100.0)  # anything is better
@@ -124,7 +124,7 @@ def test_a_larger_size_is_a_stage_that_is_kept_where_it_helps(training: Training
 
 
 def test_a_larger_size_that_does_not_help_leaves_no_trace(training: Training, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "SHARES", ())
+    monkeypatch.setattr(auto_finetune, "SHARES", ())
     training.config = replace(training.config, image_sizes="32,48")
     training.probe()
     model, before = training.model, training.model.get_weights()
@@ -138,7 +138,7 @@ def test_a_larger_size_that_does_not_help_leaves_no_trace(training: Training, mo
 
 @pytest.mark.slow
 def test_the_size_that_was_kept_is_that_of_a_resumed_story(training: Training, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages, "SHARES", ())
+    monkeypatch.setattr(auto_finetune, "SHARES", ())
     training.config = replace(training.config, image_sizes="32,48")
     again = replace(training, rows=[], done=[])
     training.probe()
@@ -157,7 +157,7 @@ def test_forbidden_stages_change_the_answer(training: Training, monkeypatch: pyt
     for story in (forbidden, training):
         story.score = (0.0, 100.0)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "SHARES", ())
+        patch.setattr(auto_finetune, "SHARES", ())
         forbidden.improve()
     np.testing.assert_allclose(forbidden.answer(), probed, atol=1e-5)
     training.improve()
@@ -172,7 +172,7 @@ def test_a_stage_that_cannot_begin_in_its_time_is_told_and_leaves_no_trace(
     monkeypatch.setattr(Clock, "left_s", lambda self, kept_back_s=0.0: 60.0)
     monkeypatch.setattr(Clock, "deadline", lambda self, kept_back_s=0.0: 0.0)  # over as the activations are computed
     training.improve()
-    assert outcomes(training)["finetune 33%"] == stages.NO_TIME
+    assert outcomes(training)["finetune 33%"] == auto_finetune.NO_TIME
     assert not training.has_improved
     for one, other in zip(before, training.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -192,11 +192,11 @@ def test_what_took_longer_than_foretold_makes_the_clock_careful():
 
 def test_an_interrupted_story_goes_on_after_its_last_stage(training: Training, monkeypatch: pytest.MonkeyPatch):
     training.probe()
-    monkeypatch.setattr(stages, "SHARES", (1 / 3,))
+    monkeypatch.setattr(auto_finetune, "SHARES", (1 / 3,))
     training.improve()
     again = replace(training, rows=[], done=[], misses=0, score=(0.0, 9.0))
     tried: list[str] = []
-    monkeypatch.setattr(stages, "SHARES", (1 / 3, 2 / 3))
+    monkeypatch.setattr(auto_finetune, "SHARES", (1 / 3, 2 / 3))
 
     def stage(share: float, name: str) -> bool:
         tried.append(name)
@@ -218,11 +218,11 @@ def test_of_many_images_all_layers_move_first_if_time_allows(
     training.probe()
     training.score = (0.0, 9.0)
     training.clock = Clock(time.monotonic(), seconds)
-    monkeypatch.setattr(stages, "MANY", many)
+    monkeypatch.setattr(auto_finetune, "MANY", many)
     assert [name.removeprefix("finetune ") for name, _ in training._stages()] == expected
 
 
-@pytest.mark.parametrize(("outcome", "sizes"), [("no gain", ["probe 64 px"]), (stages.ACCEPTED, [])])
+@pytest.mark.parametrize(("outcome", "sizes"), [("no gain", ["probe 64 px"]), (auto_finetune.ACCEPTED, [])])
 def test_of_many_images_a_larger_size_comes_after_all_layers_and_only_if_they_did_not_move(
     training: Training, monkeypatch: pytest.MonkeyPatch, outcome: str, sizes: list[str]
 ):
@@ -230,7 +230,7 @@ def test_of_many_images_a_larger_size_comes_after_all_layers_and_only_if_they_di
     training.score = (0.0, 9.0)
     training.clock = Clock(time.monotonic(), 3600.0)
     training.config = replace(training.config, image_sizes="32,64")
-    monkeypatch.setattr(stages, "MANY", 1)
+    monkeypatch.setattr(auto_finetune, "MANY", 1)
     story = training._stages()
     first, _ = next(story)
     training.rows.append({"phase": first, "outcome": outcome})
@@ -249,7 +249,7 @@ def test_all_layers_move_boldly_unless_a_part_of_them_helped(training: Training,
     monkeypatch.setattr(training, "descend", descend)
     training._widen(1.0, "finetune 100%")
     training._widen(1 / 3, "finetune 33%")
-    training.rows.append({"phase": "finetune 33%", "outcome": stages.ACCEPTED})
+    training.rows.append({"phase": "finetune 33%", "outcome": auto_finetune.ACCEPTED})
     training._widen(1.0, "finetune 100%")
     assert steps == pytest.approx([1e-3, 1e-4, 1e-4])
 
@@ -257,15 +257,15 @@ def test_all_layers_move_boldly_unless_a_part_of_them_helped(training: Training,
 def test_a_batch_that_memory_does_not_hold_is_named_or_halved(training: Training, monkeypatch: pytest.MonkeyPatch):
     training.probe()
     tried: list[int] = []
-    fit = fitting.fit
+    fit = loop.fit
 
-    def tight(model: Any, train: Any, validation: Any, plan: fitting.Plan, **options: Any) -> Any:
+    def tight(model: Any, train: Any, validation: Any, plan: loop.Plan, **options: Any) -> Any:
         tried.append(plan.batch_size)
         if plan.batch_size > 2:
             raise MemoryError
         return fit(model, train, validation, plan, **options)
 
-    monkeypatch.setattr(fitting, "fit", tight)
+    monkeypatch.setattr(loop, "fit", tight)
     config = replace(training.config, method="finetune", cached_augmentations=None, epochs=1)
     with pytest.raises(imgclf.errors.RunError, match=r"does not hold 8 images at 32 px.*--batch-size 4"):
         training.descend("finetune", None, config, time.monotonic() + 600)
@@ -287,8 +287,8 @@ def test_the_range_test_chooses_below_the_lowest_loss_and_draws_its_curve(traini
 
 def test_a_rate_is_chosen_where_the_loss_begins_to_rise_also_if_it_starts_at_its_lowest():
     tried = np.geomspace(1e-6, 1.0, 7)
-    falling = rates.choose(tried, np.array([1.0, 1.0, 0.9, 0.5, 0.2, 0.8, 3.0]))
-    solved = rates.choose(tried, np.array([0.2, 0.2, 0.2, 0.21, 0.5, 2.0, 9.0]))
+    falling = lr_finder.choose(tried, np.array([1.0, 1.0, 0.9, 0.5, 0.2, 0.8, 3.0]))
+    solved = lr_finder.choose(tried, np.array([0.2, 0.2, 0.2, 0.21, 0.5, 2.0, 9.0]))
     assert falling.chosen == pytest.approx(1e-3) and solved.chosen == pytest.approx(1e-4)
 
 
@@ -296,7 +296,7 @@ def test_a_rate_is_chosen_where_the_loss_begins_to_rise_also_if_it_starts_at_its
 def test_a_run_within_a_limit_tells_its_story(
     image_folder: Callable[..., Path], trained_run: imgclf.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(stages, "judge", lambda *_, **__: stages.ACCEPTED)  # the probe makes no mistake here
+    monkeypatch.setattr(auto_finetune, "judge", lambda *_, **__: auto_finetune.ACCEPTED)
     config = TrainConfig(weights=str(trained_run.path), time_limit="2m", export="none", epochs=3)
     started = time.monotonic()
     run = imgclf.train(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config, output=tmp_path / "run")
@@ -311,11 +311,11 @@ def test_a_stage_is_judged_at_its_best_temperature():
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 4
     logits = 2 * np.eye(4)[labels] + rng.normal(size=(400, 4))
-    accuracy, loss = stages.judged(logits, labels)
+    accuracy, loss = auto_finetune.judged(logits, labels)
     assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
     for scale in (0.5, 10.0):  # as label smoothing, or a head that was solved to convergence, would scale them
-        assert stages.judged(scale * logits, labels) == pytest.approx((accuracy, loss), abs=0.01)
-        assert fitting.loss_and_accuracy(scale * logits, labels)[0] > loss + 0.05
+        assert auto_finetune.judged(scale * logits, labels) == pytest.approx((accuracy, loss), abs=0.01)
+        assert loop.loss_and_accuracy(scale * logits, labels)[0] > loss + 0.05
 
 
 def test_a_time_limit_is_used_to_its_end_and_all_layers_move_boldly_where_few_did_not_help(training: Training):
@@ -335,7 +335,8 @@ def test_all_layers_move_carefully_where_few_helped_or_at_the_rate_that_was_give
     for lr, expected in ((None, 1e-4), (2e-3, 2e-3)):
         story = replace(training, config=replace(training.config, time_limit="1h", lr=lr), rows=[], done=[])
         story.probe()
-        helped: dict[str, Any] = {"phase": "finetune 33%", "outcome": stages.ACCEPTED if lr is None else "refused"}
+        outcome = auto_finetune.ACCEPTED if lr is None else "refused"
+        helped: dict[str, Any] = {"phase": "finetune 33%", "outcome": outcome}
         story.rows.append(helped)
         story.done = ["finetune 33%", "finetune 67%"]
         story.improve()

@@ -14,7 +14,7 @@ from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.runs import Run, write_atomic
 from imgclf.settings import TrainConfig
 from imgclf.training import features, probe
-from imgclf.training.fitting import OnProgress
+from imgclf.training.loop import OnProgress
 
 log = logging.getLogger("imgclf")
 

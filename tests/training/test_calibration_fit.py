@@ -14,7 +14,7 @@ from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
-from imgclf.training import calibrating
+from imgclf.training import calibration_fit
 
 FRESH = """
 import json, sys
@@ -27,9 +27,9 @@ print(json.dumps([[p.probabilities.tolist(), p.label, p.reason, p.outlier_score,
 
 def test_the_limit_for_strange_images_by_hand():
     scores = np.arange(1, 200) / 100  # 199 of them
-    limit, share = calibrating.limit_for(scores, 0.01)
+    limit, share = calibration_fit.limit_for(scores, 0.01)
     assert (limit, share) == (1.98, 0.01)  # 198 of 200 lie at or below it
-    assert calibrating.limit_for(scores[:19], 0.01) == (scores[18], 1 / 20)
+    assert calibration_fit.limit_for(scores[:19], 0.01) == (scores[18], 1 / 20)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from imgclf.evaluation import calibration
-from imgclf.training import fitting
+from imgclf.training import loop
 
 ACCEPTED = "accepted"
 NO_TIME = "refused: the time was up"
@@ -19,7 +19,7 @@ def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         logits: float (n, classes).
         labels: int (n,).
     """
-    loss, accuracy = fitting.loss_and_accuracy(logits / calibration.fit_temperature(labels, logits), labels)
+    loss, accuracy = loop.loss_and_accuracy(logits / calibration.fit_temperature(labels, logits), labels)
     return accuracy, loss
 
 

@@ -9,12 +9,12 @@ import pytest
 from imgclf.errors import RunError
 from imgclf.models import classifier
 from imgclf.policies import POLICIES, Policy
-from imgclf.training import finetune, fitting
+from imgclf.training import finetune, loop
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
 
-PLAN = fitting.Plan(
+PLAN = loop.Plan(
     sizes=(16,),
     epochs=3,
     batch_size=8,
@@ -29,9 +29,9 @@ PLAN = fitting.Plan(
 )
 
 
-def part(count: int, size_px: int = 16, seed: int = 0) -> fitting.Part:
+def part(count: int, size_px: int = 16, seed: int = 0) -> loop.Part:
     rng = np.random.default_rng(seed)
-    return fitting.Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
+    return loop.Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
 
 
 def model(size_px: int | None = 16, dropout: float = 0.0) -> keras.Model:
@@ -47,14 +47,14 @@ def model(size_px: int | None = 16, dropout: float = 0.0) -> keras.Model:
 
 
 def test_eight_images_are_overfitted_to_zero_loss() -> None:
-    rows = fitting.fit(model(), part(8), None, replace(PLAN, epochs=40, lr=0.03), phase="scratch")
+    rows = loop.fit(model(), part(8), None, replace(PLAN, epochs=40, lr=0.03), phase="scratch")
     assert rows[-1]["loss"] < 0.01
     assert rows[-1]["accuracy"] == 1.0
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     plan = replace(PLAN, epochs=6, warmup_epochs=2)
-    rates = [row["lr"] for row in fitting.fit(model(), part(32), None, plan, phase="scratch")]
+    rates = [row["lr"] for row in loop.fit(model(), part(32), None, plan, phase="scratch")]
     assert rates[0] == pytest.approx(plan.lr / 2)
     assert rates[1] == pytest.approx(plan.lr)
     assert rates[-1] == pytest.approx(0, abs=1e-6)
@@ -64,7 +64,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_sizes_grow_in_equal_shares_up_to_below_the_size_that_is_validated() -> None:
     plan = replace(PLAN, sizes=(16, 24, 32), epochs=7)
     assert [plan.size(epoch) for epoch in range(7)] == [16, 16, 16, 24, 24, 32, 32]
-    rows = fitting.fit(model(None), part(16, 48), part(8, 48, seed=1), replace(plan, epochs=3), phase="scratch")
+    rows = loop.fit(model(None), part(16, 48), part(8, 48, seed=1), replace(plan, epochs=3), phase="scratch")
     assert [row["image_size"] for row in rows] == [16, 24, 32]
 
 
@@ -74,22 +74,22 @@ def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
     plan = replace(PLAN, sizes=(16, 24), epochs=4, ema=0.9, warmup_epochs=1, policy=POLICIES["standard"])
     train_part, validation = part(24, 24), part(8, 24, seed=1)
     whole = model(None, dropout=0.5)
-    fitting.fit(whole, train_part, validation, plan, phase="scratch")
+    loop.fit(whole, train_part, validation, plan, phase="scratch")
 
-    save = fitting._Loop.save
+    save = loop._Loop.save
 
-    def save_then_die(loop: fitting._Loop) -> None:
+    def save_then_die(loop: loop._Loop) -> None:
         save(loop)
         if len(loop.rows) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting._Loop, "save", save_then_die)
+    monkeypatch.setattr(loop._Loop, "save", save_then_die)
     checkpoint = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        fitting.fit(model(None, dropout=0.5), train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
-    monkeypatch.setattr(fitting._Loop, "save", save)
+        loop.fit(model(None, dropout=0.5), train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
+    monkeypatch.setattr(loop._Loop, "save", save)
     resumed = model(None, dropout=0.5)
-    rows = fitting.fit(resumed, train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
+    rows = loop.fit(resumed, train_part, validation, plan, phase="scratch", checkpoint=checkpoint)
 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -101,28 +101,28 @@ def test_resume_without_the_seed_state_ends_elsewhere(tmp_path: Path) -> None:
     plan = replace(PLAN, epochs=2)
     checkpoint = tmp_path / "checkpoint"
     whole = model(dropout=0.5)
-    fitting.fit(whole, part(24), None, plan, phase="scratch", checkpoint=checkpoint)
+    loop.fit(whole, part(24), None, plan, phase="scratch", checkpoint=checkpoint)
     other = model(dropout=0.5)
     other.get_layer("dropout").seed_generator.state.assign([7, 7])
-    fitting.fit(other, part(24), None, plan, phase="scratch")
+    loop.fit(other, part(24), None, plan, phase="scratch")
     differences = [np.abs(a - b).max() for a, b in zip(whole.get_weights(), other.get_weights(), strict=True)]
     assert max(differences) > 1e-3
 
 
 def test_checkpoint_of_other_settings_and_damaged_one_are_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
-    fitting.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
+    loop.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
     with pytest.raises(RunError, match="other settings"):
-        fitting.fit(model(), part(8), None, replace(PLAN, epochs=2), phase="scratch", checkpoint=checkpoint)
+        loop.fit(model(), part(8), None, replace(PLAN, epochs=2), phase="scratch", checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-500])
     with pytest.raises(RunError, match="damaged"):
-        fitting.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
+        loop.fit(model(), part(8), None, replace(PLAN, epochs=1), phase="scratch", checkpoint=checkpoint)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_good_weights() -> None:
     network = model()
     with pytest.raises(RunError, match=r"no longer a number.*--lr"):
-        fitting.fit(network, part(16), None, replace(PLAN, lr=1e30, optimizer="sgd", epochs=5), phase="scratch")
+        loop.fit(network, part(16), None, replace(PLAN, lr=1e30, optimizer="sgd", epochs=5), phase="scratch")
     for weights in network.get_weights():
         assert np.isfinite(weights).all()
 
@@ -131,7 +131,7 @@ def test_frozen_batch_normalisation_keeps_its_statistics_and_lower_layers_stay()
     network = model()
     finetune.unfreeze(network)
     before = {layer.name: layer.get_weights() for layer in network.layers}
-    fitting.fit(network, part(16), None, PLAN, phase="finetune")
+    loop.fit(network, part(16), None, PLAN, phase="finetune")
     moved = {
         layer.name
         for layer in network.layers
@@ -144,7 +144,7 @@ def test_fine_tuning_at_learning_rate_zero_changes_nothing() -> None:
     network = model()
     finetune.unfreeze(network)
     before = network.get_weights()
-    fitting.fit(network, part(16), part(8, seed=1), replace(PLAN, lr=0.0), phase="finetune")
+    loop.fit(network, part(16), part(8, seed=1), replace(PLAN, lr=0.0), phase="finetune")
     for one, other in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -155,7 +155,7 @@ def test_the_weight_average_is_what_is_kept() -> None:
     distance = {}
     for momentum in (0.0, 0.999):
         network = model()
-        fitting.fit(network, part(16), None, replace(PLAN, epochs=10, ema=momentum), phase="scratch")
+        loop.fit(network, part(16), None, replace(PLAN, epochs=10, ema=momentum), phase="scratch")
         distance[momentum] = np.abs(network.get_layer("logits").get_weights()[0] - start).mean()
     assert distance[0.999] < 0.5 * distance[0.0]
 
@@ -168,11 +168,11 @@ def plain() -> keras.Model:
     return classifier.build(keras.Model(pixels, layers.ReLU()(x)), 2)
 
 
-def moves(plan: fitting.Plan, train: fitting.Part) -> dict[str, np.ndarray]:
+def moves(plan: loop.Plan, train: loop.Part) -> dict[str, np.ndarray]:
     """How far each kernel of `plain` goes in a training."""
     network = plain()
     before = {name: network.get_layer(name).get_weights()[0] for name in ("conv", "logits")}
-    fitting.fit(network, train, None, plan, phase="scratch")
+    loop.fit(network, train, None, plan, phase="scratch")
     return {name: network.get_layer(name).get_weights()[0] - kernel for name, kernel in before.items()}
 
 
@@ -215,15 +215,15 @@ def test_weights_of_classes_are_scikit_learns_and_move_recall_to_the_small_class
     rng = np.random.default_rng(0)
     labels = np.array([0] * 36 + [1] * 4)
     expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
-    np.testing.assert_allclose(fitting.class_weights(labels, 2), expected, rtol=1e-6)
+    np.testing.assert_allclose(loop.class_weights(labels, 2), expected, rtol=1e-6)
     pixels = rng.integers(100, 156, (40, 16, 16, 3), dtype=np.uint8)
     pixels[labels == 1] += 12  # a little brighter, and rare: to say 0 always is nearly right
     share = {}
     for balance in ("none", "weights", "sampling"):
         network = plain()
         plan = replace(STEP, epochs=15, balance=balance, lr=0.02)
-        fitting.fit(network, fitting.Part(pixels, labels), None, plan, phase="scratch")
-        share[balance] = fitting.predict(network, pixels, 8)[labels == 1, 1].mean()
+        loop.fit(network, loop.Part(pixels, labels), None, plan, phase="scratch")
+        share[balance] = loop.predict(network, pixels, 8)[labels == 1, 1].mean()
     assert share["none"] < 0.35
     assert share["weights"] > share["none"] + 0.1 and share["sampling"] > share["none"] + 0.1
 
@@ -243,33 +243,33 @@ def test_without_better_validation_training_stops_and_the_best_weights_stay() ->
     validation = part(8, seed=1)
     plan = replace(PLAN, epochs=40, patience=2, lr=0.05)
     network = model()
-    rows = fitting.fit(network, part(16), validation, plan, phase="scratch")
+    rows = loop.fit(network, part(16), validation, plan, phase="scratch")
     assert len(rows) < 40
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in rows]
     assert scores.index(max(scores)) == len(rows) - 3
     logits = classifier.logits(network)
     logits.compile()
-    loss, accuracy = fitting.loss_and_accuracy(fitting.predict(logits, validation.pixels, 8), validation.labels)
+    loss, accuracy = loop.loss_and_accuracy(loop.predict(logits, validation.pixels, 8), validation.labels)
     assert (accuracy, -loss) == pytest.approx(max(scores), abs=1e-5)
 
 
 def test_an_early_epoch_counts_only_if_it_is_better_by_more_than_chance() -> None:
     rows = [{"val_accuracy": accuracy, "val_loss": 0.4} for accuracy in (0.7, 0.88, 0.83)]
-    assert fitting.kept(rows, 42) is rows[2]  # the standard error of 0.88 is 0.05 with 42 images
-    assert fitting.kept(rows, 420) is rows[1]  # and 0.016 with ten times as many
-    assert fitting.kept(rows[:2], 42) is rows[1]
+    assert loop.kept(rows, 42) is rows[2]  # the standard error of 0.88 is 0.05 with 42 images
+    assert loop.kept(rows, 420) is rows[1]  # and 0.016 with ten times as many
+    assert loop.kept(rows[:2], 42) is rows[1]
 
 
 def test_at_the_deadline_the_epoch_is_left_and_the_best_weights_stay() -> None:
     network = model()
     before = network.get_weights()
-    assert fitting.fit(network, part(32), part(8), PLAN, phase="scratch", deadline=0.0) == []
+    assert loop.fit(network, part(32), part(8), PLAN, phase="scratch", deadline=0.0) == []
     for one, other in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_loss_and_accuracy_by_hand() -> None:
     logits = np.log(np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9]]))
-    loss, accuracy = fitting.loss_and_accuracy(logits, np.array([0, 0, 0]))
+    loss, accuracy = loop.loss_and_accuracy(logits, np.array([0, 0, 0]))
     assert loss == pytest.approx(-(np.log(0.5) + np.log(0.8) + np.log(0.1)) / 3)
     assert accuracy == pytest.approx(2 / 3)

@@ -14,11 +14,11 @@ from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.models import classifier, graph
 from imgclf.settings import TrainConfig
-from imgclf.training import boundary, finetune, fitting
+from imgclf.training import activations, finetune, loop
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 
-PLAN = fitting.Plan(
+PLAN = loop.Plan(
     sizes=(SIZE_PX,),
     epochs=2,
     batch_size=4,
@@ -60,7 +60,7 @@ def gradients(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
 def test_gradients_from_kept_activations_are_those_of_the_full_path(data, tmp_path, dtype, tolerance, taps):
     model = residual(taps=taps)
     cut = finetune.unfreeze(model, "two")
-    kept = boundary.cached(model, cut, *data, config(tmp_path), dtype=dtype)
+    kept = activations.cached(model, cut, *data, config(tmp_path), dtype=dtype)
     full = gradients(model, data[1][:].astype(np.float32))
     short = gradients(graph.upper(model, cut), kept[:].astype(np.float32))
     assert set(short) == set(full) == {"two_conv/kernel", "logits/kernel", "logits/bias"}
@@ -82,12 +82,12 @@ def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data
         before = {layer.name: layer.get_weights() for layer in model.layers}
         cut = finetune.unfreeze(model, "two")
         if short:
-            kept = boundary.cached(model, cut, *data, config(tmp_path), dtype=np.float32)
-            part = fitting.Part(kept, labels, kept.draw)
-            fitting.fit(graph.upper(model, cut), part, part, PLAN, phase="finetune")
+            kept = activations.cached(model, cut, *data, config(tmp_path), dtype=np.float32)
+            part = loop.Part(kept, labels, kept.draw)
+            loop.fit(graph.upper(model, cut), part, part, PLAN, phase="finetune")
         else:
-            part = fitting.Part(data[1], labels)
-            fitting.fit(model, part, part, PLAN, phase="finetune")
+            part = loop.Part(data[1], labels)
+            loop.fit(model, part, part, PLAN, phase="finetune")
         for name in ("stem", "one_conv", "one_norm", "two_norm"):  # nor do the statistics of normalisation move
             for one, other in zip(before[name], model.get_layer(name).get_weights(), strict=True):
                 np.testing.assert_array_equal(one, other)
@@ -101,15 +101,15 @@ def test_kept_activations_are_found_again_and_follow_the_lower_weights_alone(dat
     model = residual()
     cut = finetune.unfreeze(model, "two")
     settings = config(tmp_path, cached_augmentations=2)
-    one = boundary.cached(model, cut, *data, settings)
+    one = activations.cached(model, cut, *data, settings)
     model.get_layer("two_conv").set_weights([np.ones((3, 3, 8, 8))])
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "predict", None)
-        again = boundary.cached(model, cut, *data, settings)
+        patch.setattr(loop, "predict", None)
+        again = activations.cached(model, cut, *data, settings)
     np.testing.assert_array_equal(one[:], again[:])
     assert one[:].dtype == np.float16 and one.shape == (16, 8, 8, 8)
     model.get_layer("one_conv").set_weights([np.ones((3, 3, 8, 8))])
-    other = boundary.cached(model, cut, *data, settings)
+    other = activations.cached(model, cut, *data, settings)
     assert (other[:] != one[:]).any()
 
 
@@ -118,15 +118,15 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
     for spoiled in (False, True):
         model = residual()
         cut = finetune.unfreeze(model, "two")
-        kept = boundary.cached(model, cut, *data, config(tmp_path))
+        kept = activations.cached(model, cut, *data, config(tmp_path))
         if spoiled:
             (view,) = kept._views
             stored = np.memmap(view.filename, np.float16, "r+", offset=view.offset, shape=view.shape)
             stored[3, 4, 4] += 30  # one place of one image
             stored.flush()
-            kept = boundary.cached(model, cut, *data, config(tmp_path))
-        part = fitting.Part(kept, data[0].labels, kept.draw)
-        fitting.fit(graph.upper(model, cut), part, None, PLAN, phase="finetune")
+            kept = activations.cached(model, cut, *data, config(tmp_path))
+        part = loop.Part(kept, data[0].labels, kept.draw)
+        loop.fit(graph.upper(model, cut), part, None, PLAN, phase="finetune")
         ends.append(model.get_layer("logits").get_weights()[0])
     assert np.abs(ends[0] - ends[1]).max() > 1e-5
 
@@ -134,7 +134,7 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
 def test_drawing_shows_every_view_and_follows_its_seed(data, tmp_path):
     model = residual()
     cut = finetune.unfreeze(model, "two")
-    kept = boundary.cached(model, cut, *data, config(tmp_path, cached_augmentations=2))
+    kept = activations.cached(model, cut, *data, config(tmp_path, cached_augmentations=2))
     rows = np.full(60, 3)
     drawn = kept.draw(rows, np.random.default_rng(0))
     kinds = np.unique(drawn.reshape(60, -1), axis=0)
@@ -146,8 +146,8 @@ def test_drawing_shows_every_view_and_follows_its_seed(data, tmp_path):
 def test_more_than_the_limit_is_not_kept_and_memory_serves_without_a_folder(data, tmp_path):
     model = residual()
     cut = finetune.unfreeze(model, "two")
-    refused = boundary.cached(model, cut, *data, config(tmp_path, cache_limit_gb=1e-6))
+    refused = activations.cached(model, cut, *data, config(tmp_path, cache_limit_gb=1e-6))
     assert isinstance(refused, str) and "more than --cache-limit-gb" in refused
-    held = boundary.cached(model, cut, *data, replace(config(tmp_path), cache="off"))
-    on_disk = boundary.cached(model, cut, *data, config(tmp_path))
+    held = activations.cached(model, cut, *data, replace(config(tmp_path), cache="off"))
+    on_disk = activations.cached(model, cut, *data, config(tmp_path))
     np.testing.assert_array_equal(held[:], on_disk[:])

@@ -30,10 +30,11 @@ from imgclf.evaluation import plots
 from imgclf.models import classifier, graph
 from imgclf.runs import write_atomic
 from imgclf.settings import TrainConfig
-from imgclf.training import boundary, devices, features, finetune, fitting, probe, rates, resolving
-from imgclf.training.clock import Clock
-from imgclf.training.fitting import OnProgress, Part, Plan
-from imgclf.training.judging import ACCEPTED, NO_TIME, judge, judged
+from imgclf.training import activations, devices, features, finetune, loop, lr_finder, probe, recipe
+from imgclf.training.activations import Activations
+from imgclf.training.loop import OnProgress, Part, Plan
+from imgclf.training.stage_selection import ACCEPTED, NO_TIME, judge, judged
+from imgclf.training.time_budget import Clock
 
 log = logging.getLogger("imgclf")
 
@@ -76,18 +77,18 @@ class Images:
         """int (m,): where the samples of one side stand."""
         return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
 
-    def part(self, split: str, activations: boundary.Activations | None = None) -> Part:
+    def part(self, split: str, cached: Activations | None = None) -> Part:
         """One side, as pixels, or as what a frozen lower part made of them."""
         rows = self.rows(split)
         labels = self.dataset.labels[rows]
-        if activations is None:
+        if cached is None:
             return Part(self.pixels.take(rows), labels)
-        own = activations.take(rows)
+        own = cached.take(rows)
         return Part(own, labels, own.draw)
 
-    def validation(self, activations: boundary.Activations | None = None) -> Part | None:
+    def validation(self, cached: Activations | None = None) -> Part | None:
         """The validation part; None where there is none."""
-        return self.part(VALIDATION, activations) if len(self.rows(VALIDATION)) else None
+        return self.part(VALIDATION, cached) if len(self.rows(VALIDATION)) else None
 
 
 @dataclass
@@ -154,10 +155,10 @@ class Training:
         probe.place(self.model, kernel, bias)
         logits = embeddings[0] @ kernel + bias
         row: dict[str, Any] = {"phase": phase, "epoch": 1, "image_size": config.image_size}
-        row["loss"], row["accuracy"] = fitting.loss_and_accuracy(logits[at[TRAIN]], labels[at[TRAIN]])
+        row["loss"], row["accuracy"] = loop.loss_and_accuracy(logits[at[TRAIN]], labels[at[TRAIN]])
         text = f"accuracy {row['accuracy']:.4f}"
         if len(at[VALIDATION]):
-            row["val_loss"], row["val_accuracy"] = fitting.loss_and_accuracy(
+            row["val_loss"], row["val_accuracy"] = loop.loss_and_accuracy(
                 logits[at[VALIDATION]], labels[at[VALIDATION]]
             )
             text += f"  validation {row['val_accuracy']:.4f}"
@@ -172,7 +173,7 @@ class Training:
 
     def descend(self, phase: str, request: str | None, config: TrainConfig, deadline: float) -> None:
         """Move the upper layers, or all of them, and leave the model with the best weights on validation."""
-        moving = resolving.for_steps(self.model, config)
+        moving = recipe.for_steps(self.model, config)
         trained, train, validation = moving, self.images.part(TRAIN), self.images.validation()
         groups: tuple[tuple[str, ...], ...] = ()
         if config.method in ("finetune", "auto"):
@@ -203,7 +204,7 @@ class Training:
 
         while True:
             try:
-                fitting.fit(
+                loop.fit(
                     trained,
                     train,
                     validation,
@@ -250,7 +251,7 @@ class Training:
     def _validate(self, validation: Part) -> tuple[float, float]:
         logits = classifier.logits(self.model)
         logits.compile(jit_compile=devices.jit_compile())
-        outputs = fitting.predict(logits, validation.pixels, fitting.batch_size(self.config))
+        outputs = loop.predict(logits, validation.pixels, loop.batch_size(self.config))
         return judged(outputs, validation.labels)
 
     def find_rate(self, picture: Path) -> None:
@@ -258,10 +259,10 @@ class Training:
         config = replace(self.config, lr=1.0, epochs=self.config.epochs or 1)
         if config.method == "auto":  # whose sizes are stages
             config = replace(config, image_sizes=None)
-        moving = resolving.for_steps(self.model, config)
+        moving = recipe.for_steps(self.model, config)
         if config.method in ("finetune", "auto"):
             self._unfreeze(moving, config.unfreeze_from, config)
-        curve = rates.sweep(moving, self.images.part(TRAIN), plan(config))
+        curve = lr_finder.sweep(moving, self.images.part(TRAIN), plan(config))
         write_atomic(picture, plots.learning_rates(curve.rates, curve.losses, curve.chosen))
         log.info(
             "learning rate %.2g, a tenth of the highest without a rising loss in the range test; see %s",
@@ -279,7 +280,7 @@ class Training:
 
     def _activations(
         self, moving: keras.Model, cut: graph.Cut | None, config: TrainConfig, deadline: float
-    ) -> boundary.Activations | None:
+    ) -> Activations | None:
         """What passes the cut, kept; None where every epoch must see the pixels anew."""
         if (
             cut is None
@@ -289,7 +290,7 @@ class Training:
         ):
             return None
         on_progress = self._until(deadline)
-        kept = boundary.cached(moving, cut, self.images.dataset, self.images.pixels, config, on_progress=on_progress)
+        kept = activations.cached(moving, cut, self.images.dataset, self.images.pixels, config, on_progress=on_progress)
         if isinstance(kept, str):
             log.info("the full path is taken: activations at %s are not kept (%s)", cut.layer, kept)
             return None
@@ -470,7 +471,7 @@ class Training:
         if len(readable) != len(dataset):
             raise RunError(f"{dataset.root}: {len(dataset) - len(readable)} images cannot be read any more.")
         plain = replace(config, weights="none", image_sizes=None)
-        model = resolving.build(plain, self.model.output_shape[-1])
+        model = recipe.build(plain, self.model.output_shape[-1])
         model.set_weights(self.model.get_weights())
         return replace(self, model=model, config=config, images=Images(dataset, pixels))
 
@@ -501,7 +502,7 @@ class Training:
         """Seconds for tracing the forward pass, and for an image in it: measured, and when asked, `again`."""
         if self._timed and not again:
             return self._timed[1:]
-        size = fitting.batch_size(self.config)
+        size = loop.batch_size(self.config)
         batch = self.images.pixels[:size]
         times = []
         network = self._timed[0] if self._timed else keras.Model(self.model.input, self.model.output)
@@ -509,7 +510,7 @@ class Training:
             network.compile(jit_compile=devices.jit_compile())
         for _ in range(2 if self._timed else 3):
             started = time.monotonic()
-            fitting.predict(network, batch, size)
+            loop.predict(network, batch, size)
             times.append(time.monotonic() - started)
         forward = min(times[-2:]) / size  # a part of a batch is filled up
         tracing = self._timed[1] if self._timed else max(0.0, times[0] - forward * size)
@@ -564,7 +565,7 @@ class Training:
         """The model's probabilities for the test part, float32 (m, classes)."""
         answering = keras.Model(self.model.input, self.model.output)  # compiled itself, it would save an optimiser
         answering.compile(jit_compile=devices.jit_compile())
-        return fitting.predict(answering, self.images.part(TEST).pixels, fitting.batch_size(self.config))
+        return loop.predict(answering, self.images.part(TEST).pixels, loop.batch_size(self.config))
 
 
 def _name(share: float) -> str:
