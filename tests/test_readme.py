@@ -70,10 +70,11 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def options_of(command: str | None) -> set[str]:
-    """The option names of a command, or of `imgclf` itself."""
+    """The option names of a command, or of `imgclf` itself; without former names, which no page should name."""
     group = typer.main.get_command(app)
     node = group if command is None else group.commands[command]
-    return {name for parameter in node.params for name in parameter.opts} | {"--help", "-h"}
+    former = node.listing.former if command else set()
+    return {name for parameter in node.params for name in parameter.opts} - former | {"--help", "-h"}
 
 
 def help_of(command: str) -> str:
