@@ -12,18 +12,18 @@ from PIL import Image, ImageDraw
 
 import imgclf
 
-COLOURS = ((200, 60, 50), (50, 160, 70), (60, 80, 200), (210, 180, 40), (150, 60, 180))
+COLORS = ((200, 60, 50), (50, 160, 70), (60, 80, 200), (210, 180, 40), (150, 60, 180))
 
 
 def draw(kind: int, size_px: int, rng: np.random.Generator) -> Image.Image:
-    """One image of a class: its colour and its number of discs, at random places over noise. RGB."""
+    """One image of a class: its color and its number of discs, at random places over noise. RGB."""
     noise = rng.integers(90, 166, (size_px, size_px, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     pen = ImageDraw.Draw(image)
     for _ in range(1 + kind % 3):
         x, y = rng.uniform(0.2, 0.8, 2) * size_px
         radius = rng.uniform(0.12, 0.2) * size_px
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLOURS[kind % len(COLOURS)])
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLORS[kind % len(COLORS)])
     return image
 
 
@@ -51,7 +51,7 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
     """A function that makes a folder of class folders and returns it.
 
     Its arguments: `classes` (names), `count` (images for each), `size_px`, `suffix` (the file format), `seed`, and
-    `name` (of the folder inside the test's temporary one). Classes differ in colour and in the number of discs.
+    `name` (of the folder inside the test's temporary one). Classes differ in color and in the number of discs.
     """
 
     def make(
@@ -69,7 +69,7 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Iterator[Path]:
-    """A folder that holds the real data sets `ants-bees` and `sign-digits`, unzipped anew for this test session."""
+    """A folder that holds the real data sets `ants-bees` and `sign-digits`, unpacked for this test session."""
     source = os.environ.get("IMGCLF_TEST_DATA")
     if not source:
         pytest.skip("IMGCLF_TEST_DATA is not set: it names the folder with ants-bees.zip and sign-digits.zip")
@@ -82,7 +82,7 @@ def real_data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
-    """A small CNN that has learned two easy classes of 32 px, with all exports. Read it, never write it."""
+    """A run of a small CNN on two easy classes, 32 px, with the default exports. Tests read it and never write to it."""
     folder = tmp_path_factory.mktemp("trained")
     fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
     config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=12, batch_size=8)
