@@ -82,7 +82,7 @@ def real_data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
-    """A run of a small CNN on two easy classes, 32 px, with the default exports. Tests read it and never write to it."""
+    """A run of a small CNN on two easy classes, 32 px, with the default exports. Read it, never write it."""
     folder = tmp_path_factory.mktemp("trained")
     fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
     config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=12, batch_size=8)

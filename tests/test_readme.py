@@ -1,8 +1,8 @@
 """README and docs/ name only what exists, their commands and scripts run, docs/cli.md is the help as it is, and .ci/run
 runs the README's test command.
 
-`python tests/test_readme.py` writes docs/cli.md, and the list of modules in docs/architecture.md. With `--tour` it also runs
-the commands of the README's tour and writes what they print.
+`python tests/test_readme.py` writes docs/cli.md, and the list of modules in docs/architecture.md. With `--tour` it also
+runs the commands of the README's tour and writes what they print.
 """
 
 import ast
