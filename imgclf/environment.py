@@ -1,7 +1,7 @@
-"""What surrounds a run: caches, versions, hardware, and a quiet start of Keras.
+"""The surroundings of a run: cache, versions, hardware, and a quiet start of Keras.
 
 Keras reads its backend, its home folder and its log level from the process environment when it is first imported, so
-`prepare_keras` must run before that. The packages that import Keras (`models`, `training`, `explanation`, `export`)
+`prepare_keras` must run before that. The packages that import Keras (`models`, `training`, `exporting`)
 call it in their `__init__`.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imgclf import __version__
-from imgclf.errors import MissingError, UsageError
+from imgclf.errors import ImgclfError, MissingError, UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 PACKAGES = (
@@ -28,10 +28,50 @@ PACKAGES = (
 
 
 def cache_root() -> Path:
-    """The one folder under which everything that can be computed again is kept. It may not exist yet."""
+    """Return the folder of everything that can be recomputed. It may not exist yet."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("imgclf", appauthor=False))
+
+
+def cache_sizes() -> dict[str, int]:
+    """Return the bytes of each entry of the cache root by its name; empty where there is no cache yet."""
+    root = cache_root()
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    return {entry.name: sum(map(_size, (entry, *_below(entry)))) for entry in entries}
+
+
+def clear_cache() -> None:
+    """Delete everything under the cache root. Links are deleted, their targets are not.
+
+    Raises:
+        ImgclfError: if something cannot be deleted.
+    """
+    import shutil
+
+    root = cache_root()
+    try:
+        for entry in root.iterdir() if root.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise ImgclfError(f"{error.filename}: cannot be deleted ({error.strerror}).") from None
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All entries below a folder; none where it is a file, or another process has just removed it."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 for anything else. A link has its own size."""
+    try:
+        return path.lstat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The command line: finds the command, imports its module alone, and turns errors into exit codes.
+"""The command line: imports the module of the command and turns errors into exit codes.
 
-0 fine, 1 unexpected (with a traceback), 2 usage, 3 dataset, 4 run or artefact,
-5 missing package or weights, 6 a gate that was not met, 130 interrupted
+0 success, 1 unexpected (with a traceback), 2 usage, 3 dataset, 4 run or artifact,
+5 missing package or weights, 6 failed gate, 130 interrupted
 """
 
 import errno
@@ -22,27 +22,27 @@ from imgclf.cli import options, parameters
 from imgclf.errors import ImgclfError
 
 COMMANDS = {
-    "ingest": "Look at a folder of images and how it would be split.",
-    "sample": "Draw a small set of pictures to try imgclf on.",
-    "augment": "Show what augmentation does to the pictures, or write it out.",
-    "train": "Train a classifier on a folder of images.",
-    "evaluate": "Score a run's model on labelled images.",
-    "calibrate": 'Set when a model answers "unknown".',
-    "kfold": "Cross-validate: test every image once.",
-    "compare": "Say which of several runs is better.",
-    "card": "Write a run's model card.",
-    "predict": "Say what images show.",
-    "export": "Write a run's model for use elsewhere.",
+    "ingest": "Check a dataset and its split.",
+    "sample": "Draw a sample dataset.",
+    "augment": "Preview or write augmented images.",
+    "train": "Train a classifier.",
+    "evaluate": "Score a run's model on labeled images.",
+    "calibrate": "Set the rules by which a model predicts.",
+    "kfold": "Cross-validate a training.",
+    "compare": "Compare runs on the same test images.",
+    "card": "Write a model card.",
+    "predict": "Classify images.",
+    "export": "Export a model to other formats.",
     "models": "List the backbones.",
-    "info": "Show versions, caches and devices.",
-    "cache": "Show what is in the cache, or clear it.",
+    "info": "Show versions, cache sizes and devices.",
+    "cache": "Show the size of the cache, or clear it.",
 }
-"""Each is a function of that name in the module of that name beside this one; help lists them so, in this order."""
+"""Each is a function in the module of the same name in this package, in the order of the help."""
 
 INTERRUPTED = 130
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says of a disk that is full, for all or for this user, and of a file that may not grow."""
+"""Errors of a full disk, an exhausted quota and a file at its maximum size."""
 
 
 OPTION_WIDTH = 27
@@ -85,7 +85,7 @@ class _Command(TyperCommand):
 
 
 class _Commands(Mapping[str, TyperCommand]):
-    """The commands by name; a command's module is imported when it is asked for."""
+    """The commands by name; the module of a command is imported on first use."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
@@ -147,7 +147,7 @@ def _imgclf(
 
 
 class _Notes(logging.Handler):
-    """Shows on stderr what the library logs; the library itself prints nothing."""
+    """Prints the log of the library to stderr; the library itself prints nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from imgclf.cli import console
@@ -180,7 +180,7 @@ def main() -> None:
             raise
         _drop_stdout()
         where = error.filename or "the output"
-        print(f"Error: {where}: cannot be written to its end ({error.strerror}). Make room.", file=sys.stderr)
+        print(f"Error: {where}: cannot be written completely ({error.strerror}). Free disk space.", file=sys.stderr)
         code = 1
     if code == INTERRUPTED:
         print("Interrupted.", file=sys.stderr)
@@ -188,12 +188,12 @@ def main() -> None:
 
 
 def _drop_stdout() -> None:
-    """Let what stdout still holds go nowhere: at its end, Python would try once more to write it."""
+    """Discard buffered output: Python would try to write it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:
-    """Parse and run; the exit code of what Typer ended by itself (help, a usage error, Ctrl-C), else 0."""
+    """Parse and run; return the exit code of Typer (help, a usage error, Ctrl-C), otherwise 0."""
     try:
         get_command(app)(prog_name="imgclf")
     except SystemExit as exit:

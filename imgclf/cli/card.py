@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from imgclf import runs
+from imgclf.cli import options
 
 
 def card(
-    run: Annotated[Path, typer.Argument(help="A run folder that imgclf train made.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; else README.md in the run.")] = None,
+    run: options.Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Model card; by default README.md in RUN.")
+    ] = None,
 ) -> None:
-    """Write a run's model card: Markdown, with the metadata that Hugging Face reads."""
+    """Write a model card in Markdown with Hugging Face metadata."""
     from imgclf.cli import console
     from imgclf.evaluation import card as cards
 

@@ -6,16 +6,15 @@ from typing import Annotated, Any
 import typer
 
 import imgclf
+from imgclf.cli import options
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more runs, or folders that imgclf evaluate wrote.")],
-    common: Annotated[
-        bool, typer.Option("--common", help="Where test sets differ, compare on the images that all have.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Two or more runs, or folders of imgclf evaluate.")],
+    common: Annotated[bool, typer.Option("--common", help="Compare on the test images that all runs share.")] = False,
+    json: options.Json = False,
 ) -> None:
-    """Say which of several runs is better on the same test images, and whether that can be chance."""
+    """Compare runs on the same test images, with confidence intervals."""
     from imgclf.cli import console
 
     result = imgclf.compare(runs, common=common)
@@ -35,7 +34,7 @@ def _print(result: dict[str, Any]) -> None:
         values = ["" if row[key] is None else f"{row[key]:.3f}" for key in keys]
         rows.append((row["run"], values[0], f"{low:.3f} to {high:.3f}", *values[1:]))
     heads = [key.replace("_", " ") for key in keys]
-    console.table(f"On {result['n']} images", ("run", heads[0], "95 %", *heads[1:]), rows)
+    console.table(f"On {result['n']} images", ("run", heads[0], "95% CI", *heads[1:]), rows)
     pairs = [
         (
             *pair["runs"],
@@ -46,5 +45,5 @@ def _print(result: dict[str, Any]) -> None:
         )
         for pair in result["pairs"]
     ]
-    console.table("Pairs", ("first", "second", "gain", "95 %", "right alone", "p"), pairs)
+    console.table("Pairs", ("first", "second", "gain", "95% CI", "only one correct", "p"), pairs)
     console.out.print(result["sentence"])

@@ -1,6 +1,6 @@
-"""What the commands print: results on stdout, notes and progress on stderr.
+"""Output of the commands: results on stdout, notes and progress on stderr.
 
-User text (class names, paths) is never read as Rich markup: a folder named `[cats]` prints as `[cats]`.
+User text (class names, paths) is never interpreted as Rich markup: a folder named `[cats]` prints as `[cats]`.
 """
 
 import json
@@ -19,19 +19,19 @@ UNLIMITED = 100_000  # columns
 
 out = Console(markup=False, highlight=False, soft_wrap=True)
 err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
-"""`err.quiet = True` silences notes and progress; errors are printed without it."""
+"""`err.quiet = True` silences notes and progress; errors do not go through it."""
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document to stdout, indented; outside UTF-8 in pure ASCII."""
+    """Print one JSON document to stdout, indented; in ASCII unless stdout is UTF-8."""
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to stdout; columns of numbers are aligned right.
+    """Print a table to stdout, with columns of numbers aligned right.
 
-    In a terminal, long cells are folded, never cut; in a pipe or a file the table is as wide as its content.
+    In a terminal, long cells wrap; in a pipe or a file, the table is as wide as its content.
     """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     drawn = Table(title=None if title is None else Text(title), title_justify="left")
@@ -53,19 +53,19 @@ def _is_number(text: str) -> bool:
 
 
 def note(text: str) -> None:
-    """Say something on stderr, on a line of its own, unless quiet."""
+    """Print a line to stderr, unless quiet."""
     err.print(text)
 
 
 @contextmanager
 def phases() -> Iterator[Callable[..., None]]:
-    """Progress of work in phases on stderr: a bar for the one that runs, once all took more than PROGRESS_AFTER_S.
+    """Show progress of work in phases on stderr: one bar, for the current phase, after PROGRESS_AFTER_S seconds.
 
-    Outside a terminal, and when quiet, nothing is drawn.
+    Nothing is shown outside a terminal, or when quiet.
 
     Yields:
-        `on_progress(phase, done, total, status="")`, to be called as work gets done; `total` is None where it is
-        unknown, and `status` stands behind the bar in place of the two numbers.
+        `on_progress(phase, done, total, status="")`, to be called during the work; `total` is None if unknown, and
+        `status` replaces the two numbers behind the bar.
     """
     if err.quiet or not err.is_terminal:
         yield lambda phase, done, total, status="": None
@@ -99,10 +99,10 @@ def phases() -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """The same for work in one phase.
+    """Show progress of work in one phase.
 
     Yields:
-        `advance(steps=1)`, to be called as work gets done.
+        `advance(steps=1)`, to be called during the work.
     """
     done = 0
     with phases() as on_progress:

@@ -1,18 +1,15 @@
 """imgclf info"""
 
-from typing import Annotated
-
-import typer
-
 from imgclf import environment
+from imgclf.cli import options
 from imgclf.errors import ImgclfError
 
 
-def info(json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
-    """Show versions, caches and their sizes, and the devices that training will use."""
+def info(json: options.Json = False) -> None:
+    """Show versions, cache sizes and training devices."""
     from imgclf.cli import cache, console
 
-    versions, held, hardware = environment.versions(), cache.sizes(), environment.hardware()
+    versions, held, hardware = environment.versions(), environment.cache_sizes(), environment.hardware()
     if json:
         folders = {"root": str(environment.cache_root()), "bytes": held}
         console.print_json({"versions": versions, "cache": folders, "hardware": hardware, "devices": _devices()})
@@ -24,7 +21,7 @@ def info(json: Annotated[bool, typer.Option("--json", help="Print the result as 
 
 
 def _devices() -> list[str]:
-    """What training can compute on, as the Keras backend sees it."""
+    """The devices of the Keras backend."""
     try:
         environment.prepare_keras()
     except ImgclfError as error:

@@ -51,12 +51,12 @@ def show(result: "CrossValidation", *, json: bool) -> None:
     ]
     for name, title in (("mean", "mean"), ("deviation", "std. deviation")):
         rows.append((title, None, *(_number(summary[key][name]) for key in keys)))
-    for place, title in enumerate(("95 %, low", "95 %, high")):
+    for place, title in enumerate(("95% CI, low", "95% CI, high")):
         ends = (summary[key]["interval"] for key in keys)
         rows.append((title, None, *(_number(end[place] if end else None) for end in ends)))
     console.table(None, ("fold", "n", *(key.replace("_", " ") for key in keys)), rows)
     console.out.print(result.folds["sentence"])
-    console.note(f"Written to {result.folder}")
+    console.note(f"Wrote {result.folder}.")
 
 
 def _number(value: float | None) -> str | None:

@@ -1,12 +1,10 @@
 """imgclf models"""
 
-from typing import Annotated
-
-import typer
+from imgclf.cli import options
 
 
-def models(json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
-    """List the backbones with their default image size, parameters, weights and published ImageNet accuracy."""
+def models(json: options.Json = False) -> None:
+    """List the backbones with image size, parameters and ImageNet accuracy."""
     import dataclasses
     from urllib.parse import urlsplit
 
@@ -29,6 +27,6 @@ def models(json: Annotated[bool, typer.Option("--json", help="Print the result a
         for facts in catalog.MODELS.values()
     ]
     console.table(None, ("model", "size px", "M params", "weights MB", "top-1 %", "source"), rows)
-    console.out.print("top-1: accuracy on ImageNet's validation images, as published at")
+    console.out.print("top-1: published accuracy on the ImageNet validation set. Sources:")
     for address in dict.fromkeys(facts.source for facts in catalog.MODELS.values() if facts.source):
         console.out.print(address)

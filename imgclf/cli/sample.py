@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from imgclf.cli import options
+
 
 def sample(
-    directory: Annotated[Path, typer.Argument(help="The folder to write to, new or empty.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and results.")] = False,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder for the images.")],
+    quiet: options.Quiet = False,
 ) -> None:
-    """Draw a small set of pictures to try imgclf on: leaves of five species, 60 of each."""
+    """Draw a sample dataset: leaves of five species, 60 images each."""
     from imgclf.cli import console
     from imgclf.data.demo import rendering
 

@@ -170,7 +170,7 @@ def test_where_stdout_goes_into_a_full_disk_that_is_said(lines):
     code = STAND_IN.format(body=f"[print(i) for i in range({lines})]")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    reason = "cannot be written to its end (No space left on device). Make room."
+    reason = "cannot be written completely (No space left on device). Free disk space."
     assert (done.returncode, done.stderr) == (1, f"Error: the output: {reason}\n")
 
 
