@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ import imgclf
 from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import AugmentConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 def augment(
@@ -42,8 +39,6 @@ def augment(
         if data is None:
             raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
         dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
-        for note in (*dataset.notes, *dataset.split_notes):
-            console.note(note)
         result = imgclf.augment(dataset, settings, output=output, to=to, on_progress=on_progress)
     if json:
         console.print_json(result.to_dict())

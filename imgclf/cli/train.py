@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from imgclf import environment, runs
 from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import TrainConfig
-
-if TYPE_CHECKING:
-    pass
 
 RESUMED = ("resume", "moved", "epochs", "json", "quiet")
 """The parameters that --resume allows."""

@@ -45,11 +45,11 @@ def ingest(
     source: Path | str,
     config: IngestConfig | None = None,
     *,
-    output: Path | None = None,
-    to: Path | None = None,
+    output: Path | str | None = None,
+    to: Path | str | None = None,
     with_split: bool = False,
-    report: Path | None = None,
-    quarantine: Path | None = None,
+    report: Path | str | None = None,
+    quarantine: Path | str | None = None,
     on_progress: Progress | None = None,
 ) -> Ingestion:
     """Read, check and split a dataset as training would, and write what is asked for.
@@ -67,6 +67,7 @@ def ingest(
         DatasetError: if the source is not a dataset.
     """
     config = config or IngestConfig()
+    output, to, report, quarantine = (Path(path) if path else None for path in (output, to, report, quarantine))
     for option, path in (("-o", output), ("--report", report), ("--quarantine", quarantine)):
         if path and os.path.lexists(path):
             raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")

@@ -39,7 +39,7 @@ def evaluate(
     config: EvaluateConfig | None = None,
     *,
     data: Path | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Score a run's model, and write `metrics.json`, `predictions.csv`, `confusion_matrix.png` and the report.
@@ -65,7 +65,7 @@ def evaluate(
     config = config or defaults
     run = runs.find(run)
     labels = run.read_labels()
-    folder = output
+    folder = output = Path(output) if output else None
     if dataset is not None and data is not None:
         raise UsageError("--data tells where the run's own images lie now; leave it out to score DATA.")
     files: dict[str, Path]

@@ -47,8 +47,8 @@ def augment(
     dataset: Dataset,
     config: AugmentConfig | None = None,
     *,
-    output: Path | None = None,
-    to: Path | None = None,
+    output: Path | str | None = None,
+    to: Path | str | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Augmented:
     """Draw a contact sheet of augmented training images, or write augmented training images.
@@ -63,13 +63,14 @@ def augment(
         DatasetError: if no training image can be decoded.
     """
     config = config or AugmentConfig()
+    output, to = (Path(path) if path else None for path in (output, to))
     if output and os.path.lexists(output):
         raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")
     if config.copies != AugmentConfig.copies and not to:
         raise UsageError("--copies: expected --to beside it, found none.")
     policy, losses = config.final_policy
-    for loss in losses:
-        log.info("%s", loss)
+    for note in (*dataset.notes, *dataset.split_notes, *losses):
+        log.info("%s", note)
     if policy.strength("flip") and all(len(name) == 1 for name in dataset.class_names):
         log.info("The classes look like digits or letters; --keep-orientation avoids flips.")
     drawn = (output or _free(f"{dataset.name}-{policy.name or 'policy'}")) if output or not to else None

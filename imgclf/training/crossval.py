@@ -62,7 +62,7 @@ def kfold(
     settings: KfoldConfig | None = None,
     *,
     data: Path | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     on_progress: OnProgress | None = None,
 ) -> CrossValidation:
     """Cross-validate a recipe on every image but those of a test split that the data came with.
@@ -91,7 +91,7 @@ def kfold(
     for note in (*notes, *found):
         log.info("%s", note)
     config = replace(config, export="none")
-    folder = output or runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
+    folder = Path(output) if output else runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
     run = _open(folder, dataset, config, settings)
     with run.lock():
         try:
