@@ -32,7 +32,6 @@ from imgclf.settings import DataConfig, EvaluateConfig, PredictConfig, TrainConf
         ({"rename": "ant="}, "--rename"),
         ({"rename": "ant=bee=cat"}, "--rename"),
         ({"rename": "ant=bee,ant=cat"}, "--rename"),
-        ({"layout": "piles"}, "--layout: expected one of auto, folders"),
         ({"depth": 0}, "--depth"),
         ({"box_margin": -0.1}, "--box-margin"),
     ],

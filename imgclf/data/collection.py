@@ -1,4 +1,4 @@
-"""Whatever holds images -> Dataset: recognise the layout, list what it says, and read each file once."""
+"""Collect images from data of any layout: list them with their labels, and open each file once."""
 
 import contextlib
 import hashlib
@@ -8,14 +8,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import arrays, images, objects, synsets, tables
+from imgclf.data import images, layouts, synsets
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed
-from imgclf.data.file_listing import Found, Listing, Progress, scan
-from imgclf.data.layouts import archives, folders
+from imgclf.data.file_listing import Listing, Progress
+from imgclf.data.layouts import Source, archives, folders
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.settings import ReadConfig
@@ -64,12 +64,14 @@ def collect(
             pillow-heif is not.
     """
     name = Path(path)
-    source = _open(name, settings, on_progress)
-    if settings.layout == "auto" and source.layout != "folders":
-        tables_used = f" ({listed(source.tables)})" if source.tables else ""
-        log.info("%s: read as --layout %s%s.", name, source.layout, tables_used)
-    _warn_of_idle_options(name, source.layout, settings)
-    listing = _named(source, _list(source, settings, on_progress), settings)
+    source, layout = _open(name, settings, on_progress)
+    _warn_of_idle_options(name, layout, settings)
+    listing = layouts.find(layout).list_samples(source, settings, on_progress)
+    if settings.layout == "auto" and layout != "folders":
+        log.info("%s: read as --layout %s%s.", name, layout, listing.tables and f" ({listed(listing.tables)})")
+    if settings.class_names is not None:
+        names_of = synsets.read(Path(settings.class_names))
+        listing = replace(listing, samples=synsets.apply(listing.samples, names_of, settings.class_names))
     wanted = _choose(name, listing, classes, min_classes)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
     names = tuple(sorted({s.label for s in samples}))
@@ -103,8 +105,9 @@ def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
     name = Path(path)
     if not os.path.exists(name):
         return name
-    source = _open(name, settings, None)
-    return _list(source, settings, None).root if source.layout in _UNPACKED else source.root
+    source, layout = _open(name, settings, None)
+    found = layouts.find(layout)
+    return found.list_samples(source, settings, None).root if found.ABOUT.unpacks else source.root
 
 
 def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None = None) -> Dataset:
@@ -132,126 +135,40 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
     return replace(dataset, samples=tuple(samples), class_names=names)
 
 
-_UNPACKED = ("idx", "cifar", "voc", "coco")
-
-
-@dataclass
-class _Source:
-    """What the user named, and what it turned out to be: `file` is the one table or JSON file, if it is one."""
-
-    name: Path
-    root: Path
-    layout: str
-    found: Found | None = None
-    file: Path | None = None
-    tables: dict[str, str] | None = None
-
-
-def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> _Source:
-    """Unpack an archive, look through the folder, and decide what layout it has."""
+def _open(path: Path, settings: ReadConfig, on_progress: Progress | None) -> tuple[Source, str]:
+    """Unpack an archive, and find out the layout of what the user named."""
     if not os.path.exists(path):  # Path.exists raises for a name that is too long, or in a forbidden folder
         raise DatasetError(f"{path}: expected a folder of images, found nothing there. Check the spelling.")
-    root = path
+    if settings.layout != "auto":
+        layouts.find(settings.layout)
+    known = {name: layout.ABOUT for name, layout in layouts.every().items()}
     if not path.is_dir():
-        if path.suffix.lower() in tables.SUFFIXES:
-            _check_layout(path, settings, "table")
-            return _Source(path, path.parent, "table", file=path)
-        if path.suffix.lower() == ".json":
-            _check_layout(path, settings, "coco")
-            home = path.parent.parent if path.parent.name == "annotations" else path.parent
-            return _Source(path, home, "coco", found=scan(home, path), file=path)
+        of_file = next((name for name, about in known.items() if path.suffix.lower() in about.suffixes), None)
+        if of_file:
+            if settings.layout not in ("auto", of_file):
+                raise UsageError(f"--layout {settings.layout}: {path} can only be read as --layout {of_file}.")
+            return Source(path, path.parent, path), of_file
         if not archives.is_archive(path):
+            suffixes = ", ".join(suffix for about in known.values() for suffix in about.suffixes)
             raise DatasetError(
-                f"{path}: expected a folder with one sub-folder per class, a zip or tar archive of one, or a table of "
-                "paths and labels (.csv, .tsv, .parquet), found another file, or a damaged archive."
+                f"{path}: expected a folder with one sub-folder per class, a zip or tar archive of one, or a table or "
+                f"file of annotations ({suffixes}), found another file, or a damaged archive."
             )
-        root = archives.unpack(path, on_progress)
-    found = scan(root, path)
-    columns = (settings.path_column, settings.label_column, settings.split_column, settings.group_column)
-    layout, beside = settings.layout, None
-    if layout == "table" or (layout == "auto" and any(columns)):
-        layout, beside = "table", tables.asked_for(found, settings)
-    elif layout == "auto":
-        layout, beside = _recognise(found, settings)
-    return _Source(path, root, layout, found, tables=beside)
-
-
-def _check_layout(path: Path, settings: ReadConfig, layout: str) -> None:
-    if settings.layout not in ("auto", layout):
-        raise UsageError(f"--layout {settings.layout}: {path} can only be read as --layout {layout}. Leave it out.")
-
-
-_IN_FOLDERS, _IN_TABLES = ("depth",), ("path_column", "label_column", "split_column", "group_column")
-_IN_BOXES = ("box_margin", "box_min_size")
-_OPTIONS = {
-    "folders": _IN_FOLDERS,
-    "imagenet": _IN_FOLDERS,
-    "table": _IN_TABLES,
-    "voc": (*_IN_BOXES, "difficult"),
-    "coco": (*_IN_BOXES, "crowd"),
-}
-"""The settings that matter to one layout alone."""
+    source = Source(path, path if path.is_dir() else archives.unpack(path, on_progress))
+    if settings.layout != "auto":
+        return source, settings.layout
+    asked = [name for name, about in known.items() if any(getattr(settings, option) for option in about.decisive)]
+    recognized = (name for name, layout in layouts.every().items() if layout.recognize(source, settings))
+    return source, asked[0] if asked else next(recognized)
 
 
 def _warn_of_idle_options(name: Path, layout: str, settings: ReadConfig) -> None:
-    of_others = {option for options in _OPTIONS.values() for option in options} - {*_OPTIONS.get(layout, ())}
+    known = {name: found.ABOUT.options for name, found in layouts.every().items()}
+    of_others = {option for options in known.values() for option in options} - {*known[layout]}
     idle = sorted(option for option in of_others if getattr(settings, option) != getattr(_DEFAULTS, option))
     if idle:
         named = listed("--" + option.replace("_", "-") for option in idle)
         log.warning("%s: read as --layout %s, which leaves these without effect: %s.", name, layout, named)
-
-
-def _recognise(found: Found, settings: ReadConfig) -> tuple[str, dict[str, str] | None]:
-    """The layout, and the tables where it is that. What speaks of single images stands above their folders."""
-    if objects.voc_files(found):
-        return "voc", None
-    if objects.coco_files(found):
-        return "coco", None
-    if arrays.has_idx(found):
-        return "idx", None
-    if arrays.has_cifar(found):
-        return "cifar", None
-    beside = tables.beside(found, settings)
-    return ("table", beside) if beside else ("folders", None)
-
-
-def _list(source: _Source, settings: ReadConfig, on_progress: Progress | None) -> Listing:
-    if source.layout == "table" and source.file:
-        return tables.read_file(source.file, settings)
-    found = source.found
-    assert found is not None
-    match source.layout:
-        case "table":
-            return tables.read(found, source.tables or {}, settings)
-        case "idx":
-            return arrays.read_idx(found, on_progress)
-        case "cifar":
-            return arrays.read_cifar(found, on_progress)
-        case "voc":
-            return objects.read_voc(found, settings, on_progress)
-        case "coco":
-            only = source.file.relative_to(source.root).as_posix() if source.file else None
-            return objects.read_coco(found, settings, on_progress, only)
-    return folders.read(found, settings.depth)
-
-
-def _named(source: _Source, listing: Listing, settings: ReadConfig) -> Listing:
-    """Give the classes the names that a file holds for them: the one asked for, or ImageNet's in the folder itself."""
-    samples = listing.samples
-    if settings.class_names is not None:
-        samples = synsets.apply(samples, synsets.read(Path(settings.class_names)), settings.class_names)
-    elif source.layout in ("folders", "imagenet") and source.found:
-        automatic = settings.layout in ("auto", "imagenet")
-        names = synsets.beside(source.found, {s.label for s in samples}) if automatic else None
-        if names:
-            samples = synsets.apply(samples, names, source.name)
-            log.info("%s: classes have the names of their synsets; --layout folders keeps the synsets.", source.name)
-        elif settings.layout == "imagenet":
-            raise DatasetError(
-                f"{source.name}: expected class folders named as synsets, such as n01440764, and a file beside them "
-                "that names all of them, found none. Name the file with --class-names."
-            )
-    return replace(listing, samples=samples)
 
 
 def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int) -> list[Sample]:

@@ -13,12 +13,12 @@ from imgclf.data import images
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Sample, Skipped, listed
 from imgclf.errors import DatasetError
 
-SIDES = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-"""Names, in any case, of one side of a split: of folders, of tables, and in a table's column."""
+"""Names of splits, in any case: of folders, of tables, and in a column of a table."""
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do, in the calling thread."""
@@ -51,15 +51,16 @@ class Found:
 
 @dataclass
 class Listing:
-    """What a reader makes of a folder: the samples, their files not yet opened, and what it had to leave out.
+    """The samples of a layout, their files not yet opened, and what is left out.
 
-    `group_column` is the column of a table that the samples' groups stand in, if they do.
+    `group_column` is the column of a table that the groups are from, and `tables` are those found in the folder.
     """
 
     root: Path
     samples: list[Sample]
     skipped: list[Skipped]
     group_column: str | None = None
+    tables: Sequence[str] = ()
 
 
 def scan(root: Path, name: Path | None = None) -> Found:
@@ -209,9 +210,9 @@ def _ends(path: str, ending: Sequence[str]) -> bool:
     return not wanted or folders[-len(wanted) :] == wanted
 
 
-def side_in(text: str) -> str | None:
-    """The side that a name such as `instances_train2017` speaks of; None if it speaks of none."""
-    return next((SIDES[word] for word in _words(text) if word in SIDES), None)
+def split_in(text: str) -> str | None:
+    """Find the split in a name such as `instances_train2017`; None if there is none."""
+    return next((SPLIT_NAMES[word] for word in _words(text) if word in SPLIT_NAMES), None)
 
 
 def _words(text: str) -> Iterator[str]:

@@ -1,38 +1,15 @@
-"""Tables of paths and labels -> samples: CSV, TSV, Parquet, and the `metadata.csv` of Hugging Face's image folders."""
+"""Tables as text, row by row: CSV, TSV and Parquet."""
 
-import contextlib
 import csv
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
-from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from imgclf import environment
-from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.file_listing import SIDES, Finder, Found, Listing, label, scan, side_in
-from imgclf.errors import DatasetError, UsageError
-from imgclf.settings import DataConfig, ReadConfig
+from imgclf.errors import DatasetError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-
-_FIRST_ROWS = 100
-
-NAMES = {
-    "path": (
-        *("path", "file_name", "filename", "file", "filepath", "file_path"),
-        *("image", "image_path", "image_name", "image_id", "img", "img_path", "id"),
-    ),
-    "label": ("label", "class", "class_name", "category", "target", "species", "breed"),
-    "split": ("split", "subset", "partition"),
-    "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
-}
-"""How columns are usually called, in any case; the first that is there is meant."""
-
-_OWN = (set(COLUMNS), {"exclude"}, {"label", "confidence", "error"}, {"label", "predicted", "confidence"})
-"""Columns by which imgclf's own tables are known: manifests, corrections, and what predict and evaluate write."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +19,6 @@ class Table:
     path: Path
     header: tuple[str, ...]
     rows: Iterator[tuple[int, Sequence[str]]]
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where in a row the path, the label, the side and the group stand; None where there is no such column."""
-
-    path: int
-    label: int
-    split: int | None
-    group: int | None
 
 
 def open_table(path: Path) -> Table:
@@ -124,209 +91,3 @@ def _parquet(path: Path) -> Table:
             raise DatasetError(f"{path}: a damaged Parquet file ({error}).") from None
 
     return Table(path, tuple(file.schema_arrow.names), rows())
-
-
-def beside(found: Found, settings: ReadConfig) -> dict[str, str]:
-    """The tables in a folder that label its images, with the side each speaks of ("" where that is for its columns).
-
-    They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and one of
-    the first paths that they name is there. Unless a table is asked for, what imgclf itself writes and reads does not
-    count (`_OWN`): class folders stand above it.
-
-    Raises:
-        DatasetError: if there are several that are not the parts of one split.
-    """
-    finder = Finder(found.files)
-    usable = [path for path in found.others if _is_candidate(path) and _labels(found, path, settings, finder)]
-    top = [path for path in usable if "/" not in path]
-    if "metadata.csv" in top:
-        return {"metadata.csv": ""}
-    if len(top) == 1:
-        return {top[0]: ""}
-    sides = {path: side_in(Path(path).stem) for path in top} or {path: side_in(path.split("/")[0]) for path in usable}
-    known = {path: side for path, side in sides.items() if side}
-    if len(known) < len(sides) or len(set(known.values())) < len(sides):
-        raise DatasetError(
-            f"{found.name}: found several tables with paths and labels ({listed(sorted(sides))}). Name the one to use "
-            "as the data, instead of the folder."
-        )
-    return known
-
-
-def asked_for(found: Found, settings: ReadConfig) -> dict[str, str]:
-    """The same where the user has asked for a table: the only one there is counts, whatever is wrong with it.
-
-    Raises:
-        DatasetError: if there is none.
-    """
-    usable = beside(found, settings)
-    there = [path for path in found.others if _is_candidate(path)]
-    if not usable and len(there) != 1:
-        raise DatasetError(
-            f"{found.name}: expected a table ({', '.join(SUFFIXES)}) in it with a column of paths and one of labels, "
-            f"found {f'none that names an image there ({listed(there)})' if there else 'none'}. Name the table itself "
-            "as the data, or its columns with --path-column and --label-column."
-        )
-    return usable or {there[0]: ""}
-
-
-def _is_candidate(path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    return Path(name).suffix.lower() in SUFFIXES and (not folder or folder.casefold() in SIDES)
-
-
-def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bool:
-    if path.lower().endswith(".parquet") and not environment.has_package("pyarrow"):
-        return False
-    try:
-        table = open_table(found.root / path)
-        if settings.layout == "auto" and any(own <= set(table.header) for own in _OWN):
-            return False
-        place = _places(table, settings).path
-        rows = [row for _, row in islice(table.rows, _FIRST_ROWS)]
-    except (DatasetError, UsageError):
-        return False
-    for row in rows:
-        with contextlib.suppress(LookupError):
-            finder.find(row[place].strip(), _near(path))
-            return True
-    return False
-
-
-def _near(table: str) -> list[str]:
-    folder = table.rpartition("/")[0]
-    return [folder, ""] if folder else [""]
-
-
-def read(found: Found, tables: dict[str, str], settings: ReadConfig) -> Listing:
-    """Label the images of a folder by tables in it; a path may lack its suffix or the folders it starts with.
-
-    Args:
-        tables: as `beside` gives them.
-
-    Raises:
-        DatasetError: if a table is damaged, lacks a column, holds a label or a side that cannot be, gives one image
-            two labels, or names not one image that is there.
-        UsageError: if a column that was named is not there.
-    """
-    finder = Finder(found.files)
-    listing = Listing(found.root, [], found.without(list(tables)))
-    seen: dict[str, tuple[str, int]] = {}
-    for path, side in tables.items():
-        _add(listing, open_table(found.root / path), side, settings, seen, partial(finder.find, near=_near(path)))
-    used = seen.keys()
-    listing.skipped += [Skipped(path, "unlisted", "not in the table") for path in found.files if path not in used]
-    return listing
-
-
-def read_file(path: Path, settings: ReadConfig) -> Listing:
-    """Label the images that a table names; paths are relative to its folder, and may lead out of it.
-
-    Raises:
-        As `read`.
-    """
-    root = path.parent
-    finder: Finder | None = None
-
-    def find(name: str) -> str:
-        nonlocal finder
-        if Path(name).is_absolute():
-            name = os.path.relpath(Path(name).resolve(), root.resolve())
-        if os.path.isfile(root / name):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
-            return PurePath(name).as_posix()
-        if finder is None:
-            finder = Finder(scan(root).files)
-        return finder.find(name)
-
-    listing = Listing(root, [], [])
-    _add(listing, open_table(path), "", settings, {}, find)
-    return listing
-
-
-def _add(
-    listing: Listing,
-    table: Table,
-    table_side: str,
-    settings: ReadConfig,
-    seen: dict[str, tuple[str, int]],
-    find: Callable[[str], str],
-) -> None:
-    """Add a table's rows to a listing; `seen` holds each file's label and line, and grows."""
-    places = _places(table, settings)
-    listing.group_column = None if places.group is None else table.header[places.group]
-    width = len(table.header)
-    missing, before = None, len(listing.samples)
-    for line, row in table.rows:
-        where = f"{table.path}, line {line}"
-        if len(row) > width:
-            raise DatasetError(f"{where}: expected {width} fields as in the first line, found {len(row)}.")
-        cells = [*row, *[""] * (width - len(row))]
-        name, text = cells[places.path].strip(), cells[places.label].strip()
-        if not name or not text:
-            absent = "path" if not name else "label"
-            listing.skipped.append(Skipped(name or f"line {line}", "unlabelled", f"no {absent} in line {line}"))
-            continue
-        try:
-            path = find(name)
-        except (LookupError, ValueError) as error:  # ValueError: a NUL in the path
-            missing = missing or f"{name} ({error})"
-            listing.skipped.append(Skipped(name, "unreadable", f"{error} (line {line})"))
-            continue
-        known = label(text, where)
-        if path in seen:
-            first, first_line = seen[path]
-            if first != known:
-                raise DatasetError(
-                    f"{where}: {listed([path])} is {known!r} here and {first!r} in line {first_line}. Keep one of them."
-                )
-            listing.skipped.append(Skipped(path, "duplicate", f"line {line} names it again, after line {first_line}"))
-            continue
-        seen[path] = (known, line)
-        side = table_side or _side(cells[places.split] if places.split is not None else "", where)
-        group = "" if places.group is None else label(cells[places.group].strip(), where)
-        listing.samples.append(Sample(path, known, side, group))
-    if len(listing.samples) == before:
-        found = f"not one of its paths leads to an image, such as {missing}" if missing else "no path with a label"
-        raise DatasetError(f"{table.path}: expected paths of images and their labels, found {found}.")
-
-
-def _places(table: Table, settings: ReadConfig) -> _Places:
-    path = _column(table, "path", settings.path_column)
-    name = _column(table, "label", settings.label_column)
-    if path is None or name is None:
-        what, option = ("paths", "--path-column") if path is None else ("labels", "--label-column")
-        raise DatasetError(
-            f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}. Name it with "
-            f"{option}."
-        )
-    by = settings.group_by if isinstance(settings, DataConfig) else None
-    group = _column(table, "group", settings.group_column or (by if by in table.header else None))
-    return _Places(path, name, _column(table, "split", settings.split_column), group)
-
-
-def _column(table: Table, what: str, asked: str | None) -> int | None:
-    """The place of the column that was asked for, else of the one that is usually called so.
-
-    Raises:
-        UsageError: if the one that was asked for is not there, or there twice.
-    """
-    plain = [name.casefold().replace(" ", "_").replace("-", "_") for name in table.header]
-    if asked is None:
-        return next((plain.index(name) for name in NAMES[what] if name in plain), None)
-    count = table.header.count(asked)
-    if count != 1:
-        raise UsageError(
-            f"--{what}-column {asked}: expected one column of that name in {table.path}, found {count}; the columns "
-            f"are {listed(table.header)}."
-        )
-    return table.header.index(asked)
-
-
-def _side(text: str, where: str) -> str:
-    name = text.strip().casefold()
-    if name and name not in SIDES:
-        raise DatasetError(
-            f"{where}: expected train, validation, test or nothing as the side of the split, found {text.strip()!r}. "
-            "Name another column with --split-column."
-        )
-    return SIDES.get(name, UNASSIGNED)

@@ -6,12 +6,16 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from imgclf import environment
 from imgclf.data.dataset import Sample, Skipped
-from imgclf.data.file_listing import Listing
+from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.errors import DatasetError
 
 VERSION = 2
@@ -99,3 +103,40 @@ def read_index(folder: Path) -> Listing:
         return Listing(folder, samples, [Skipped(*row) for row in value["skipped"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder}: damaged ({error}). Delete it, and it is made anew.") from None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one file, or pair of files, and what they show."""
+
+    name: str
+    split: str
+    pixels: np.ndarray  # uint8 (n, h, w) or (n, h, w, 3)
+    labels: Sequence[str]
+
+
+def as_png(
+    found: Found, parts: Sequence[str], kind: str, batches: Iterator[Batch], on_progress: Progress | None
+) -> Listing:
+    """Write arrays of images as PNG files into the cache, unless they are there.
+
+    Args:
+        parts: the files that the arrays are read from.
+        kind: the name of the layout.
+    """
+
+    def fill(folder: Path) -> None:
+        samples: list[Sample] = []
+        for batch in batches:
+            (folder / batch.name).mkdir()
+            for number, (pixels, name) in enumerate(zip(batch.pixels, batch.labels, strict=True)):
+                path = f"{batch.name}/{number:05}.png"
+                Image.fromarray(np.ascontiguousarray(pixels)).save(folder / path, compress_level=1)
+                samples.append(Sample(path, name, batch.split))
+                if on_progress and number % 500 == 0:
+                    on_progress(number, len(batch.labels))
+        write_index(folder, samples, ())
+
+    listing = read_index(once(found.name, [found.root / part for part in parts], [kind], fill))
+    listing.skipped += found.without(parts)
+    return listing

@@ -10,6 +10,7 @@ Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
 PERCENTILE = "percentile"
 LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco")
+"""Names for the help. Which layouts there are, the modules in `data/layouts` say, and reading checks it."""
 
 READING, DECODING = "Reading", "Decoding"
 
@@ -71,7 +72,13 @@ class Decoding(Truncation):
 class ReadConfig(Truncation):
     """How data become samples. None means: detected from the data."""
 
-    layout: str = setting("auto", "Layout of the data", panel=READING, choices=LAYOUTS)
+    layout: str = setting(
+        "auto",
+        "Layout of the data",
+        panel=READING,
+        choices=LAYOUTS,
+        check=Check(str.isidentifier, "the name of a layout"),
+    )
     depth: int | None = setting(
         None, "Number of folder levels that form the class name.", panel=READING, check=at_least(1)
     )

@@ -606,7 +606,7 @@ def test_every_image_of_any_class_folders_is_read_once_in_any_order(
     tmp_path: Path, classes: dict[str, int], order: random.Random
 ) -> None:
     names = {unicodedata.normalize("NFC", name): count for name, count in classes.items()}
-    if {name.casefold() for name in names} & set(file_listing.SIDES):
+    if {name.casefold() for name in names} & set(file_listing.SPLIT_NAMES):
         return
     one = put(tmp_path / "one.png")
     shutil.rmtree(tmp_path / "turns", ignore_errors=True)

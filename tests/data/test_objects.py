@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf.data import collection, objects
+from imgclf.data import collection, images, objects
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset
 from imgclf.errors import DatasetError
 from imgclf.settings import Decoding, ReadConfig
@@ -174,7 +174,7 @@ def test_boxes_on_photographs_that_exif_turns(tmp_path: Path, orientation: int, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = photograph(tmp_path / "JPEGImages/a.png", exif=exif)
-    upright = np.asarray(objects.images.decode(tmp_path / "JPEGImages/a.png"))
+    upright = np.asarray(images.decode(tmp_path / "JPEGImages/a.png"))
     size = {"stored": (WIDTH, HEIGHT), "upright": upright.shape[1::-1], "unsaid": None}[drawn_on]
     boxes = voc_object("dog", (4, 6, 12, 9)), voc_object("cat", (1, 1, 2, 2))
     annotate(tmp_path / "Annotations/a.xml", "a.png", *boxes, size=size)
@@ -183,7 +183,7 @@ def test_boxes_on_photographs_that_exif_turns(tmp_path: Path, orientation: int, 
         assert np.array_equal(crop, upright[5:9, 3:12])
     else:
         Image.fromarray(stored[5:9, 3:12]).save(tmp_path / "expected.png", exif=exif)
-        assert np.array_equal(crop, np.asarray(objects.images.decode(tmp_path / "expected.png")))
+        assert np.array_equal(crop, np.asarray(images.decode(tmp_path / "expected.png")))
 
 
 def coco_content(**changes: Any) -> dict[str, Any]:
@@ -374,7 +374,7 @@ def test_objects_of_deep_grey_keep_their_depth_for_a_window(tmp_path: Path, mode
     dataset = collection.collect(tmp_path)
     inside = grey[2:20, 10:30].astype(float)
     expected = np.rint(np.clip(inside - 500, 0, 1000) * 0.255)
-    decoded = objects.images.decode(dataset.paths[0], Decoding(window="500,1500"))
+    decoded = images.decode(dataset.paths[0], Decoding(window="500,1500"))
     assert np.array_equal(np.asarray(decoded)[:, :, 0], expected)
 
 

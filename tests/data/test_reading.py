@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 import imgclf
 from imgclf import runs
 from imgclf.data import dataset as datasets
-from imgclf.data import reading, run_data
+from imgclf.data import layouts, reading, run_data
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, Dataset
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.settings import DataConfig, EvaluateConfig, ReadConfig, TrainConfig
@@ -160,3 +161,53 @@ def test_cut_objects_that_come_out_otherwise_are_refused(tmp_path: Path) -> None
     shutil.rmtree(dataset.root)
     with pytest.raises(DatasetError, match=r"0\.png-0\.png: the image has changed since training"):
         run_data.read(run)
+
+
+def test_an_unknown_layout_is_refused_with_the_nearest_name(image_folder: Factory) -> None:
+    known = "auto, voc, coco, idx, cifar, table, imagenet, folders"
+    with pytest.raises(UsageError, match=f"--layout: expected one of {known}, found 'folder'. Did you mean 'folders'"):
+        imgclf.read(image_folder(), ReadConfig(layout="folder"))
+
+
+PREFIXED = '''
+"""Images in one folder, whose names begin with their class: cat-1.png."""
+
+from imgclf.data.dataset import Sample
+from imgclf.data.file_listing import Listing
+from imgclf.data.layouts import About
+
+ABOUT = About(priority=60)
+
+
+def recognize(source, settings):
+    return bool(source.found.files) and all("-" in path and "/" not in path for path in source.found.files)
+
+
+def list_samples(source, settings, on_progress):
+    samples = [Sample(path, path.partition("-")[0]) for path in source.found.files]
+    return Listing(source.root, samples, list(source.found.skipped))
+'''
+
+
+@pytest.mark.parametrize("layout", ["auto", "prefixed"])
+def test_a_new_layout_is_one_new_file(
+    tmp_path: Path, image_folder: Factory, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "prefixed.py").write_text(PREFIXED)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    folder = image_folder(count=6, size_px=8)
+    for name in ("ant", "bee"):
+        for image in sorted((folder / name).iterdir()):
+            shutil.copy(image, flat / f"{name}-{image.name}")
+    with pytest.raises(DatasetError, match="12 images directly in it and no class folders"):
+        imgclf.read(flat)
+    monkeypatch.setattr(layouts, "__path__", [*layouts.__path__, str(tmp_path / "plugins")])
+    try:
+        dataset = imgclf.read(flat, ReadConfig(layout=layout))
+        assert dataset.counts() == {"ant": 6, "bee": 6}
+        assert {s.split for s in dataset.samples} == set(SPLITS)
+        assert run_data.read(as_run(dataset, tmp_path / "run")) == dataset
+    finally:
+        sys.modules.pop("imgclf.data.layouts.prefixed", None)

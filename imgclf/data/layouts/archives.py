@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from imgclf.data import images, unpacking
-from imgclf.data.file_listing import SIDES, Progress
+from imgclf.data.file_listing import SPLIT_NAMES, Progress
 from imgclf.errors import DatasetError
 
 _SPARE_BYTES = 100_000_000
@@ -67,7 +67,7 @@ def _core(folder: Path) -> Path:
     """The folder inside folders that hold nothing else; class folders and folders of a split stay where they are."""
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.casefold() in SIDES:
+        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.casefold() in SPLIT_NAMES:
             return folder
         inside = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
         if all(entry.is_file() and entry.suffix.lower() in images.SUFFIXES for entry in inside):
