@@ -68,7 +68,8 @@ def collect(
     _warn_of_idle_options(name, layout, settings)
     listing = layouts.find(layout).list_samples(source, settings, on_progress)
     if settings.layout == "auto" and layout != "folders":
-        log.info("%s: read as --layout %s%s.", name, layout, listing.tables and f" ({listed(listing.tables)})")
+        tables = f" ({listed(listing.tables)})" if listing.tables else ""
+        log.info("%s: read as --layout %s%s.", name, layout, tables)
     if settings.class_names is not None:
         names_of = synsets.read(Path(settings.class_names))
         listing = replace(listing, samples=synsets.apply(listing.samples, names_of, settings.class_names))
