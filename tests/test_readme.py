@@ -212,7 +212,7 @@ def data_of_the_docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "inbox").mkdir()
     shutil.copytree(folder / "photos" / "ant", folder / "more")
     shutil.copyfile(photos[0], folder / "photo.jpg")
-    coco = folder / "coco" / "annotations" / "instances_val2017.json"
+    coco = folder / "coco" / "annotations" / "instances_train2017.json"
     coco.parent.mkdir(parents=True)
     shutil.copytree(folder / "photos", folder / "coco", dirs_exist_ok=True)
     names = [str(path.relative_to(folder / "photos")) for path in photos]
