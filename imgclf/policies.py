@@ -1,7 +1,7 @@
-"""What may be done to the pictures that a network learns from, as data: an operation's name and how far it may go.
+"""Augmentation policies as data: operations with their strengths.
 
-A policy is one of POLICIES, a TOML or JSON file, or one line of text such as `flip=0.5,rotate=10`; a run's
-`config.json` holds what it said. `training.augmentation` does what it says.
+A policy is one of POLICIES, a TOML or JSON file, or one line of text such as `flip=0.5,rotate=10`. A run records it in
+`config.json`; `training.augmentation` applies it.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from imgclf.errors import UsageError
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation's largest strength (the smallest is 0, which is off), its unit, and what the strength means."""
+    """The largest strength of an operation (0 turns it off), its unit, and what it means."""
 
     most: float
     unit: str
@@ -25,43 +25,46 @@ class Operation:
 
 
 OPERATIONS = {
-    "crop": Operation(0.99, "of the area", "the most that a random crop leaves out"),
+    "crop": Operation(0.99, "of the area", "the most that a random crop removes"),
     "stretch": Operation(2.0, "more", "the crop's aspect ratio, multiplied or divided"),
-    "flip": Operation(0.5, "of the images", "mirrored, left and right"),
-    "flip-vertical": Operation(0.5, "of the images", "mirrored, top and bottom"),
-    "rotate": Operation(180.0, "degrees", "either way"),
-    "zoom": Operation(2.0, "larger or smaller", "about the centre"),
+    "flip": Operation(0.5, "of the images", "mirrored horizontally"),
+    "flip-vertical": Operation(0.5, "of the images", "mirrored vertically"),
+    "rotate": Operation(180.0, "degrees", "in both directions"),
+    "zoom": Operation(2.0, "larger or smaller", "about the center"),
     "shift": Operation(0.5, "of the side", "in each direction"),
-    "shear": Operation(45.0, "degrees", "either way, on each axis"),
-    "perspective": Operation(0.45, "of the side", "a corner moves inwards"),
+    "shear": Operation(45.0, "degrees", "in both directions, on each axis"),
+    "perspective": Operation(0.45, "of the side", "each corner moves inward"),
     "elastic": Operation(0.1, "of the side", "waves, in each direction"),
-    "contrast": Operation(0.99, "more or less", "about each colour's mean"),
+    "contrast": Operation(0.99, "more or less", "about the mean of each color"),
     "brightness": Operation(1.0, "of the full range", "lighter or darker"),
     "saturation": Operation(4.0, "more", "multiplied or divided"),
-    "hue": Operation(180.0, "degrees", "on the circle of colours, either way"),
-    "grey": Operation(1.0, "of the images", "without colour"),
-    "blur": Operation(0.05, "of the side", "the largest Gaussian deviation"),
-    "sharpen": Operation(1.0, "of an unsharp mask", "edges stand out more"),
-    "erase": Operation(0.9, "of the area", "grey over a box, in half of the images"),
+    "hue": Operation(180.0, "degrees", "on the color circle, in both directions"),
+    "gray": Operation(1.0, "of the images", "without color"),
+    "blur": Operation(0.05, "of the side", "the largest Gaussian sigma"),
+    "sharpen": Operation(1.0, "of an unsharp mask", "sharper edges"),
+    "erase": Operation(0.9, "of the area", "a gray box, in half of the images"),
 }
-"""In the order in which they are done."""
+"""In the order in which they are applied."""
+
+FORMER = {"grey": "gray"}
+"""Former names of operations, which still work for one release."""
 
 FRAMING = ("crop", "stretch", "flip", "flip-vertical")
-"""They decide which part is seen; every image takes them, whatever `pick` says."""
+"""Operations that choose the visible part; `pick` does not count them, every image gets them."""
 
 UPRIGHT_DEGREES = 15.0
-"""As far as a picture may be rotated whose orientation means something."""
+"""The largest rotation of images whose orientation has a meaning."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Operations with their strengths, and how many of them an image takes.
+    """Operations with their strengths, and how many of them an image gets.
 
     Args:
-        operations: pairs of name and strength, in the order of OPERATIONS, none of strength 0.
-        pick: how many of the operations that are not FRAMING each image takes, drawn for each image; 0 for all.
-        chains: into how many chains of 1 to `pick` operations each image goes, to be mixed with one another and with
-            itself (AugMix, Hendrycks et al. 2020, arXiv:1912.02781); 0 for none.
+        operations: pairs of name and strength, in the order of OPERATIONS, without those of strength 0.
+        pick: how many operations each image gets, drawn for each image, besides those of FRAMING; 0 for all.
+        chains: the number of chains of 1 to `pick` operations that are mixed with one another and with the image
+            (AugMix, Hendrycks et al. 2020, arXiv:1912.02781); 0 for none.
     """
 
     operations: tuple[tuple[str, float], ...] = ()
@@ -69,34 +72,35 @@ class Policy:
     chains: int = 0
 
     def strength(self, operation: str) -> float:
-        """How far an operation may go; 0 is off."""
+        """Return the strength of an operation; 0 if it is off."""
         return dict(self.operations).get(operation, 0.0)
 
     @property
     def name(self) -> str | None:
-        """What POLICIES calls it; None if it is another one."""
+        """Its name in POLICIES; None if it has none."""
         return next((name for name, policy in POLICIES.items() if policy == self), None)
 
     def to_dict(self) -> dict[str, float]:
-        """All of it as one mapping, which `from_dict` takes back."""
+        """Return operations, `pick` and `chains` as one mapping, which `from_dict` reads."""
         counts = {name: getattr(self, name) for name in ("pick", "chains") if getattr(self, name)}
         return dict(self.operations) | counts
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "policy") -> Self:
-        """A policy from a mapping of operations to strengths, with `pick` and `chains` among them.
+        """Make a policy of a mapping of operations to strengths, with `pick` and `chains` among them.
 
         Args:
             where: the start of an error message.
 
         Raises:
-            UsageError: naming the nearest operation or strength that there is.
+            UsageError: naming the nearest operation or strength.
         """
+        values = {FORMER.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
             if name not in (*OPERATIONS, "pick", "chains"):
                 raise UsageError(
-                    f"{where}: there is no operation {name!r}; the nearest is {_nearest(name, OPERATIONS)}. "
-                    f"There are {', '.join(OPERATIONS)}; and pick and chains."
+                    f"{where}: unknown operation {name!r}. Did you mean {_nearest(name, OPERATIONS)!r}? "
+                    f"The operations are {', '.join(OPERATIONS)}, pick and chains."
                 )
             most, unit = (OPERATIONS[name].most, OPERATIONS[name].unit) if name in OPERATIONS else (10, "")
             whole = name not in OPERATIONS
@@ -111,22 +115,22 @@ class Policy:
         pick, chains = values.get("pick", 0), values.get("chains", 0)
         if pick > len(drawn):
             raise UsageError(
-                f"{where}: pick: expected at most {len(drawn)}, which is how many operations there are to pick from "
-                f"({', '.join(FRAMING)} are not among them), found {pick}."
+                f"{where}: pick: expected at most {len(drawn)}, the number of operations to pick from "
+                f"(without {', '.join(FRAMING)}), found {pick}."
             )
         if chains and not pick:
-            raise UsageError(f"{where}: chains: expected pick beside it, the most operations in a chain; found none.")
+            raise UsageError(f"{where}: chains: expected pick beside it (the longest chain), found none.")
         return cls(operations, pick, chains)
 
     def __str__(self) -> str:
-        """One line, which `find` takes back."""
+        """Return one line, which `find` reads."""
         return ",".join(f"{name}={_number(value)}" for name, value in self.to_dict().items()) or "none"
 
     def to_toml(self) -> str:
-        """A TOML file, which `find` takes back, with a comment on every line."""
+        """Return a TOML file, which `find` reads, with a comment on every line."""
         counts = {
-            "pick": "of these operations each image takes so many" if not self.chains else "the longest chain",
-            "chains": "mixed with one another and with the image",
+            "pick": "operations per image" if not self.chains else "longest chain",
+            "chains": "chains mixed with the image",
         }
         lines = []
         for name, value in self.to_dict().items():
@@ -136,18 +140,18 @@ class Policy:
         return "\n".join(lines or ["# no operations"]) + "\n"
 
     def upright(self) -> tuple["Policy", list[str]]:
-        """This policy for pictures whose orientation means something, such as digits, letters, signs and arrows.
+        """Return this policy for images whose orientation has a meaning, such as digits, letters, signs and arrows.
 
         Returns:
-            The policy without mirroring and without large rotations, and a sentence on each operation that it lost.
+            The policy without flips and large rotations, and a sentence on each operation that changed.
         """
         kept, notes = [], []
         for name, strength in self.operations:
             if name.startswith("flip"):
-                notes.append(f"{name}={strength:g} is left out: --keep-orientation says that it changes what is shown")
+                notes.append(f"{name}={strength:g} is left out because of --keep-orientation.")
             elif name == "rotate" and strength > UPRIGHT_DEGREES:
                 kept.append((name, UPRIGHT_DEGREES))
-                notes.append(f"rotate={strength:g} becomes rotate={UPRIGHT_DEGREES:g}: --keep-orientation")
+                notes.append(f"rotate={strength:g} becomes rotate={UPRIGHT_DEGREES:g} because of --keep-orientation.")
             else:
                 kept.append((name, strength))
         return replace(self, operations=tuple(kept)), notes
@@ -164,7 +168,7 @@ POLICIES = {
     "rand-augment": Policy.from_dict(
         _CROPPED
         | {"rotate": 30, "shift": 0.15, "shear": 17, "perspective": 0.15, "brightness": 0.3, "contrast": 0.5}
-        | {"saturation": 1.0, "hue": 20, "grey": 1.0, "blur": 0.01, "sharpen": 1.0, "pick": 2}
+        | {"saturation": 1.0, "hue": 20, "gray": 1.0, "blur": 0.01, "sharpen": 1.0, "pick": 2}
     ),
     "aug-mix": Policy.from_dict(
         _CROPPED
@@ -176,13 +180,13 @@ POLICIES = {
 
 
 def find(value: str, option: str = "augment") -> Policy:
-    """The policy that an option names: one of POLICIES, operations such as `flip=0.5,rotate=10`, or a file of them.
+    """Return the policy of an option: one of POLICIES, operations such as `flip=0.5,rotate=10`, or a file of them.
 
     Args:
-        option: its name, for messages.
+        option: the name of the option, for messages.
 
     Raises:
-        UsageError: if there is none, naming the nearest name, operation or strength.
+        UsageError: if there is no such policy, naming the nearest name, operation or strength.
     """
     text = value.strip()
     if text in POLICIES:
@@ -194,7 +198,7 @@ def find(value: str, option: str = "augment") -> Policy:
         return Policy.from_dict(_items(text, option), f"--{option}")
     raise UsageError(
         f"--{option}: expected {', '.join(POLICIES)}, a .toml or .json file, or operations such as flip=0.5,rotate=10, "
-        f"found {value!r}. The nearest is {_nearest(text, POLICIES)}."
+        f"found {value!r}. Did you mean {_nearest(text, POLICIES)!r}?"
     )
 
 
@@ -217,7 +221,7 @@ def _read(path: Path, option: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except OSError as error:
-        raise UsageError(f"--{option} {path}: the policy cannot be read ({error.strerror or error}).") from None
+        raise UsageError(f"--{option} {path}: cannot be read ({error.strerror or error}).") from None
     except ValueError as error:  # TOML, JSON and UTF-8 errors all are
         raise UsageError(f"{path}: expected lines such as flip = 0.5, found no {path.suffix[1:]} ({error}).") from None
     if not isinstance(values, dict):
@@ -226,7 +230,7 @@ def _read(path: Path, option: str) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
-    """As short as it can be without being another number."""
+    """The shortest text of exactly this number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 

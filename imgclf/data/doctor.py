@@ -17,6 +17,7 @@ from imgclf.data.scan_cache import Scanner
 from imgclf.errors import GateError, UsageError
 from imgclf.runs import write_atomic
 from imgclf.settings import DataConfig, Thresholds, names
+from imgclf.settings.doctor import FORMER
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -64,7 +65,7 @@ KINDS = {
     "size-outlier": Kind(NOTE, "a size far from the others'", "used"),
     "odd-aspect": Kind(NOTE, "long and narrow", "used, resized to a square"),
     "odd-format": Kind(NOTE, "a format or an ending that few files have", "used"),
-    "grey": Kind(NOTE, "grey among colour", "used"),
+    "gray": Kind(NOTE, "gray among color images", "used"),
     "turned": Kind(NOTE, "an EXIF orientation", "turned upright"),
     "animated": Kind(NOTE, "several frames", "the first frame is used"),
     "other-file": Kind(NOTE, "not named as an image", "left out"),
@@ -289,16 +290,16 @@ def _of_headers(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Iterator[Finding]:
-    grey = records["grey"] | (records["chroma"] <= limits.grey)
+    grey = records["grey"] | (records["chroma"] <= limits.gray)
     blank = records["flat"] >= limits.blank
     sharpness_counts = np.minimum(records["width"], records["height"]) >= BLUR_MIN_PX
     measures = (
         ("near-blank", "flat", "of the pixels are alike", blank),
-        ("very-dark", "high", "is the 95th percentile of grey", ~blank & (records["high"] <= limits.dark)),
-        ("very-bright", "low", "is the 5th percentile of grey", ~blank & (records["low"] >= limits.bright)),
+        ("very-dark", "high", "is the 95th percentile of gray", ~blank & (records["high"] <= limits.dark)),
+        ("very-bright", "low", "is the 5th percentile of gray", ~blank & (records["low"] >= limits.bright)),
         ("blurry", "blur", "of 1", ~blank & sharpness_counts & (records["blur"] >= limits.blurry)),
         ("low-information", "entropy", "bits", ~blank & (records["entropy"] <= limits.information)),
-        ("grey", "chroma", "between the channels", grey & (grey.mean() <= limits.grey_share)),
+        ("gray", "chroma", "between the channels", grey & (grey.mean() <= limits.gray_share)),
         ("turned", None, "an EXIF orientation", records["turned"]),
         ("animated", None, "more than one frame", records["animated"]),
     )
@@ -316,7 +317,7 @@ def forbidden(text: str | None) -> tuple[str, ...]:
         UsageError: if a name is neither.
     """
     kinds: list[str] = []
-    for name in names(text):
+    for name in (FORMER.get(name, name) for name in names(text)):
         of_severity = [kind for kind, facts in KINDS.items() if facts.severity == name]
         if name not in KINDS and not of_severity:
             raise UsageError(

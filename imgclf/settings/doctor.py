@@ -8,6 +8,9 @@ from typing import Self
 
 from imgclf.settings.base import names, require
 
+FORMER = {"grey": "gray", "grey-share": "gray-share"}
+"""Former names of thresholds and findings, which still work for one release."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -22,8 +25,8 @@ class Thresholds:
         bright: the 5th percentile from which an image is very bright.
         blurry: the blur measured at 128 px, 0 to 1.
         information: the entropy of the gray histogram in bits, 0 to 8, up to which an image shows little.
-        grey: the mean difference of the channels, 0 to 255, up to which an image is gray.
-        grey_share: the fraction of all images up to which gray ones are reported.
+        gray: the mean difference of the channels, 0 to 255, up to which an image is gray.
+        gray_share: the fraction of all images up to which gray ones are reported.
         small_px: the shorter side in px below which an image is very small.
         large_mp: the megapixels above which it is very large.
         outlier: how many times its sides are longer or shorter than the median's.
@@ -40,8 +43,8 @@ class Thresholds:
     bright: float = 215.0
     blurry: float = 0.66
     information: float = 3.0
-    grey: float = 1.0
-    grey_share: float = 0.2
+    gray: float = 1.0
+    gray_share: float = 0.2
     small_px: float = 32.0
     large_mp: float = 50.0
     outlier: float = 4.0
@@ -61,6 +64,7 @@ class Thresholds:
         values: dict[str, float] = {}
         for item in names(text):
             name, _, number = (part.strip() for part in item.partition("="))
+            name = FORMER.get(name, name)
             near = ", ".join(difflib.get_close_matches(name, known, 1)) or ", ".join(known)
             require(name in known, "thresholds", f"names such as {near}, each with =VALUE", item)
             try:

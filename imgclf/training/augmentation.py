@@ -432,7 +432,7 @@ def _stages(policy: Policy, generator: keras.random.SeedGenerator) -> list[Any]:
         # Keras multiplies by f / (1 - f)
         keras_layer("saturation", lambda s: layers.RandomSaturation((1 / (2 + s), (1 + s) / (2 + s)), dtype="float32")),
         keras_layer("hue", lambda s: layers.RandomHue((0.0, s / 180), dtype="float32")),
-        keras_layer("grey", lambda s: layers.RandomGrayscale(s, dtype="float32")),
+        keras_layer("gray", lambda s: layers.RandomGrayscale(s, dtype="float32")),
         own(Blur),
         keras_layer("sharpen", lambda s: layers.RandomSharpness((0.5, 0.5 + s / 2), dtype="float32"), margin=1),
         keras_layer(

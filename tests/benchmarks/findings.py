@@ -92,7 +92,7 @@ FAULTS: dict[str, Plant] = {
     "very-small": lambda image, rng: encoded(scaled(image, rng.uniform(8, 31) / min(image.size))),
     "size-outlier": lambda image, rng: encoded(scaled(image, rng.uniform(5, 12))),
     "odd-aspect": lambda image, rng: encoded(image.resize((image.width * 2, max(1, round(image.height / 1.8))))),
-    "grey": lambda image, rng: encoded(image.convert("L").convert("RGB")),
+    "gray": lambda image, rng: encoded(image.convert("L").convert("RGB")),
     "turned": turned,
     "animated": animation,
     "duplicate": lambda image, rng: b"",  # a copy of the file, as it is

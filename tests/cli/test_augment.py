@@ -51,7 +51,7 @@ def test_orientation_is_kept_and_each_loss_is_told(augment: Run) -> None:
 def test_the_sheet_shows_each_class_and_its_variants(augment: Run, image_folder: Callable[..., Path]) -> None:
     folder = image_folder(classes=("ant", "[b]ee<b>$x$"), count=6)
     (folder / "ant" / "broken.png").write_bytes((folder / "ant").glob("*.png").__next__().read_bytes()[:60])
-    code, out, err = augment(folder, "--policy", "grey=1", "--image-size", 32, "--variants", 3)
+    code, out, err = augment(folder, "--policy", "gray=1", "--image-size", 32, "--variants", 3)
     assert code == 0, err
     assert out == "images-policy.png\n"
     sheet = np.asarray(Image.open("images-policy.png").convert("RGB")).astype(int)
@@ -59,7 +59,7 @@ def test_the_sheet_shows_each_class_and_its_variants(augment: Run, image_folder:
     grey = ~coloured & (sheet.min(axis=(0, 2)) < 250)
     assert coloured.sum() > 60  # the originals
     assert grey[np.flatnonzero(coloured)[-1] + 8 :].sum() > 200  # three variants without colour, right of them
-    assert augment(folder, "--policy", "grey=1", "--image-size", 32)[1] == "images-policy-2.png\n"
+    assert augment(folder, "--policy", "gray=1", "--image-size", 32)[1] == "images-policy-2.png\n"
 
 
 def test_copies_are_of_the_training_part_and_the_same_each_time(
@@ -90,7 +90,7 @@ def test_copies_are_of_the_training_part_and_the_same_each_time(
     ("arguments", "code", "message"),
     [
         ((), 2, "expected DATA, such as imgclf augment photos"),
-        (("{data}", "--policy", "hevy"), 2, "--policy: expected none, light.*The nearest is heavy."),
+        (("{data}", "--policy", "hevy"), 2, "--policy: expected none, light.*Did you mean 'heavy'"),
         (("{data}", "--policy", "erase=2"), 2, "erase: expected a number from 0 to 0.9 of the area"),
         (("{data}", "--variants", 0), 2, "--variants: expected a number from 1 to 50, found 0"),
         (("{data}", "--copies", 3), 2, "--copies: expected --to beside it"),

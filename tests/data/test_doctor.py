@@ -79,7 +79,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "very-small": lambda path: photograph(99, 60, 31).save(path),
     "size-outlier": lambda path: photograph(99, 900, 900).save(path),
     "odd-aspect": lambda path: photograph(99, 340, 110).save(path),
-    "grey": lambda path: photograph(99).convert("L").save(path),
+    "gray": lambda path: photograph(99).convert("L").save(path),
     "turned": lambda path: photograph(99).save(path, exif=EXIF),
     "wrong-extension": lambda path: photograph(99).save(path, "PNG"),
     "empty": lambda path: path.touch(),
@@ -95,7 +95,7 @@ def test_a_fault_is_named_by_file(kind: str, photographs: Path, examine: Examine
     if kind == "unreadable":  # nobody could tell it from a file that is no image
         kind = "not-an-image"
     assert found.pop(kind) == ("bee/fault.jpg",)
-    assert set(found) <= ({"grey"} if kind == "low-information" else set())
+    assert set(found) <= ({"gray"} if kind == "low-information" else set())
 
 
 def test_a_damaged_middle_is_found_by_decoding(photographs: Path, examine: Examine) -> None:

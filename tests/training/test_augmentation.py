@@ -199,7 +199,7 @@ def test_colour_operations_leave_grey_alone_and_keep_the_brightest_channel(text:
 
 def test_grey_takes_the_colour_of_the_stated_share() -> None:
     coloured = np.broadcast_to(np.array([200, 100, 50], np.uint8), (400, 2, 2, 3))
-    without = (np.ptp(augmented("grey=0.3", coloured), axis=3) < 0.01).all(axis=(1, 2))
+    without = (np.ptp(augmented("gray=0.3", coloured), axis=3) < 0.01).all(axis=(1, 2))
     assert abs(without.mean() - 0.3) < 0.09
 
 
@@ -217,7 +217,7 @@ def test_erasing_hides_a_box_of_at_most_the_stated_area_in_half_of_the_images() 
 
 def test_each_image_takes_as_many_operations_as_picked() -> None:
     coloured = np.broadcast_to(np.array([200, 100, 50], np.uint8), (300, 4, 4, 3))
-    changed = augmented("grey=1,brightness=0.2,pick=1", coloured)[:, 0, 0]
+    changed = augmented("gray=1,brightness=0.2,pick=1", coloured)[:, 0, 0]
     grey = np.ptp(changed, axis=1) < 0.01
     lighter = np.abs(changed - (200, 100, 50)).max(axis=1) > 0.01
     assert ((changed[grey] - changed[grey][0]) == 0).all()  # none of the grey ones is lighter, too
@@ -227,7 +227,7 @@ def test_each_image_takes_as_many_operations_as_picked() -> None:
 
 def test_framing_is_not_picked_from() -> None:
     images = pictures(200, 4)
-    mirrored = augmented("flip=0.5,hue=1,grey=1,pick=1", images)
+    mirrored = augmented("flip=0.5,hue=1,gray=1,pick=1", images)
     left, right = (np.abs(mirrored[..., :2, 0].mean(axis=(1, 2)) - view) for view in ([0], [0]))
     assert left.shape == right.shape
     grey = images @ np.array([0.2989, 0.587, 0.114], np.float32)
@@ -239,7 +239,7 @@ def test_framing_is_not_picked_from() -> None:
 def test_chains_are_mixed_with_the_image_itself() -> None:
     """One operation, so every chain is the grey image: the result lies between the two, anywhere."""
     coloured = np.broadcast_to(np.array([200, 100, 50], np.float32), (200, 2, 2, 3))
-    changed = augmented("grey=1,pick=1,chains=3", coloured)[:, 0, 0]
+    changed = augmented("gray=1,pick=1,chains=3", coloured)[:, 0, 0]
     grey = (200 * 0.2989 + 100 * 0.587 + 50 * 0.114) * np.ones(3)
     kept = (changed[:, 0] - grey[0]) / (200 - grey[0])
     np.testing.assert_allclose(changed, kept[:, None] * (200, 100, 50) + (1 - kept[:, None]) * grey, atol=0.1)
