@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from imgclf.evaluation.decisions import calibrate
     from imgclf.evaluation.evaluate import Evaluation, evaluate
     from imgclf.exporting.artifacts import export
-    from imgclf.prediction import load
-    from imgclf.prediction.classifier import Classifier, Prediction
+    from imgclf.prediction import Classifier, Prediction, load
     from imgclf.runs import Run
     from imgclf.settings import (
         AugmentConfig,

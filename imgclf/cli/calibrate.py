@@ -15,12 +15,12 @@ def calibrate(run: options.Run, *, settings: CalibrateConfig, json: options.Json
     from imgclf.cli import console
 
     facts, measured = imgclf.calibrate(run, settings)
-    rules = {"temperature": facts.temperature, "reject_below": facts.reject_below, **vars(facts.decision)}
+    rules = {"temperature": facts.temperature, **vars(facts.decision)}
     if json:
         console.print_json({"rules": rules, "validation": measured})
         return
     console.table("Rules", ("rule", "value"), [(key.replace("_", " "), _shown(v)) for key, v in rules.items()])
-    rows = [(key.replace("_", " "), _shown(value)) for key, value in measured.items()]
+    rows = [(key.replace("_", " "), _shown(value)) for key, value in measured.items() if key != "rules"]
     console.table("On the validation split, on which they were fitted", ("measure", "value"), rows)
     console.note(f"Run imgclf evaluate {run} to score them on the test split.")
 

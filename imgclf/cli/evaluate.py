@@ -65,7 +65,7 @@ HEADLINES = {
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
     "matthews": "Matthews correlation",
-    "macro_roc_auc": "ROC area, macro",
+    "macro_roc_auc": "ROC AUC, macro",
     "macro_average_precision": "average precision, macro",
     "log_loss": "log loss, nats",
     "brier": "Brier score, 0 to 2",
@@ -75,13 +75,14 @@ HEADLINES = {
 
 def _print(result: "Evaluation") -> None:
     from imgclf.cli import console
+    from imgclf.evaluation import decisions
 
     scores = result.metrics
     rows = []
     for name, row in scores["per_class"].items():
         known = [f"{row[key]:.3f}" if row["support"] else None for key in ("precision", "recall", "f1")]
         rows.append((name, *known, _range(row["intervals"]["recall"]), row["support"]))
-    console.table("Per class", ("class", "precision", "recall", "F1", "recall, 95 %", "support"), rows)
+    console.table("Per class", ("class", "precision", "recall", "F1", "recall, 95% interval", "support"), rows)
     headlines = dict(HEADLINES)
     headlines |= {f"top_{k}": f"top-{k} accuracy" for k in scores["top_k"] if k != "1"}
     values = scores | {f"top_{k}": share for k, share in scores["top_k"].items()}
@@ -90,11 +91,12 @@ def _print(result: "Evaluation") -> None:
         for key, name in headlines.items()
     ]
     cells.append(("calibration error (ECE)", f"{scores['calibration']['ece']:.3f}", None))
-    console.table("Over the classes", ("score", "value", "95 % interval"), cells)
+    console.table("Over the classes", ("score", "value", "95% interval"), cells)
     low, high = scores["intervals"]["accuracy"]
-    console.out.print(f"accuracy {scores['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, n = {scores['n']}")
-    for warning in scores["warnings"]:
-        console.note(warning)
+    console.out.print(f"accuracy {scores['accuracy']:.3f} (95% CI {low:.3f} to {high:.3f}), n = {scores['n']}")
+    for note in [decisions.describe(scores), *scores["warnings"]]:
+        if note:
+            console.note(note)
 
 
 def _range(ends: list[float] | None) -> str | None:

@@ -145,7 +145,8 @@ def _find(
 ) -> "tuple[Iterable[Any], int | None]":
     """The images to answer, and how many they are; None where that is not known, or many."""
     from imgclf.prediction import sources
-    from imgclf.prediction.classifier import MANY, Named
+    from imgclf.prediction.classifier import Named
+    from imgclf.prediction.loading import MANY
 
     known = sources.present(watch) if watch else set[str]()
     listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in images else ()

@@ -1,4 +1,4 @@
-"""A run's model card: Markdown with the metadata that Hugging Face reads, from the same facts as the report."""
+"""A run's model card: Markdown with metadata for Hugging Face, from the same facts as the report."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from imgclf import runs
 from imgclf.errors import RunError
+from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation import outputs, report
 from imgclf.evaluation.report import markdown
 from imgclf.runs import Run
@@ -20,7 +21,7 @@ def write(run: Run, path: Path | None = None) -> Path:
         RunError: if the run has no scores, or the card cannot be written.
     """
     path = path or run.path / NAME
-    facts = report.collect(run, run.path, outputs.read_predictions(run.predictions))
+    facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
     try:
         runs.write_atomic(path, text(facts).encode("utf-8", "backslashreplace"))
     except OSError as error:
@@ -29,28 +30,17 @@ def write(run: Run, path: Path | None = None) -> Path:
 
 
 def text(facts: dict[str, Any]) -> str:
-    """The card's text.
+    """Return the card's text.
 
     Args:
-        facts: what `report.collect` returns.
+        facts: what `facts.collect` returned.
     """
     scores, settings, data = facts["scores"], facts["settings"], facts["data"]
-    name, names = facts["title"], scores["confusion_matrix"]["labels"]
-    values = [
-        (key, scores[key])
-        for key in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
-        if scores[key] is not None
-    ]
-    head = ["---", "library_name: imgclf", "pipeline_tag: image-classification", "tags:", "- image-classification"]
-    head += ["- imgclf", "model-index:", f"- name: {_yaml(name)}", "  results:", "  - task:"]
-    head += ["      type: image-classification", "    dataset:", f"      name: {_yaml(Path(data['path']).name)}"]
-    head += [f"      type: {_yaml(Path(data['path']).name)}", "      split: test", "    metrics:"]
-    for key, value in values:
-        head += [f"    - type: {key}", f"      value: {_decimal(value)}"]
-    lines = [*head, "---", "", f"# {markdown(name)}", ""]
+    names = scores["confusion_matrix"]["labels"]
     backbone, method = (str(settings.get(key, "unknown")) for key in ("backbone", "method"))
+    lines = [*_metadata(facts), "", f"# {markdown(facts['title'])}", ""]
     lines += [
-        f"Tells {len(names)} classes of images apart: {', '.join(markdown(n) for n in names[:30])}"
+        f"Classifies images into {len(names)} classes: {', '.join(markdown(n) for n in names[:30])}"
         + (f" and {len(names) - 30} more." if len(names) > 30 else "."),
         "",
         f"Backbone {markdown(backbone)}, method {markdown(method)}, {settings.get('image_size')} px; made with "
@@ -58,63 +48,60 @@ def text(facts: dict[str, Any]) -> str:
         "",
         "## How good it is",
         "",
-        f"On {scores['n']} test images that it was not trained on:",
+        f"On {scores['n']} test images, none of them used in training:",
         "",
     ]
     body = report.to_markdown(facts).split("\n")
-    table = body[2 : body.index("## Classes")]
-    lines += [*table, *body[body.index("## Classes") : body.index("## Worst mistakes")]]
+    classes = body.index("## Classes")
+    lines += [*body[2:classes], *body[classes : body.index("## Worst mistakes")]]
     lines += ["## Training data", ""]
-    if data["sides"]:
-        parts = ", ".join(f"{n} for {side}" for side, n in data["sides"].items())
+    if data["splits"]:
+        parts = ", ".join(f"{n} for {split}" for split, n in data["splits"].items())
         lines += [f"{data['images']} images: {parts}.", ""]
-    lines += [f"SHA-256 of images, labels and split: `{data['sha256']}`.", ""]
-    lines += [
-        "## Limits",
-        "",
-        "The scores hold for images like those of the test part: of the same places, cameras and times. "
-        + _refusals(facts),
-        "",
-        "## How to use",
-        "",
-        "```bash",
-        "pip install imgclf",
-        "imgclf predict . photo.jpg",
-        "```",
-        "",
-        "## How to reproduce",
-        "",
-        "```bash",
-        *(report.visible(line) for line in facts["reproduce"]),
-        "```",
-        "",
-    ]
+    lines += [f"SHA-256 of images, labels and split: `{data['sha256']}`.", "", "## Limits", ""]
+    lines += ["The scores hold for images like those of the test part: from the same places, cameras and times. "]
+    lines[-1] += _rejection(facts)
+    lines += ["", "## How to use", "", "```bash", "pip install imgclf", "imgclf predict . photo.jpg", "```", ""]
+    lines += ["## How to reproduce", "", "```bash", *map(report.visible, facts["reproduce"]), "```", ""]
     return "\n".join(lines)
 
 
-def _refusals(facts: dict[str, Any]) -> str:
-    """What becomes of images that show none of the classes, by the rules of the run."""
+def _metadata(facts: dict[str, Any]) -> list[str]:
+    """The lines of YAML that Hugging Face reads."""
+    scores, data = facts["scores"], _yaml(Path(facts["data"]["path"]).name)
+    keys = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+    head = ["---", "library_name: imgclf", "pipeline_tag: image-classification", "tags:", "- image-classification"]
+    head += ["- imgclf", "model-index:", f"- name: {_yaml(facts['title'])}", "  results:", "  - task:"]
+    head += ["      type: image-classification", "    dataset:", f"      name: {data}"]
+    head += [f"      type: {data}", "      split: test", "    metrics:"]
+    for key in keys:
+        if scores[key] is not None:
+            head += [f"    - type: {key}", f"      value: {_decimal(scores[key])}"]
+    return [*head, "---"]
+
+
+def _rejection(facts: dict[str, Any]) -> str:
+    """Tell what the rules of the run make of images that show none of the classes."""
     rules = facts["calibration"] or {}
     reasons = []
     if rules.get("outlier_above") is not None:
-        reasons.append("is unlike all training images")
+        reasons.append("is unlike the training images")
     if rules.get("reject_below"):
         reasons.append(f"has a confidence below {rules['reject_below']:.3g}")
     if not reasons:
-        return "Every image gets one of the classes above, also one that shows none of them."
-    found = f'An image that {" or ".join(reasons)} is answered "unknown"'
-    measured = facts["scores"].get("decision")
-    if measured:
-        found += f"; of the test images, {1 - measured['answered']:.1%} are"
-    return f"{found}. Others get one of the classes above, also where they show none of them."
+        return "Every image gets one of the classes above, including images that show none of them."
+    found = f'An image that {" or ".join(reasons)} is rejected as "unknown"'
+    if decided := facts["scores"].get("decision"):
+        found += f": {1 - decided['answered']:.1%} of the test images"
+    return f"{found}. All others get one of the classes above, including images that show none of them."
 
 
 def _decimal(value: float) -> str:
-    """A number for YAML, which takes 1e-05 for a text."""
+    """Format a number for YAML, which reads 1e-05 as text."""
     text = f"{value:.6g}"
     return f"{value:.12f}" if "e" in text else text
 
 
 def _yaml(value: str) -> str:
-    """A text for YAML, of which JSON's strings are a part."""
-    return json.dumps(report.visible(value), ensure_ascii=False)  # YAML knows no pairs of surrogates
+    """Quote text for YAML, which includes JSON's strings."""
+    return json.dumps(report.visible(value), ensure_ascii=False)  # YAML rejects surrogates

@@ -1,4 +1,4 @@
-"""Which of several runs is better, on the same test images, and whether chance alone would show as much."""
+"""Which of several runs is better on the same test images, and whether chance alone could explain it."""
 
 import itertools
 import logging
@@ -12,6 +12,7 @@ from imgclf.data import dataset as datasets
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import intervals, outputs
 from imgclf.evaluation.outputs import Predictions
+from imgclf.evaluation.sums import REJECTED
 from imgclf.runs import Run
 
 log = logging.getLogger(__name__)
@@ -21,19 +22,19 @@ LEVEL = 0.05
 
 
 def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[str, Any]:
-    """Compare runs by what they said of the same test images.
+    """Compare runs by their predictions for the same test images, after each run's rules.
 
     Args:
         runs: runs, their folders, or folders that `imgclf evaluate` wrote; at least two.
-        common: whether to compare on the images that all have, where the test sets differ.
+        common: whether to compare on the common images where the test sets differ.
 
     Returns:
         `n`, `runs` (one row each: `run`, and its scores on these images), `pairs` (one row for each pair: `runs`,
-        `accuracy` (the difference, second minus first), `interval` (95 %, paired bootstrap), `only_first` and
-        `only_second` (images that one alone answers rightly), `p` (McNemar, exact)), and `sentence`.
+        `accuracy` (the difference, second minus first), `interval` (95%, paired bootstrap), `only_first` and
+        `only_second` (images that one run alone predicts correctly), `p` (McNemar, exact)), and `sentence`.
 
     Raises:
-        UsageError: if there are fewer than two runs, or one is named twice.
+        UsageError: if there are fewer than two runs, or one is given twice.
         RunError: if one has no predictions, the classes differ, or the test sets differ without `common`.
     """
     paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
@@ -43,11 +44,11 @@ def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[s
     names = found[0][0].class_names
     for path, (predictions, _) in zip(paths, found, strict=True):
         if sorted(predictions.class_names) != sorted(names):
-            raise RunError(f"{path}: expected the classes of {paths[0]}, found others. Only equals can be compared.")
+            raise RunError(f"{path}: expected the classes of {paths[0]}, found others.")
     rows = _aligned(paths, found, common)
     labels = np.array([names.index(found[0][0].class_names[i]) for i in found[0][0].labels[rows[0]]])
     groups = [found[0][1].get(found[0][0].paths[row], ("", ""))[1] for row in rows[0]]
-    answers = []
+    aligned = []
     for path, (predictions, _), own in zip(paths, found, rows, strict=True):
         order = [predictions.class_names.index(name) for name in names]
         theirs = np.array([names.index(predictions.class_names[i]) for i in predictions.labels[own]])
@@ -55,10 +56,11 @@ def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[s
             raise RunError(
                 f"{path}: expected the labels of {paths[0]}, found others for {(theirs != labels).sum()} images."
             )
-        answers.append(predictions.probabilities[own][:, order])
-    table = [{"run": str(path), **_scores(labels, answer, names)} for path, answer in zip(paths, answers, strict=True)]
+        places = np.array([*(names.index(name) for name in predictions.class_names), REJECTED])  # -1 is the last
+        aligned.append((predictions.probabilities[own][:, order], places[predictions.predicted[own]]))
+    table = [{"run": str(path), **_scores(labels, *each, names)} for path, each in zip(paths, aligned, strict=True)]
     pairs = [
-        {"runs": [str(paths[i]), str(paths[j])], **pair(labels, answers[i], answers[j], groups)}
+        {"runs": [str(paths[i]), str(paths[j])], **pair(labels, aligned[i][1], aligned[j][1], groups)}
         for i, j in itertools.combinations(range(len(paths)), 2)
     ]
     return {"n": len(labels), "runs": table, "pairs": pairs, "sentence": _sentence(table, pairs)}
@@ -67,18 +69,19 @@ def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[s
 def pair(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, groups: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """How much better the second is than the first, and whether that can be chance.
+    """Measure how much better the second run is than the first, and whether chance can explain it.
 
     Args:
-        labels: int (n,).
-        first, second: float (n, classes).
+        labels: int (n,), the true classes.
+        first, second: int (n,), the predicted classes.
 
-    Source: McNemar 1947, doi:10.1007/BF02295996, as the exact binomial test of the images on which one alone is right.
+    Source: McNemar 1947, doi:10.1007/BF02295996, as the exact binomial test of the images that one run alone predicts
+    correctly.
     """
     from scipy import stats
 
     groups = groups if groups and any(groups) else None
-    right = [(answer.argmax(axis=1) == labels).astype(np.float64) for answer in (first, second)]
+    right = [(predicted == labels).astype(np.float64) for predicted in (first, second)]
     gain = right[1] - right[0]
     values = [gain @ weights / weights.sum(axis=0) for weights in intervals.draws(labels, groups)]
     low, high = np.percentile(np.concatenate(values), (2.5, 97.5))
@@ -93,15 +96,17 @@ def pair(
     }
 
 
-def _scores(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _scores(
+    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
     from imgclf.evaluation import metrics
 
-    scores = metrics.score(labels, probabilities, names)
+    scores = metrics.score(labels, probabilities, names, predicted)
     return {key: scores[key] for key in SCORES} | {"intervals": {key: scores["intervals"][key] for key in SCORES}}
 
 
 def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
-    """The predictions, and for each path the image's hash and group where a manifest tells them."""
+    """The predictions, and each path's hash and group where there is a manifest."""
     run = Run(path)
     predictions = outputs.read_predictions(run.predictions)
     known: dict[str, tuple[str, str]] = {}
@@ -114,9 +119,9 @@ def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
 def _aligned(
     paths: Sequence[Path], found: Sequence[tuple[Predictions, dict[str, tuple[str, str]]]], common: bool
 ) -> list[np.ndarray]:
-    """For each run the rows of its predictions that are of the same images, in the same order.
+    """For each run, the rows of its predictions for the same images, in the same order.
 
-    Images are told by their content where every run knows it, else by their path.
+    Images are identified by their content where every run knows it, else by their path.
     """
     hashed = all(known and all(known.get(p, ("",))[0] for p in predictions.paths) for predictions, known in found)
     keys = [[known[p][0] if hashed else p for p in predictions.paths] for predictions, known in found]
@@ -125,8 +130,8 @@ def _aligned(
     largest = max(len(own) for own in places)
     if len(shared) < largest and not common:
         raise RunError(
-            f"{' and '.join(map(str, paths))}: expected the same test images, found {len(shared)} that all have, of up "
-            f"to {largest}. Score both on one set (imgclf evaluate RUN DATA), or compare on these with --common."
+            f"{' and '.join(map(str, paths))}: expected the same test images, found {len(shared)} in common of up to "
+            f"{largest}. Score both on one set (imgclf evaluate RUN DATA), or compare on these with --common."
         )
     if not shared:
         raise RunError(f"{' and '.join(map(str, paths))}: expected test images in common, found none.")
@@ -142,17 +147,17 @@ def _sentence(table: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) 
         by = abs(only["accuracy"])
         other = next(name for name in only["runs"] if name != best["run"])
         if not only["accuracy"]:
-            return f"No difference: {best['run']} and {other} give equally many right answers."
+            return f"No difference: {best['run']} and {other} make equally many correct predictions."
         if not close:
             return (
-                f"{best['run']} is better than {other}: {by:.1%} more right answers, hardly by chance "
+                f"{best['run']} is better than {other}: {by:.1%} more correct predictions, unlikely by chance "
                 f"(p = {only['p']:.2g})."
             )
         return (
-            f"No difference can be told: {best['run']} gives {by:.1%} more right answers than {other}, which chance "
-            f"alone would show as well (p = {only['p']:.2g})."
+            f"No significant difference: {best['run']} makes {by:.1%} more correct predictions than {other}, which "
+            f"chance alone can explain (p = {only['p']:.2g})."
         )
     if not close:
-        return f"{best['run']} is better than every other one (each p < {LEVEL})."
+        return f"{best['run']} is better than every other run (each p < {LEVEL})."
     names = ", ".join(next(name for name in p["runs"] if name != best["run"]) for p in close)
-    return f"{best['run']} has the most right answers, but chance alone can explain its lead over {names}."
+    return f"{best['run']} makes the most correct predictions, but chance alone can explain its lead over {names}."

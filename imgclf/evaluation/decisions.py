@@ -1,6 +1,7 @@
-"""How good the answers are, "unknown" among them; and the rules for answers, fitted on a run's validation part."""
+"""What a model's rules make of labeled images, and fitting the rules on a run's validation part."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from imgclf.evaluation import calibration, outputs
 from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact
-from imgclf.prediction.decision import Decision
+from imgclf.prediction.decision import Decided, Decision
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
 
@@ -20,54 +21,46 @@ NONE = "none"
 
 
 def measure(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: list[str],
-    rules: Decision,
-    *,
-    reject_below: float | None = None,
-    outlier_scores: np.ndarray | None = None,
+    labels: np.ndarray, decided: Decided, class_names: Sequence[str], rules: Decision, *, scored: bool = True
 ) -> dict[str, Any]:
-    """What the rules make of these images.
+    """Measure what the rules make of these images.
 
     Args:
-        labels: int (n,).
-        probabilities: float (n, classes).
-        outlier_scores: float (n,), where the model has such a rule.
+        labels: int (n,), the true classes.
+        decided: what the rules made of them.
+        scored: whether their outlier scores were known, so that the out-of-distribution rule could be applied.
 
     Returns:
-        `answered`, the share that gets a class, `unsure` and `outlier`, the shares that do not; `precision`, the share
-        of right ones among the answers, and its 95 % `interval` (None without answers). With prediction sets:
-        `set_coverage`, the share of sets with the true class, its `set_interval`, and `set_size`, classes on average.
-        With a positive class: `positive`, `threshold`, `positive_precision`, `positive_recall`, `positive_specificity`.
+        `rules`, those that are set; `answered`, the coverage: the share of images with a predicted class; `unsure` and
+        `outlier`, the shares of rejected images (None where that rule could not be applied); `precision`, the accuracy
+        over the covered images, and its 95% `interval` (None without such images). With prediction sets: `coverage`,
+        the one asked for, `set_coverage`, the share of sets that contain the true class, its `set_interval`, and
+        `set_size`, classes on average. With a positive class: `positive`, `threshold`, and over all images, where a
+        rejected one is not predicted as positive, `positive_precision`, `positive_recall`, `positive_specificity`.
     """
-    n, answer = len(labels), decision.best(probabilities, tuple(class_names), rules)
-    confidence = probabilities[np.arange(n), answer]
-    strange = np.zeros(n, bool)
-    if outlier_scores is not None and rules.outlier_above is not None:
-        strange = outlier_scores > rules.outlier_above
-    unsure = ~strange & (confidence < (reject_below or 0.0))
-    answered = ~strange & ~unsure
-    right = int((answer == labels)[answered].sum())
-    count = int(answered.sum())
+    n, predicted = len(labels), decided.predicted
+    covered = ~decided.rejected
+    correct, count = int((predicted == labels).sum()), int(covered.sum())
+    unknown = rules.outlier_above is not None and not scored
     found: dict[str, Any] = {
+        "rules": {key: value for key, value in asdict(rules).items() if value is not None},
         "answered": count / n,
-        "unsure": float(unsure.mean()),
-        "outlier": float(strange.mean()),
-        "precision": right / count if count else None,
-        "interval": list(wilson(right, count)) if count else None,
+        "unsure": float(decided.unsure.mean()),
+        "outlier": None if unknown else float(decided.outlier.mean()),
+        "precision": correct / count if count else None,
+        "interval": list(wilson(correct, count)) if count else None,
     }
-    members = decision.prediction_set(probabilities, rules)
-    if members is not None:
-        inside = members[np.arange(n), labels]
+    if decided.members is not None:
+        inside = decided.members[np.arange(n), labels]
         found |= {
             "coverage": rules.coverage,
             "set_coverage": float(inside.mean()),
             "set_interval": list(wilson(int(inside.sum()), n)),
-            "set_size": float(members.sum(axis=1).mean()),
+            "set_size": float(decided.members.sum(axis=1).mean()),
         }
     if rules.positive is not None:
-        true, said = labels == class_names.index(rules.positive), answer == class_names.index(rules.positive)
+        index = class_names.index(rules.positive)
+        true, said = labels == index, predicted == index
         found |= {
             "positive": rules.positive,
             "threshold": rules.threshold,
@@ -78,10 +71,27 @@ def measure(
     return found
 
 
-def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> tuple[Artifact, dict[str, Any]]:
-    """Fit the rules by which a run predicts on its validation split, and write them into its `artifact.json`.
+def describe(scores: dict[str, Any]) -> str:
+    """Return a sentence on rejected images, "" where there are none.
 
-    What the settings leave open stays as it is. No model is exported again: the rules apply to its probabilities.
+    Args:
+        scores: what `scoring.score` returned.
+    """
+    decided, n = scores.get("decision"), scores["n"]
+    if not decided or decided["answered"] == 1:
+        return ""
+    rejected = round((1 - decided["answered"]) * n)
+    text = f"Coverage {decided['answered']:.1%}: {rejected} of {n} images are rejected and count as errors"
+    if decided["precision"] is not None:
+        low, high = decided["interval"]
+        text += f"; accuracy on the others is {decided['precision']:.3f} (95% CI {low:.3f} to {high:.3f})"
+    return f"{text}, and without the rules {scores['argmax']['accuracy']:.3f} on all."
+
+
+def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> tuple[Artifact, dict[str, Any]]:
+    """Fit the rules on a run's validation part, and write them into its `artifact.json`.
+
+    Settings that are None leave their rule as it is. No model is exported: the rules apply to its probabilities.
 
     Args:
         run: the run or its folder.
@@ -90,8 +100,8 @@ def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> t
         The new description, and `measure` of the validation part.
 
     Raises:
-        UsageError: if a positive class is none of two.
-        DatasetError: if what is wanted cannot be reached.
+        UsageError: if the positive class is not one of two.
+        DatasetError: if the goal cannot be reached.
         RunError: if the run has no validation predictions, is damaged, or another process writes it.
     """
     found = runs.find(run)
@@ -103,18 +113,26 @@ def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, A
     facts = artifact.read(run.path)
     if not run.validation.is_file():
         raise RunError(
-            f"{run.validation}: expected the answers to the validation part, found none. A training with a validation "
-            "part of at least 10 images writes them."
+            f"{run.validation}: missing. Rules are fitted on the predictions for the validation part, which training "
+            "writes if that part has at least 10 images."
         )
     found = outputs.read_predictions(run.validation)
     if found.class_names != list(facts.labels):
         raise RunError(f"{run.validation}: expected the classes of {artifact.NAME}, found others. Train again.")
-    labels, probabilities, rules = found.labels, found.probabilities, facts.decision
-    reject_below = facts.reject_below
+    rules = _fitted(facts.decision, found, config)
+    facts = replace(facts, decision=rules)
+    artifact.write(run.path, facts)
+    decided = decision.decide(found.probabilities, found.class_names, rules)
+    return facts, measure(found.labels, decided, found.class_names, rules, scored=False)
+
+
+def _fitted(rules: Decision, found: outputs.Predictions, config: CalibrateConfig) -> Decision:
+    """The rules with the changes that the settings ask for."""
+    labels, probabilities = found.labels, found.probabilities
     if config.reject_below == "auto":
-        reject_below = calibration.rejection(labels, probabilities, config.precision)
+        rules = replace(rules, reject_below=calibration.rejection(labels, probabilities, config.precision))
     elif config.reject_below is not None:
-        reject_below = None if config.reject_below == NONE else float(config.reject_below)
+        rules = replace(rules, reject_below=None if config.reject_below == NONE else float(config.reject_below))
     if config.coverage == NONE:
         rules = replace(rules, coverage=None, set_from=None)
     elif config.coverage is not None:
@@ -125,21 +143,17 @@ def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, A
     if config.threshold == NONE:
         rules = replace(rules, positive=None, threshold=None)
     elif config.threshold is not None:
-        rules = _with_threshold(rules, found, config)
-    facts = replace(facts, decision=rules, reject_below=reject_below)
-    artifact.write(run.path, facts)
-    measured = measure(labels, probabilities, found.class_names, rules, reject_below=reject_below)
-    return facts, measured
+        rules = _with_threshold(rules, found, config.positive, config.threshold)
+    return rules
 
 
-def _with_threshold(rules: Decision, found: outputs.Predictions, config: CalibrateConfig) -> Decision:
-    names, positive = found.class_names, config.positive
+def _with_threshold(rules: Decision, found: outputs.Predictions, positive: str | None, goal: str) -> Decision:
+    names = found.class_names
     if len(names) != 2 or positive not in names:
         raise UsageError(
             f"--threshold: expected two classes and one of them as --positive, found {positive!r} among "
             f"{', '.join(names)}."
         )
     index = names.index(positive)
-    assert config.threshold is not None
-    level = calibration.threshold(found.labels == index, found.probabilities[:, index], config.threshold)
+    level = calibration.threshold(found.labels == index, found.probabilities[:, index], goal)
     return replace(rules, positive=positive, threshold=level)

@@ -1,7 +1,7 @@
-"""A run's model on labelled images: which images, which classes, what it says of them, and how good that is."""
+"""A run's model on labeled images: which images and classes, the predictions, and their scores."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,21 @@ from imgclf import prediction, runs
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.evaluation import decisions, metrics, outputs, plots, report
-from imgclf.prediction import artifact
-from imgclf.prediction.classifier import Classifier, Prediction
+from imgclf.evaluation import report, scoring
+from imgclf.evaluation.scoring import Scored
+from imgclf.prediction import Classifier, Prediction, artifact
 from imgclf.runs import Run
 from imgclf.settings import EvaluateConfig
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with the phase's name, the steps done and the steps there are."""
+"""Called with the name of the phase, the steps done and the steps in all."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out: the scores of `metrics.score`, the folder that holds them, and the images left out of them."""
+    """The scores of `scoring.score`, the folder with their files, and the images left out of them."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -44,103 +44,95 @@ def evaluate(
 ) -> Evaluation:
     """Score a run's model, and write `metrics.json`, `predictions.csv`, `confusion_matrix.png` and the report.
 
-    Classes are matched by name, whatever their order. Unreadable images are left out of the scores.
+    Classes are matched by name. Unreadable images are left out of the scores.
 
     Args:
         run: the run or its folder.
-        dataset: labelled images. Of images that are already split the test part is scored, or else the validation
-            part; of others all. None is the run's own test part.
-        data: where the run's own images lie now, if no longer where the run found them; they are told by their content.
+        dataset: labeled images. If they are already split, the test part is scored, or else the validation part; if
+            not, all of them. None is the run's own test part.
+        data: where the run's own images lie now, if they have moved; they are identified by their content.
         output: a new or empty folder. By default the run itself for its own test part, and
             `evaluations/<data>-<number>` in the run for other images.
 
     Raises:
-        DatasetError: if images of the run's test part are gone, a class is missing or unknown (see `EvaluateConfig`),
-            or no image is left.
+        DatasetError: if images of the run's test part are missing, a class is missing or unknown (see
+            `EvaluateConfig`), or no image is left.
         UsageError: if both `dataset` and `data` are given.
-        RunError: if the run has no model, is damaged, answers with what are no probabilities, or the output cannot be
+        RunError: if the run has no model, is damaged, its outputs are not probabilities, or the output cannot be
             written.
     """
-    defaults = EvaluateConfig()
-    config = config or defaults
+    config = config or EvaluateConfig()
     run = runs.find(run)
     labels = run.read_labels()
-    folder = output = Path(output) if output else None
+    output = Path(output) if output else None
     if dataset is not None and data is not None:
         raise UsageError("--data tells where the run's own images lie now; leave it out to score DATA.")
-    files: dict[str, Path]
-    if dataset is None:
-        if (config.missing_classes, config.unknown_classes) != (defaults.missing_classes, defaults.unknown_classes):
-            log.info("--missing-classes and --unknown-classes have no effect on the run's own test part.")
-        part, files = _own_test_part(run, data)
-        folder = output or run.path
-    else:
-        part = _matched(_part_to_score(dataset), labels, config)
-        files = part.files
-        _warn_of_training_images(run, part)
+    part, files = _own_test_part(run, data, config) if dataset is None else _other_part(run, dataset, labels, config)
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
-
-    answers = []
     classifier = _classifier(run, labels, config.allow_truncated)
-    for answer in classifier.stream([files[sample.path] for sample in part.samples], config.batch_size):
-        answers.append(answer)
+    predictions: list[Prediction] = []
+    for each in classifier.stream([files[sample.path] for sample in part.samples], config.batch_size):
+        predictions.append(each)
         if on_progress:
-            on_progress("evaluating", len(answers), len(part))
-    kept, skipped = _readable(part, answers)
-    truth = np.array([labels.index(sample.label) for sample, _ in kept])
-    probabilities = np.stack([row for _, row in kept])
-    groups = [sample.group for sample, _ in kept]
-    try:
-        metrics.check(truth, probabilities, labels)
-    except ValueError as error:
-        raise RunError(f"{run.path}: the model's answers cannot be scored. {error} Export or train it again.") from None
-    scores = metrics.score(truth, probabilities, labels, top_k=config.top_k, groups=groups)
-    strange = [answer.outlier_score for answer in answers if answer.probabilities is not None]
-    scores["decision"] = decisions.measure(
-        truth,
-        probabilities,
-        labels,
-        classifier.rules,
-        reject_below=classifier.reject_below,
-        outlier_scores=None if None in strange else np.array(strange, np.float32),
-    )
-    if folder is None:
+            on_progress("evaluating", len(predictions), len(part))
+    samples, readable, skipped = _readable(part, predictions)
+    scored = _score(run, samples, readable, classifier, config.top_k)
+    folder = output or run.path
+    if dataset is not None and output is None:
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
     try:
-        paths = [sample.path for sample, _ in kept]
-        outputs.write_predictions(folder / run.predictions.name, paths, truth, probabilities, labels)
-        plots.confusion_matrix(folder / "confusion_matrix.png", scores)
-        runs.write_json(folder / run.metrics.name, scores)
+        scored.write(folder)
         report.write(run, folder, files=files, formats=config.formats)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
-    return Evaluation(folder, scores, skipped)
+    return Evaluation(folder, scored.metrics, skipped)
 
 
 def _readable(
-    part: Dataset, answers: Sequence[Prediction]
-) -> tuple[list[tuple[Sample, np.ndarray]], tuple[Skipped, ...]]:
-    """The images that have probabilities, with these, and the files of this part that could not be read."""
-    kept, skipped = [], [*part.skipped]
-    for sample, answer in zip(part.samples, answers, strict=True):
-        if answer.probabilities is None:
-            skipped.append(Skipped(sample.path, "unreadable", answer.error or ""))
-        else:
-            kept.append((sample, answer.probabilities))
+    part: Dataset, predictions: Sequence[Prediction]
+) -> tuple[list[Sample], list[Prediction], tuple[Skipped, ...]]:
+    """The images that could be read, their predictions, and the files of this part that could not be read."""
+    kept = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is None]
+    broken = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is not None]
+    skipped = [*part.skipped, *(Skipped(sample.path, "unreadable", each.error or "") for sample, each in broken)]
     for item in skipped:
         log.warning("left out: %s: %s", item.path, item.reason)
     if not kept:
-        raise DatasetError(f"{part.root}: expected images to score, but none of {len(part)} could be read.")
-    return kept, tuple(skipped)
+        raise DatasetError(f"{part.root}: none of the {len(part)} images to score can be read.")
+    return [sample for sample, _ in kept], [each for _, each in kept], tuple(skipped)
 
 
-def _own_test_part(run: Run, data: Path | None) -> tuple[Dataset, dict[str, Path]]:
-    """The test part by the names of the manifest, under which other runs know it, too; and where its files lie."""
+def _score(
+    run: Run, samples: Sequence[Sample], predictions: Sequence[Prediction], classifier: Classifier, top_k: int
+) -> Scored:
+    probabilities = np.array([each.probabilities for each in predictions])
+    distances = [each.outlier_score for each in predictions if each.outlier_score is not None]
+    outlier_scores = np.array(distances) if len(distances) == len(predictions) else None
+    try:
+        return scoring.score(samples, probabilities, classifier.labels, classifier.rules, outlier_scores, top_k=top_k)
+    except ValueError as error:
+        raise RunError(f"{run.path}: the predictions cannot be scored. {error} Export or train again.") from None
+
+
+def _other_part(
+    run: Run, dataset: Dataset, labels: list[str], config: EvaluateConfig
+) -> tuple[Dataset, Mapping[str, Path]]:
+    """The images of a data set to score, and where their files lie."""
+    part = _matched(_part_to_score(dataset), labels, config)
+    _warn_of_training_images(run, part)
+    return part, part.files
+
+
+def _own_test_part(run: Run, data: Path | None, config: EvaluateConfig) -> tuple[Dataset, Mapping[str, Path]]:
+    """The test part under the names of the manifest, which other runs share, and where its files lie."""
+    defaults = EvaluateConfig()
+    if (config.missing_classes, config.unknown_classes) != (defaults.missing_classes, defaults.unknown_classes):
+        log.info("--missing-classes and --unknown-classes have no effect on the run's own test part.")
     found = run_data.read(run, data, splits=(TEST,))
     if not len(found):
         raise DatasetError(
-            f"{run.manifest}: expected images of the test part, found none. Name a folder to score instead: "
+            f"{run.manifest}: the run has no test part. Name a folder to score instead: "
             f"imgclf evaluate {run.path} DATA."
         )
     gone = run_data.missing(found) if data is None else None
@@ -152,13 +144,13 @@ def _own_test_part(run: Run, data: Path | None) -> tuple[Dataset, dict[str, Path
 
 
 def _part_to_score(dataset: Dataset) -> Dataset:
-    """The test part, else the validation part, else everything, with the unreadable files that lie in it."""
+    """The test part, else the validation part, else everything, with its unreadable files."""
     dataset = dataset.as_given() if dataset.settings else dataset
     unreadable = tuple(s for s in dataset.skipped if s.kind == "unreadable")
-    for side in (TEST, VALIDATION):
-        part = dataset.part(side)
+    for split in (TEST, VALIDATION):
+        part = dataset.part(split)
         if len(part):
-            log.info("%s is already split: its %s part is scored, %d images.", dataset.root, side, len(part))
+            log.info("%s is already split: scoring its %s part, %d images.", dataset.root, split, len(part))
             folders = {_top(s) for s in part.samples}
             return replace(part, skipped=tuple(s for s in unreadable if _top(s) in folders))
     return replace(dataset, skipped=unreadable)
@@ -172,7 +164,7 @@ def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dat
     """The images whose class the model knows.
 
     Raises:
-        DatasetError: if classes differ in a way that the settings do not allow, or nothing is left.
+        DatasetError: if the classes differ in a way that the settings do not allow, or no image is left.
     """
     found = {s.label for s in dataset.samples}
     unknown = sorted(found - set(labels))
@@ -184,7 +176,7 @@ def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dat
     if unknown and config.unknown_classes == "error":
         raise DatasetError(
             f"{dataset.root}: expected the model's classes, {_listed(labels)}; found {_listed(unknown)}, too. "
-            "Rename the folders, or leave their images out with --unknown-classes skip."
+            "Rename the folders, or skip their images with --unknown-classes skip."
         )
     missing = [name for name in labels if name not in found]
     if missing and config.missing_classes == "error":
@@ -193,11 +185,11 @@ def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dat
             "Score the others with --missing-classes allow."
         )
     if missing:
-        log.info("no images of %s: they count in no mean.", _listed(missing))
+        log.info("Left out of every mean, for lack of images: %s.", _listed(missing))
     kept = tuple(s for s in dataset.samples if s.label not in unknown)
     if unknown:
         log.warning(
-            "left out: %d images of %s, which the model does not know.", len(dataset) - len(kept), _listed(unknown)
+            "Left out: %d images of %s, which the model does not know.", len(dataset) - len(kept), _listed(unknown)
         )
     return replace(dataset, samples=kept)
 
@@ -208,30 +200,21 @@ def _listed(names: list[str], most: int = 10) -> str:
 
 
 def _warn_of_training_images(run: Run, part: Dataset) -> None:
-    """Scores on images that the model has learned from say little; the manifest knows these by content."""
+    """Scores on training images say little; the manifest identifies these by their content."""
     if not run.manifest.is_file():
         return
     known = run_data.read(run, splits=(TRAIN, VALIDATION), verify=False)
     learned = {s.sha256 for s in known.samples if s.sha256}
     seen = sum(s.sha256 in learned for s in part.samples)
     if seen:
-        log.warning("%d of these %d images were used in training: the scores flatter the model.", seen, len(part))
+        log.warning("%d of these %d images were used in training, so the scores are optimistic.", seen, len(part))
 
 
 def _classifier(run: Run, labels: list[str], allow_truncated: bool) -> Classifier:
-    """The exported model, or Keras's where nothing is exported."""
-    exported = next((path for path in (run.litert, run.saved_model) if path.exists()), None)
-    if exported:
-        classifier = prediction.load(exported, allow_truncated=allow_truncated)
-    elif run.model.is_file():
-        from imgclf.prediction.runtimes import KerasRuntime
-
-        facts = artifact.read(run.path)
-        artifact.verify(run.path, facts, run.model.name)
-        facts = replace(facts, allow_truncated=allow_truncated or facts.allow_truncated)
-        classifier = Classifier(facts, KerasRuntime(run.model))
-    else:
-        raise RunError(f"{run.path}: expected a model in the run, found none. Is the training finished?")
+    """The model as `imgclf predict` opens it: an exported one, or `model.keras` where nothing is exported."""
+    if not run.artifact.is_file():
+        raise RunError(f"{run.artifact}: missing, so the run has no model. Is the training finished?")
+    classifier = prediction.load(run.path, allow_truncated=allow_truncated)
     if list(classifier.labels) != labels:
         raise RunError(f"{run.labels}: expected the classes of {artifact.NAME}, found others. Restore one of the two.")
     return classifier

@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from imgclf.errors import GateError, UsageError
-from imgclf.evaluation.metrics import INTERVALS, LOSSES, PER_CLASS, SCORES
+from imgclf.evaluation.metrics import INTERVALS, LOSSES, SCORES
+from imgclf.evaluation.sums import PER_CLASS
 from imgclf.settings import names
 
 ENDS = (".low", ".high")
@@ -14,7 +15,7 @@ _RULES = (
     *("answered", "unsure", "outlier", "precision", "set_coverage", "set_size"),
     *("positive_precision", "positive_recall", "positive_specificity"),
 )
-"""What the rules for answers make of the images: shares, and the mean size of a prediction set."""
+"""What the rules make of the images: shares, and the mean size of a prediction set."""
 
 _RULE_ENDS = {"precision": "interval", "set_coverage": "set_interval"}
 
@@ -22,7 +23,7 @@ _AT_MOST = (
     *(*LOSSES, "calibration.ece", "calibration.mce"),
     *("decision.unsure", "decision.outlier", "decision.set_size"),
 )
-"""Of these less is better: the gate is what they may be at most."""
+"""Lower is better here: the gate is a maximum."""
 
 _OF_CLASS = (*PER_CLASS, "roc_auc", "average_precision", "support")
 _END = "(?P<end>[.]low|[.]high)?"
@@ -33,21 +34,21 @@ _KEY = re.compile(
 )
 
 KEYS = (*INTERVALS, "top_k.K", "calibration.ece", "per_class.NAME.recall", "decision.answered")
-"""What a gate can be set on, in short; `.low` and `.high` are the ends of a score's 95 % interval."""
+"""What a gate can be set on, in short; `.low` and `.high` are the ends of a score's 95% interval."""
 
 
 def parse(text: str | None) -> dict[str, float]:
-    """The gates of a comma-separated list of `key=value`; none for None.
+    """Parse the gates of a comma-separated list of `key=value`; None has none.
 
     Raises:
-        UsageError: if there is no such key, or a value is no number that the score can have.
+        UsageError: if a key is unknown, or a value is not a number that the score can have.
     """
     gates = {}
     for item in names(text):
         key, _, value = (part.strip() for part in item.rpartition("="))
         if not _KEY.fullmatch(key):
             raise UsageError(
-                f"--fail-under: expected key=value with a key among {', '.join(KEYS)}, or one of these with .low or "
+                f"--fail-under: expected key=value with a key such as {', '.join(KEYS)}, or one of these with .low or "
                 f".high; found {item!r}."
             )
         try:
@@ -73,15 +74,15 @@ def check(metrics: dict[str, Any], gates: dict[str, float]) -> None:
     """Compare the scores of `metrics.score` with the gates.
 
     Raises:
-        GateError: if a score falls short of its gate, or is not known, naming each such.
-        UsageError: if there is no such class, or no such k.
+        GateError: if scores miss their gates or are unknown; it names each of them.
+        UsageError: if a class or a k is unknown.
     """
     short = []
     for key, gate in gates.items():
         found = _find(metrics, key)
         at_most = key.removesuffix(".low").removesuffix(".high") in _AT_MOST
         if found is None:
-            short.append(f"{key} is not known")
+            short.append(f"{key} is unknown")
         elif at_most and found > gate:
             short.append(f"{key} is {found:.6g}, above {gate:g}")
         elif not at_most and found < gate:
@@ -93,10 +94,10 @@ def check(metrics: dict[str, Any], gates: dict[str, float]) -> None:
 def _find(metrics: dict[str, Any], key: str) -> float | None:
     match = _KEY.fullmatch(key)
     if match is None:
-        raise UsageError(f"--fail-under: there is no score {key!r}.")
+        raise UsageError(f"--fail-under: unknown score {key!r}.")
     if name := match["class"]:
         if name not in metrics["per_class"]:
-            raise UsageError(f"--fail-under: {key}: there is no class {name!r}; {', '.join(metrics['per_class'])}.")
+            raise UsageError(f"--fail-under: {key}: unknown class; expected one of {', '.join(metrics['per_class'])}.")
         row = metrics["per_class"][name]
         if match["class_end"]:
             return _end(row["intervals"], match["score"], match["class_end"])
@@ -110,10 +111,12 @@ def _find(metrics: dict[str, Any], key: str) -> float | None:
         if plain.startswith("top_k."):
             k = plain.removeprefix("top_k.")
             if k not in metrics["top_k"]:
-                raise UsageError(f"--fail-under: {key}: top_k holds {', '.join(metrics['top_k'])}; --top-k adds one.")
-            plain = "accuracy" if k == "1" else f"top_{k}"
+                raise UsageError(f"--fail-under: {key}: expected k in {', '.join(metrics['top_k'])}; --top-k adds one.")
             if not match["end"]:
                 return metrics["top_k"][k]
+            if k == "1":
+                return _end(metrics["argmax"]["intervals"], "accuracy", match["end"])
+            plain = f"top_{k}"
         return _end(metrics["intervals"], plain, match["end"]) if match["end"] else metrics[plain]
     return metrics["n"] if key == "n" else metrics["calibration"][key.removeprefix("calibration.")]
 

@@ -1,42 +1,43 @@
-"""How sure a score is: Wilson's interval for proportions, and that of bootstrap draws for all others. Arrays only."""
+"""95% intervals of scores: Wilson's for proportions, and a normal one over bootstrap draws for others. Arrays only."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 REPLICATES = 1000
-"""So many times the images are drawn again for an interval."""
+"""Bootstrap draws for an interval."""
 
-Z_95 = 1.959963984540054  # the 97.5 % point of the normal distribution: 95 % lie within it on both sides
+Z_95 = 1.959963984540054  # the 97.5% quantile of the normal distribution: 95% lie between it and its negative
 
-_CHUNK = 4_000_000  # image draws held at a time: 16 MB
+_CHUNK = 4_000_000  # image draws in memory at a time: 16 MB
 
 
+@functools.lru_cache(maxsize=4096)
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion, in [0, 1].
+    """Return the 95% interval of a proportion, in [0, 1].
 
     Args:
         successes: how many of the `n` trials succeeded, 0 to n.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953 (without continuity correction).
     """
-    share, z2 = successes / n, Z_95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At the ends the bounds are 0 and 1 exactly; in floating point they would miss by a hair.
-    return (0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half)
+    from scipy import stats
+
+    low, high = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def draws(
     labels: np.ndarray, groups: Sequence[str] | None = None, *, replicates: int = REPLICATES, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """Draw the images again, with replacement, class by class; what each one then counts, a few replicates at once.
+    """Resample the images with replacement, class by class; yield their weights, a few replicates at a time.
 
-    Of the n images of a class n - 1 are drawn, and each counts n / (n - 1): means of n drawn ones would be spread too
+    n - 1 of the n images of a class are drawn, and each counts n / (n - 1): means of n drawn images would vary too
     little, by a twentieth in classes of ten. Where there are groups, whole groups are drawn, since images of one group
-    are no independent evidence; an image without a group is one by itself. A group belongs to the class that most of
-    its images have. What is alone in its class is drawn always.
+    are not independent evidence; an image without a group is a group by itself. A group belongs to the class of most
+    of its images. What is alone in its class is always drawn.
 
     Args:
         labels: int (n,).
@@ -63,7 +64,7 @@ def draws(
 
 
 def units(labels: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
-    """What is drawn as a whole: for each image the number of its unit (n,), and for each unit its class (units,)."""
+    """Number the units that are drawn as a whole: the unit of each image (n,), and the class of each unit (units,)."""
     if groups is None:
         return np.arange(len(labels)), labels
     numbers: dict[tuple[bool, str | int], int] = {}
@@ -80,7 +81,7 @@ def units(labels: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray,
 
 
 SCALES = ("share", "correlation", "loss")
-"""What a score can be: from 0 to 1, from -1 to 1, or from 0 on."""
+"""The range of a score: from 0 to 1, from -1 to 1, or from 0."""
 
 
 def normal(
@@ -89,17 +90,17 @@ def normal(
     certain: tuple[float, float],
     *,
     scale: str = "share",
-    centre: float | None = None,
+    center: float | None = None,
 ) -> tuple[float, float] | None:
-    """The 95 % interval of a score from its bootstrap values: a normal one, by their mean and deviation on a scale that
-    has no ends, corrected for bias.
+    """Return the 95% interval of a score from its bootstrap values: a normal one, by their mean and standard deviation
+    on an unbounded scale, corrected for bias.
 
-    Scores near an end are spread unevenly, and percentiles do not reach far enough from it. On the scale of logits, of
-    Fisher's transformation of a correlation, or of the logarithm of a loss they are spread nearly as a normal
-    distribution is. A draw counts as at most four times as near to an end as the estimate: such scales know no end.
+    Scores near a bound are distributed unevenly, and percentiles do not reach far enough from it. On the scale of
+    logits, of Fisher's transformation of a correlation, or of the logarithm of a loss they are nearly normal. A draw
+    counts as at most four times as near to a bound as the estimate, since such scales are unbounded.
 
-    Where all values are the same, as those of areas are for a model without a mistake, the bootstrap says nothing; the
-    interval is then as wide as that of a proportion at its end.
+    Where all values are equal, such as the areas of a model without a mistake, the bootstrap says nothing; the interval
+    is then as wide as that of a proportion at its bound.
 
     Args:
         values: (replicates,); NaN where a draw does not define the score.
@@ -107,7 +108,7 @@ def normal(
         certain: how high and how low a proportion can be where all of as many images fail, or succeed: the
             high end of `wilson(0, n)` and the low end of `wilson(n, n)`.
         scale: one of `SCALES`.
-        centre: what the values are drawn around, where that is not the estimate.
+        center: what the values are drawn around, if that is not the estimate.
 
     Source: Efron and Tibshirani 1993, section 12.6 (intervals on a transformed scale) and 10.6 (bias); the limit is
     ours.
@@ -116,14 +117,14 @@ def normal(
     if not len(known):
         return None
     if scale == "correlation":
-        around = None if centre is None else (centre + 1) / 2
-        ends = normal((known + 1) / 2, (estimate + 1) / 2, certain, centre=around)
+        around = None if center is None else (center + 1) / 2
+        ends = normal((known + 1) / 2, (estimate + 1) / 2, certain, center=around)
         return None if ends is None else (2 * ends[0] - 1, 2 * ends[1] - 1)
     highest = math.inf if scale == "loss" else 1.0
     if not 1e-12 < estimate < highest - 1e-12 or np.ptp(known) < 1e-12:
         return _at_the_end(estimate, certain)
     nearest = estimate / 4, math.inf if scale == "loss" else 1 - (1 - estimate) / 4
-    known, around = np.clip(known, *nearest), float(np.clip(estimate if centre is None else centre, *nearest))
+    known, around = np.clip(known, *nearest), float(np.clip(estimate if center is None else center, *nearest))
     stretched, middle = (np.log(x) if scale == "loss" else np.log(x / (1 - x)) for x in (known, around))
     middle, half = 2 * middle - stretched.mean(), Z_95 * stretched.std()
     low, high = (math.exp(end) for end in (middle - half, middle + half))

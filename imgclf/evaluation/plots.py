@@ -1,4 +1,4 @@
-"""Plots as PNG files. Class names are drawn letter by letter, whatever they hold; no state is shared between plots."""
+"""Plots as PNG files. Class names are drawn literally; plots share no state."""
 
 import io
 import logging
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imgclf import environment
+from imgclf.evaluation.areas import curves as curve
 from imgclf.evaluation.intervals import wilson
-from imgclf.evaluation.metrics import curves as curve
+from imgclf.evaluation.metrics import outcomes
 from imgclf.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -22,22 +23,24 @@ if TYPE_CHECKING:
     from imgclf.evaluation.outputs import Predictions
 
 MOST_WRITTEN = 30
-"""Above so many classes the cells hold colour only: numbers would be too small to read."""
+"""With more classes, the cells have a color only: numbers would be too small to read."""
 
 DPI = 120
 BLUE = "#1f5fa8"
 TEN = ("#1f77b4", "#d95f02", "#2ca02c", "#c2185b", "#7b5ea7", "#8c564b", "#17a2b8", "#b8860b", "#555555", "#e377c2")
-LABEL_PITCH_IN = 0.14  # the least distance between two labels, in inches; where cells are smaller, labels are left out
+LABEL_PITCH_IN = (
+    0.14  # the minimum distance between two labels, in inches; where cells are smaller, labels are left out
+)
 CELL_IN = 1.0  # the side of an image on a contact sheet
 LONGEST_NAME = 28
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Hiragino Sans", "Arial Unicode MS")
 
 
 def confusion_matrix(path: Path, metrics: dict[str, Any]) -> None:
-    """Write what `draw_confusion_matrix` draws.
+    """Draw and write the confusion matrix; see `draw_confusion_matrix`.
 
     Raises:
-        OSError: if the file cannot be written; an old one is then untouched.
+        OSError: if the file cannot be written; an old one stays as it is.
     """
     save(draw_confusion_matrix(metrics), path)
 
@@ -45,24 +48,24 @@ def confusion_matrix(path: Path, metrics: dict[str, Any]) -> None:
 def draw_confusion_matrix(metrics: dict[str, Any]) -> "Figure":
     """Draw the confusion matrix: true classes as rows, predicted ones as columns.
 
-    A cell's colour is its share of its row, so that small classes show as well as large ones, on a square-root scale,
-    which lets rare mistakes show. The number in it is the count.
+    The color of a cell is its share of its row, so that small classes show as well as large ones, on a square-root
+    scale, so that rare mistakes show. The number in it is the count. Rejected images have a last column.
 
     Args:
-        metrics: what `metrics.score` returns.
+        metrics: what `metrics.score` returned.
     """
-    names = [_drawable(name) for name in metrics["confusion_matrix"]["labels"]]
-    counts = np.array(metrics["confusion_matrix"]["counts"])  # (classes, classes)
+    counts, columns = outcomes(metrics)  # (classes, classes or one more)
+    names, columns = ([_drawable(name) for name in kind] for kind in (metrics["confusion_matrix"]["labels"], columns))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side_in = float(np.clip(0.5 * len(names), 2.4, 10 if len(names) <= 100 else 14))
     figure = new_figure(side_in)
     axes = figure.add_axes((0, 0, 1, 1))
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    _label_classes(axes, names, side_in)
+    _label_classes(axes, names, columns, side_in)
     if len(names) <= MOST_WRITTEN:
         _write_counts(axes, counts, shares, cell_in=side_in / len(names))
     low, high = metrics["intervals"]["accuracy"]
-    title = f"accuracy {metrics['accuracy']:.1%}, n = {metrics['n']:,}\n95% interval {low:.1%} to {high:.1%}"
+    title = f"accuracy {metrics['accuracy']:.1%} (95% CI {low:.1%} to {high:.1%})\nn = {metrics['n']:,}"
     axes.set_title(title, fontsize=10)
     height = min(1.0, 4 / side_in)
     bar = figure.colorbar(image, cax=figure.add_axes((1 + 0.2 / side_in, 1 - height, 0.14 / side_in, height)))
@@ -74,12 +77,12 @@ def draw_confusion_matrix(metrics: dict[str, Any]) -> "Figure":
 
 
 def reliability(metrics: dict[str, Any]) -> bytes:
-    """Draw how often answers are right against how sure they are; below that, how many there are. A PNG file.
+    """Draw accuracy against confidence, and below it the number of images. A PNG file.
 
-    A bin's dot has its 95 % interval, so that few images are not taken for bad calibration.
+    Dots have 95% intervals, so that few images do not look like poor calibration.
 
     Args:
-        metrics: what `metrics.score` returns.
+        metrics: what `metrics.score` returned.
     """
     bins = metrics["calibration"]["bins"]
     confidence, accuracy = ([row[key] for row in bins] for key in ("confidence", "accuracy"))
@@ -89,7 +92,7 @@ def reliability(metrics: dict[str, Any]) -> bytes:
     upper.plot((0, 1), (0, 1), color="0.7", linewidth=1, linestyle="--")
     reach = np.maximum(np.abs(ends.T - np.array(accuracy)), 0)
     upper.errorbar(confidence, accuracy, yerr=reach, fmt="o", color=BLUE, ecolor="0.6", markersize=5, elinewidth=1)
-    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share of right answers")
+    upper.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="accuracy")
     left, width = [row["from"] for row in bins], [row["to"] - row["from"] for row in bins]
     lower.bar(left, [row["n"] for row in bins], width=width, align="edge", color=BLUE, edgecolor="white")
     lower.set(xlabel="confidence", ylabel="images")
@@ -100,7 +103,7 @@ def reliability(metrics: dict[str, Any]) -> bytes:
 
 def curves(predictions: "Predictions") -> bytes:
     """Draw ROC and precision-recall curves, each class against the rest: by name for up to ten classes, else the mean
-    in colour and each class in grey. A PNG file, b"" if no class has images on both sides."""
+    in color and each class in gray. A PNG file, b"" if fewer than two classes have images."""
     lines = [curve(predictions.labels, predictions.probabilities, i) for i in range(len(predictions.class_names))]
     known = [(name, line) for name, line in zip(predictions.class_names, lines, strict=True) if len(line["fpr"])]
     if not known:
@@ -134,17 +137,17 @@ def curves(predictions: "Predictions") -> bytes:
 
 def history(rows: Sequence[dict[str, str]]) -> bytes:
     """Draw the rows of `history.csv`: loss and accuracy on training and validation images. A PNG file, b"" for fewer
-    than two epochs, which make no curve."""
+    than two epochs."""
     if len(rows) < 2:
         return b""
     figure = new_figure(8.4, 3.2)
     at = range(1, len(rows) + 1)
     pair = figure.subplots(1, 2)
     for axes, key in zip(pair, ("loss", "accuracy"), strict=True):
-        for prefix, colour, label in (("", "0.55", "training"), ("val_", BLUE, "validation")):
+        for prefix, color, label in (("", "0.55", "training"), ("val_", BLUE, "validation")):
             values = [float(row.get(prefix + key) or "nan") for row in rows]
             if np.isfinite(values).any():
-                axes.plot(at, values, color=colour, label=label, linewidth=1.5, marker="o", markersize=3)
+                axes.plot(at, values, color=color, label=label, linewidth=1.5, marker="o", markersize=3)
         axes.set(xlabel="epoch", ylabel=key)
         axes.xaxis.get_major_locator().set_params(integer=True)
     pair[0].legend(fontsize=8, frameon=False)
@@ -183,16 +186,16 @@ def _tidy(*several: "Axes") -> None:
 
 
 def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str) -> None:
-    """Draw rows of images, the first in each as it was, the others as variants of it.
+    """Draw rows of images: first the original, then its variants.
 
     Args:
         path: the PNG file to write.
         rows: uint8 (n, m, s, s, 3).
         names: of the rows.
-        title: is wrapped to the width of the sheet.
+        title: wrapped to the width of the sheet.
 
     Raises:
-        OSError: if the file cannot be written; an old one is then untouched.
+        OSError: if the file cannot be written; an old one stays as it is.
     """
     count, columns = rows.shape[:2]
     cells = rows.transpose(0, 2, 1, 3, 4).reshape(count * rows.shape[2], columns * rows.shape[3], 3)
@@ -211,23 +214,20 @@ def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str
     save(figure, path)
 
 
-def _label_classes(axes: "Axes", names: Sequence[str], side_in: float) -> None:
+def _label_classes(axes: "Axes", names: Sequence[str], columns: Sequence[str], side_in: float) -> None:
     written = len(names) <= MOST_WRITTEN
     step = int(np.ceil(LABEL_PITCH_IN * len(names) / side_in))
-    places = range(0, len(names), step)
-    shown = [names[i] for i in places]
     turned = max(len(name) for name in names) * 0.085 > side_in / len(names) * step
     style: dict[str, Any] = {"fontsize": 9 if written else 7, "parse_math": False}
-    axes.set_yticks(places, shown, **style)
-    axes.set_xticks(places, shown, rotation=90 if turned else 0, **style)
+    axes.set_yticks(range(0, len(names), step), names[::step], **style)
+    axes.set_xticks(range(0, len(columns), step), columns[::step], rotation=90 if turned else 0, **style)
     axes.tick_params(length=0 if written else 2, color="0.5")
     axes.set_ylabel("true class", fontsize=9)
     axes.set_xlabel("predicted class", fontsize=9)
     axes.spines[:].set_color("0.7")
     if written:
-        edges = np.arange(len(names) + 1) - 0.5
-        axes.set_xticks(edges, minor=True)
-        axes.set_yticks(edges, minor=True)
+        axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="0.9", linewidth=0.8)
         axes.tick_params(which="minor", length=0)
 
@@ -235,12 +235,12 @@ def _label_classes(axes: "Axes", names: Sequence[str], side_in: float) -> None:
 def _write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray, cell_in: float) -> None:
     size = min(10.0, 72 * cell_in / (0.75 * max(2, len(str(counts.max())))))
     for row, column in np.argwhere(counts):
-        colour = "white" if shares[row, column] > 0.35 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size, color=colour)
+        color = "white" if shares[row, column] > 0.35 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size, color=color)
 
 
 def _drawable(name: str) -> str:
-    """The name on one line, without characters that have no shape, cut in the middle when long."""
+    """The name on one line, without unprintable characters, cut in the middle when long."""
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     if len(plain) <= LONGEST_NAME:
         return plain
@@ -249,7 +249,7 @@ def _drawable(name: str) -> str:
 
 
 def new_figure(width_in: float, height_in: float | None = None) -> "Figure":
-    """An empty figure, square without a height. Agg draws it, whatever the display; caches go under our root."""
+    """Return an empty figure, square by default. Agg draws it without a display; caches go under our root."""
     environment.prepare_matplotlib()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -264,13 +264,13 @@ def save(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG.
 
     Raises:
-        OSError: if the file cannot be written; an old one is then untouched.
+        OSError: if the file cannot be written; an old one stays as it is.
     """
     write_atomic(path, to_png(figure))
 
 
 def to_png(figure: "Figure") -> bytes:
-    """A figure as PNG, in fonts that this machine has."""
+    """Return a figure as PNG, in fonts that this machine has."""
     from matplotlib import font_manager
     from matplotlib.text import Text
 
@@ -280,6 +280,6 @@ def to_png(figure: "Figure") -> bytes:
         text.set_fontfamily(fonts)
     png = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter that no font on this machine has is drawn as a box
+        warnings.simplefilter("ignore")  # a letter that no font on this machine has becomes a box
         figure.savefig(png, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
     return png.getvalue()

@@ -16,6 +16,7 @@ from imgclf import __version__, environment, runs
 from imgclf.errors import RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
+from imgclf.prediction.decision import NO_RULES
 from imgclf.runs import Run
 from imgclf.settings import ExportConfig
 
@@ -188,7 +189,7 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 kind, _, precision = format.partition("-")
                 _write(run, kind, precision or File.precision, new, model, graph, facts)
                 file = File(kind, *artifact.hash_tree(new), precision or File.precision)
-                described = replace(facts, files={new.name: file})
+                described = replace(facts, files={new.name: file}, decision=NO_RULES)  # compared without rules
                 artifact.write(stage, described)
                 proof = parity.prove(new, run.path / new.name, samples, expected)
                 found = None

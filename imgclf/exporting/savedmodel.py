@@ -21,7 +21,7 @@ from PIL import Image
 from imgclf import environment
 from imgclf.data import images as decoder
 from imgclf.errors import ImageError, MissingError
-from imgclf.prediction.runtimes import plainly_named
+from imgclf.prediction.frameworks import plainly_named
 from imgclf.settings import PERCENTILE, Decoding, Resize
 
 environment.prepare_keras()

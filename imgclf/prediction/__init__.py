@@ -1,16 +1,20 @@
-"""Artefact + images -> probabilities. Nothing here imports TensorFlow, unless the artefact is a SavedModel."""
+"""Artifact + images -> predictions. TensorFlow is imported only for a SavedModel or a Keras file."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgclf.prediction.classifier import Classifier, Prediction, load
+    from imgclf.prediction.classifier import Classifier
+    from imgclf.prediction.decision import Prediction
+    from imgclf.prediction.loading import load
+
+_MODULES = {"Classifier": "classifier", "Prediction": "decision", "load": "loading"}
 
 __all__ = ["Classifier", "Prediction", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use: whoever writes `artifact.json` needs no decoder and no runtime."""
-    if name in __all__:
-        return getattr(import_module("imgclf.prediction.classifier"), name)
+    """Import a public name on first use: writing `artifact.json` needs no decoder and no runtime."""
+    if name in _MODULES:
+        return getattr(import_module(f"imgclf.prediction.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

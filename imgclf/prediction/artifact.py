@@ -36,9 +36,9 @@ class Artifact:
     """What holds for every file in `files`, which maps a name in the artefact's folder to its description.
 
     The models take float32 (n, image_size, image_size, 3), RGB 0-255, made of files by the rules of `decoding`.
-    `labels` are in the order of their outputs. `temperature` is already inside their graphs. Below the probability
-    `reject_below` no label is given; None is no such limit. `decision` holds the other rules from probabilities to an
-    answer. `data_sha256` is the digest of the dataset they were trained on, "" where imgclf did not train them.
+    `labels` are in the order of their outputs. `temperature` is already inside their graphs. `decision` contains the
+    rules from probabilities to a prediction. `data_sha256` is the digest of the dataset that they were trained on, ""
+    where imgclf did not train them.
     """
 
     labels: tuple[str, ...]
@@ -51,7 +51,6 @@ class Artifact:
     temperature: float = 1.0
     window: str | None = None
     allow_truncated: bool = False
-    reject_below: float | None = None
     decision: Decision = NO_RULES
     imgclf: str = __version__
     schema: int = SCHEMA
@@ -92,6 +91,7 @@ def write(folder: Path, facts: Artifact) -> None:
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
     values = asdict(facts)
     values["decision"] = {key: value for key, value in values["decision"].items() if value is not None}
+    values["reject_below"] = values["decision"].pop("reject_below", None)  # stands alone, as it did before the others
     optional = ("window", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
     chosen = [key for key in optional if values[key]]  # what older versions need not know
@@ -152,9 +152,6 @@ def _parse(values: dict[str, Any]) -> Artifact:
         raise ValueError(f"resize is {values['resize']!r}")
     if int(values["image_size"]) < 1:
         raise ValueError(f"image_size is {values['image_size']!r}")
-    reject_below = values.get("reject_below")
-    if reject_below is not None and not 0 <= float(reject_below) <= 1:
-        raise ValueError(f"reject_below is {reject_below!r}")
     decoding = Decoding(values["resize"], values.get("window"), allow_truncated=values.get("allow_truncated", False))
     return Artifact(
         labels=tuple(labels),
@@ -167,14 +164,17 @@ def _parse(values: dict[str, Any]) -> Artifact:
         data_sha256=str(values["data_sha256"]),
         files=files,
         temperature=float(values["temperature"]),
-        reject_below=None if reject_below is None else float(reject_below),
-        decision=_parse_decision(values.get("decision", {}), labels),
+        decision=_parse_decision(values.get("decision", {}), values.get("reject_below"), labels),
         imgclf=str(values["imgclf"]),
         schema=int(values["schema"]),
     )
 
 
-def _parse_decision(values: dict[str, Any], labels: list[str]) -> Decision:
+def _parse_decision(values: dict[str, Any], reject_below: Any, labels: list[str]) -> Decision:
+    if reject_below is not None:
+        if not 0 <= float(reject_below) <= 1:
+            raise ValueError(f"reject_below is {reject_below!r}")
+        values = values | {"reject_below": reject_below}
     numbers = {key: float(value) for key, value in values.items() if key != "positive"}
     rules = Decision(positive=values.get("positive"), **numbers)
     if rules.positive is not None and (rules.positive not in labels or len(labels) != 2):

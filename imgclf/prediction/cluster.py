@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import numpy as np
 from imgclf import environment
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.artifact import Artifact
-from imgclf.prediction.classifier import Classifier, Prediction, Source, load
-from imgclf.prediction.decision import Outliers
-from imgclf.prediction.runtimes import Runtime
+from imgclf.prediction.classifier import Classifier, Source
+from imgclf.prediction.decision import Outliers, Prediction
+from imgclf.prediction.runtime import Runtime
 from imgclf.settings import PredictConfig
 
 log = logging.getLogger(__name__)
+
+Reopen = Callable[[], Classifier]
+"""Opens the same model in another process: it must be picklable."""
 
 BLOCK = 256
 """So many images at most go to a machine together; they are done again where it falls out meanwhile."""
@@ -53,11 +56,11 @@ class ClusterClassifier(Classifier):
     Every machine needs imgclf, and sees the model and the images under the paths that they have here.
     """
 
-    def __init__(self, facts: Artifact, runtime: Runtime, outliers: Outliers | None, recipe: Mapping[str, Any]) -> None:
-        """Args: recipe, what `load` is called with on each machine; the others are those of `Classifier`."""
+    def __init__(self, facts: Artifact, runtime: Runtime, outliers: Outliers | None, again: Reopen) -> None:
+        """Args: again, what opens the model on each machine; the others are those of `Classifier`."""
         environment.require("ray", "'imgclf[ray]'")
         super().__init__(facts, runtime, outliers)
-        self._recipe = recipe
+        self._again = again
 
     def stream(
         self,
@@ -131,7 +134,7 @@ class ClusterClassifier(Classifier):
         context.max_consecutive_actor_init_deaths = RETRIES  # of machines that go while a process starts there
         answers = ray.data.from_arrow(blocks).map_batches(
             _Worker,
-            fn_constructor_args=(dict(self._recipe), tta, embeddings, ledger),
+            fn_constructor_args=(self._again, tta, embeddings, ledger),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=min(cpus, len(blocks))),
@@ -148,7 +151,6 @@ class ClusterClassifier(Classifier):
             path=name,
             probabilities=block["probabilities"][row],
             labels=self.labels,
-            reject_below=self.reject_below,
             embedding=block["embedding"][row] if "embedding" in block else None,
             file=name,
             outlier_score=None if np.isnan(score) else score,
@@ -189,8 +191,8 @@ class Ledger:
 class _Worker:
     """One process on one of the machines."""
 
-    def __init__(self, recipe: dict[str, Any], tta: bool, embeddings: bool, ledger: Any) -> None:
-        self._recipe, self._tta, self._embeddings, self._ledger = recipe, tta, embeddings, ledger
+    def __init__(self, again: Reopen, tta: bool, embeddings: bool, ledger: Any) -> None:
+        self._again, self._tta, self._embeddings, self._ledger = again, tta, embeddings, ledger
         self._classifier: Classifier | None = None
 
     def __call__(self, block: Any) -> dict[str, np.ndarray]:
@@ -198,7 +200,7 @@ class _Worker:
         import ray
 
         if self._classifier is None:  # here, since what is wrong with the model is then told as it is
-            self._classifier = load(**self._recipe)
+            self._classifier = self._again()
         files = [os.fsdecode(path) for path in block["path"].to_pylist()]
         number = block["block"][0].as_py()
         deadly = ray.get(self._ledger.begin.remote(number))

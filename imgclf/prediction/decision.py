@@ -1,12 +1,14 @@
-"""From probabilities to an answer: a class, "unknown", a set of classes. The same rules for every engine and command.
+"""From probabilities to a prediction: the one definition behind every engine, command, table, file and report.
 
-The rules are fitted on validation images after training and kept in `artifact.json`, the features of training images
-that the outlier score needs in a file beside it.
+The rules are fitted on validation images after training and stored in `artifact.json`. The features of training images
+that the out-of-distribution score compares with are stored in `outliers.npz` beside it.
 """
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +16,34 @@ import numpy as np
 from imgclf.errors import ArtifactError
 
 UNKNOWN = "unknown"
-"""What is answered where no class is named."""
+"""What people are shown in place of a class where the image is rejected."""
+
+REJECTED = -1
+"""What stands in place of a class index where the image is rejected."""
 
 UNSURE, OUTLIER = "unsure", "outlier"
-"""Why an answer is "unknown": confidence too low, or an image unlike all training images."""
+"""Why an image is rejected: the confidence is too low, or the image is unlike the training images."""
 
 FILE = "outliers.npz"
 FORMAT = "features"
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 MOST_KEPT = 2000
-"""So many training images are kept to compare with, at most: 5 MB of 1,280 features each."""
+"""Training images kept for comparison, at most: 5 MB with 1,280 features each."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The rules of one model.
+    """The rules of one model; None switches a rule off.
 
     Args:
-        outlier_above: the outlier score above which an image is unlike the training images; None for no such rule.
-        false_alarms: the share of images like the training images for which that was chosen.
-        set_from: the probability from which on a class belongs to the prediction set; None for no sets.
-        coverage: the share of sets that hold the true class, for which that was chosen.
-        positive: the class whose probability decides alone, in a problem of two; None where the larger one does.
-        threshold: the probability of `positive` from which on it is the answer.
+        outlier_above: the out-of-distribution threshold: images with a higher outlier score are rejected.
+        false_alarms: the share of images like the training images for which `outlier_above` was chosen.
+        set_from: the probability from which a class belongs to the prediction set.
+        coverage: the share of sets that contain the true class for which `set_from` was chosen.
+        positive: of two classes, the one whose probability decides alone.
+        threshold: the probability of `positive` from which it is predicted.
+        reject_below: images whose predicted class has a lower probability are rejected.
     """
 
     outlier_above: float | None = None
@@ -46,12 +52,161 @@ class Decision:
     coverage: float | None = None
     positive: str | None = None
     threshold: float | None = None
+    reject_below: float | None = None
+
+
+NO_RULES = Decision()
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What the rules make of probabilities, one row for each image.
+
+    Args:
+        argmax: int (n,), the most probable class; of equals, the first.
+        chosen: int (n,), the class before rejection: `argmax`, or the one that the threshold gives.
+        confidence: float (n,), the probability of `chosen`.
+        unsure: bool (n,), whether the image is rejected because `confidence` is too low.
+        outlier: bool (n,), whether it is rejected because it is out of distribution. At most one of the two is true.
+        members: bool (n, classes), the prediction sets; None without them.
+    """
+
+    argmax: np.ndarray
+    chosen: np.ndarray
+    confidence: np.ndarray
+    unsure: np.ndarray
+    outlier: np.ndarray
+    members: np.ndarray | None
+
+    @property
+    def rejected(self) -> np.ndarray:
+        """bool (n,), whether the image is given no class."""
+        rejected: np.ndarray = self.unsure | self.outlier
+        return rejected
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int (n,), the predicted class, REJECTED where there is none."""
+        return np.where(self.rejected, REJECTED, self.chosen)
+
+
+def decide(
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    rules: Decision = NO_RULES,
+    outlier_scores: np.ndarray | None = None,
+) -> Decided:
+    """Apply the rules.
+
+    Args:
+        probabilities: float (n, classes).
+        labels: the class names, in the order of the columns.
+        outlier_scores: float (n,). Without them, no image is rejected as out of distribution.
+    """
+    argmax = probabilities.argmax(axis=1)
+    chosen = argmax
+    if rules.positive is not None and rules.threshold is not None:
+        positive = labels.index(rules.positive)
+        chosen = np.where(probabilities[:, positive] >= rules.threshold, positive, 1 - positive)
+    confidence = probabilities[np.arange(len(chosen)), chosen]
+    outlier = np.zeros(len(chosen), bool)
+    if outlier_scores is not None and rules.outlier_above is not None:
+        outlier = outlier_scores > rules.outlier_above
+    members = None
+    if rules.set_from is not None:
+        members = probabilities >= rules.set_from
+        members[np.arange(len(members)), argmax] = True  # no set is empty
+    unsure = ~outlier & (confidence < (rules.reject_below or 0.0))
+    return Decided(argmax, chosen, confidence, unsure, outlier, members)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model and its rules say of one image: `probabilities`, float32 (classes,), or else an `error`.
+
+    `path` is the name of the image and `file` where it lies; both are None for an image that is no file. `embedding`,
+    float32 (d,), is given on request. `outlier_score` is the distance from the training images; None where the model
+    has no rule for it.
+    """
+
+    path: str | None
+    probabilities: np.ndarray | None
+    labels: tuple[str, ...]
+    error: str | None = None
+    embedding: np.ndarray | None = None
+    file: str | None = None
+    outlier_score: float | None = None
+    rules: Decision = NO_RULES
+
+    @cached_property
+    def _decided(self) -> Decided | None:
+        if self.probabilities is None:
+            return None
+        scores = None if self.outlier_score is None else np.array([self.outlier_score])
+        return decide(self.probabilities[None], self.labels, self.rules, scores)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the image is rejected: "unsure" or "outlier"; None where it is not, or cannot be read."""
+        if self._decided is None or not self._decided.rejected[0]:
+            return None
+        return OUTLIER if self._decided.outlier[0] else UNSURE
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the image is given no class, although it could be read."""
+        return self.reason is not None
+
+    @property
+    def label(self) -> str | None:
+        """The predicted class: the most probable one, of equals the first, or the one that a threshold gives.
+
+        None for an image that is rejected or cannot be read.
+        """
+        return None if self._decided is None or self.rejected else self.labels[self._decided.chosen[0]]
+
+    @property
+    def argmax(self) -> str | None:
+        """The most probable class, whatever the rules say; None for an image that cannot be read."""
+        return None if self._decided is None else self.labels[self._decided.argmax[0]]
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability, 0 to 1, of the predicted class, or of the one that would be without the rejection."""
+        return None if self._decided is None else _short(self._decided.confidence[0])
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The prediction set, which contains the true class as often as `rules.coverage` says; None without sets."""
+        if self._decided is None or self._decided.members is None:
+            return None
+        return tuple(np.array(self.labels, dtype=object)[self._decided.members[0]])
+
+    def ranked(self, k: int) -> list[tuple[str, float]]:
+        """As `top`, but the predicted class comes first, or "unknown" where the image is rejected."""
+        if self._decided is None or self.confidence is None:
+            return []
+        chosen = self.labels[self._decided.chosen[0]]
+        others = [pair for pair in self.top(len(self.labels)) if pair[0] != chosen]
+        return [(UNKNOWN if self.rejected else chosen, self.confidence), *others][:k]
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k most probable classes with their probabilities, falling; empty for an image that cannot be read."""
+        if self.probabilities is None:
+            return []
+        best = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.labels[i], _short(self.probabilities[i])) for i in best]
+
+
+def _short(value: np.floating) -> float:
+    """The float with the fewest digits that is the same float32: 0.9 rather than 0.8999999761."""
+    return float(str(value))
 
 
 class Outliers:
     """How far images are from the training images, in the features of the model.
 
-    Source: Sun et al. 2022, arXiv:2204.06507: the distance to the k-th nearest neighbour among normalised features.
+    Source: Sun et al. 2022, arXiv:2204.06507: the distance to the k-th nearest neighbor among normalized features.
     """
 
     def __init__(self, known: np.ndarray) -> None:
@@ -60,29 +215,29 @@ class Outliers:
 
     @classmethod
     def fit(cls, embeddings: np.ndarray, seed: int = 0) -> "Outliers":
-        """Keep what is needed of training features (n, d); of very many, a random part."""
+        """Keep training features (n, d); a random part where there are more than MOST_KEPT."""
         if len(embeddings) > MOST_KEPT:
             rows = np.random.default_rng(seed).choice(len(embeddings), MOST_KEPT, replace=False)
             embeddings = embeddings[np.sort(rows)]
-        return cls(_normalised(embeddings).astype(np.float16))
+        return cls(_normalized(embeddings).astype(np.float16))
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """float32 (n,), 0 to 2: the distance of features (n, d) to their k-th nearest neighbour; larger is stranger."""
-        likeness = _normalised(embeddings) @ self._known.T  # cosines (n, m)
-        place = max(0, likeness.shape[1] - NEIGHBOURS)
-        nearest = np.partition(likeness, place, axis=1)[:, place]
+        """float32 (n,), 0 to 2: the distance of features (n, d) to their k-th nearest neighbor; larger is farther."""
+        similarity = _normalized(embeddings) @ self._known.T  # cosines (n, m)
+        place = max(0, similarity.shape[1] - NEIGHBORS)
+        nearest = np.partition(similarity, place, axis=1)[:, place]
         distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * nearest, 0)).astype(np.float32)
         return distances
 
     def to_bytes(self) -> bytes:
-        """The content of `outliers.npz`."""
+        """Return the content of `outliers.npz`."""
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, known=self._known.astype(np.float16))
         return file.getvalue()
 
     @classmethod
     def read(cls, path: Path) -> "Outliers":
-        """Read what `to_bytes` gave.
+        """Read what `to_bytes` returned.
 
         Raises:
             ArtifactError: if the file is damaged.
@@ -92,31 +247,10 @@ class Outliers:
                 return cls(arrays["known"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ArtifactError(
-                f"{path}: expected features of training images, found a damaged file ({error})."
+                f"{path}: damaged file ({error}). It should contain training features: restore it or train again."
             ) from None
 
 
-def _normalised(embeddings: np.ndarray) -> np.ndarray:
+def _normalized(embeddings: np.ndarray) -> np.ndarray:
     unit: np.ndarray = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-def best(probabilities: np.ndarray, labels: tuple[str, ...], rules: Decision) -> np.ndarray:
-    """The answered class of each row, int (n,): the most probable one, of equals the first, or by a threshold."""
-    if rules.positive is None or rules.threshold is None:
-        answer: np.ndarray = probabilities.argmax(axis=1)
-        return answer
-    positive = labels.index(rules.positive)
-    return np.where(probabilities[:, positive] >= rules.threshold, positive, 1 - positive)
-
-
-def prediction_set(probabilities: np.ndarray, rules: Decision) -> np.ndarray | None:
-    """Which classes are in the set of each row: bool (n, classes), the most probable one always; None without sets."""
-    if rules.set_from is None:
-        return None
-    member: np.ndarray = probabilities >= rules.set_from
-    member[np.arange(len(member)), probabilities.argmax(axis=1)] = True
-    return member
-
-
-NO_RULES = Decision()

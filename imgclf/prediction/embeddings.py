@@ -14,7 +14,7 @@ import numpy as np
 from imgclf import environment
 from imgclf.errors import UsageError
 from imgclf.prediction import outputs
-from imgclf.prediction.classifier import Prediction
+from imgclf.prediction.decision import Prediction
 
 SUFFIXES = (".npz", ".parquet")
 ROWS = 1000

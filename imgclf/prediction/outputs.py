@@ -1,4 +1,4 @@
-"""Predictions as lines of text, which is JSON Lines, CSV, and short lines for people, or as Parquet."""
+"""Predictions as text (JSON Lines, CSV, short lines for people) or as Parquet."""
 
 import contextlib
 import csv
@@ -12,23 +12,29 @@ from typing import IO, Any, TextIO
 
 from imgclf import environment
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction.classifier import Prediction
+from imgclf.prediction.decision import Prediction
 
 log = logging.getLogger(__name__)
 
-CSV_COLUMNS = ("path", "label", "confidence", "error")
-"""With `top` above 1, `label_2`, `confidence_2`, `label_3`... follow."""
+FIRST = ("path", "label", "confidence", "error")
+LAST = ("predicted", "rejected", "argmax")
+"""The columns of a table; with `top` above 1, `label_2`, `confidence_2`, `label_3`... stand between the two.
+
+`label` is for people: the predicted class, or "unknown" for a rejected image. Programs read `predicted`, which is empty
+for a rejected image, and `rejected`, since a class may be called "unknown", too. `argmax` is the most probable class,
+whatever the rules say.
+"""
 
 ROWS = 1000
-"""So many are written to Parquet together."""
+"""Rows written to Parquet at once."""
 
 
 def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = False) -> Iterator[str]:
     """One JSON object a line: `path`, `label`, `confidence`, `rejected`, `top` [{`label`, `confidence`}] and `error`.
 
-    What is unknown is null; `top` is then empty. Of a rejected image the label is null and `top` is not; `reason` is
-    "unsure" or "outlier". Where the model has rules for it, there are `outlier_score`, too, and `set`, the classes of
-    the prediction set. A name that is not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
+    An image that cannot be read has null values and an empty `top`. A rejected image has the label null and a `reason`,
+    "unsure" or "outlier". Models with the rules for it give `outlier_score`, and `set`, the classes of the prediction
+    set. A name that is not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
     """
     for prediction in predictions:
         best = [{"label": label, "confidence": confidence} for label, confidence in prediction.top(top)]
@@ -51,62 +57,65 @@ def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = 
 
 
 def to_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """A header and one line for each prediction; what is not known is empty, a rejected label "unknown"."""
+    """A header and one line per prediction, in the columns of `columns`; unknown values are empty."""
     yield _csv_line([*columns(top)])
     yield from (to_csv_line(prediction, top) for prediction in predictions)
 
 
 def columns(top: int) -> tuple[str, ...]:
-    """The names of a table's columns."""
+    """The names of a table's columns: `FIRST`, the classes from the second on, `LAST`."""
     more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
-    return (*CSV_COLUMNS, *more)
+    return (*FIRST, *more, *LAST)
 
 
 def to_csv_line(prediction: Prediction, top: int) -> str:
-    """One line of CSV in the order of `columns`."""
-    first, *others = [*prediction.answers(top), *[("", "")] * top][:top]
+    """Return one line of CSV in the order of `columns`."""
+    first, *others = [*prediction.ranked(top), *[("", "")] * top][:top]
     rest = [value for pair in others for value in pair]
-    return _csv_line([prediction.path or "", *first, prediction.error or "", *rest])
+    last = [prediction.label or "", "true" if prediction.rejected else "false", prediction.argmax or ""]
+    return _csv_line([prediction.path or "", *first, prediction.error or "", *rest, *last])
 
 
 def _csv_line(values: list[object]) -> str:
-    """One line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
+    """Return one line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def to_rows(prediction: Prediction, top: int) -> list[tuple[str, str, str, str]]:
-    """Path, label, confidence in per cent and error, for a table: one row for each of the best classes."""
+    """Return path, label, confidence in percent and error for a table: one row for each of the best classes."""
     path = _printable(prediction.path or "")
     if prediction.error is not None:
         return [(path, "", "", _printable(prediction.error))]
-    best = [(_printable(label), f"{confidence:.1%}") for label, confidence in prediction.answers(top)]
-    return [("" if rank else path, *answer, "") for rank, answer in enumerate(best)]
+    best = [(_printable(label), f"{confidence:.1%}") for label, confidence in prediction.ranked(top)]
+    if prediction.rejected:
+        best[0] = f"{best[0][0]} ({prediction.reason})", best[0][1]
+    return [("" if rank else path, *shown, "") for rank, shown in enumerate(best)]
 
 
 def to_text(prediction: Prediction, top: int) -> str:
-    """One line for people: the path and the best classes, or the error, with tabs between them."""
+    """Return one line for people: the path and the best classes, or the error, separated by tabs."""
     rows = to_rows(prediction, top)
-    answers = [error or f"{label} {confidence}" for _, label, confidence, error in rows]
-    return "\t".join([rows[0][0], *answers]) + "\n"
+    shown = [error or f"{label} {confidence}" for _, label, confidence, error in rows]
+    return "\t".join([rows[0][0], *shown]) + "\n"
 
 
 def _printable(text: str) -> str:
-    """Text without line breaks and without what would command the terminal; such characters become escapes."""
+    """Escape line breaks and characters that would control the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
 def new(path: Path, option: str = "-o") -> Iterator[Path]:
-    """The place of a file that stands under its name when the block ends, or is interrupted: then with what is done.
+    """A temporary path for a file that gets its name when the block ends or is interrupted, with what is finished.
 
     Raises:
         UsageError: if the file exists or cannot be made.
-        ImgclfError: if it cannot be written to its end; it is then not there.
+        ImgclfError: if writing fails; the file then does not exist.
     """
     if os.path.lexists(path):
-        raise UsageError(f"{path}: expected a new file, found one that exists. Choose another {option}, or remove it.")
+        raise UsageError(f"{path}: the file exists. Choose another {option}, or remove it.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,10 +128,10 @@ def new(path: Path, option: str = "-o") -> Iterator[Path]:
         done = True
     except KeyboardInterrupt:
         done = True
-        log.info("%s holds what was finished.", path)
+        log.info("%s contains what was finished.", path)
         raise
     except OSError as error:
-        raise ImgclfError(f"{path}: the file cannot be written to its end ({error.strerror}).") from None
+        raise ImgclfError(f"{path}: writing failed ({error.strerror}).") from None
     finally:
         if done:
             os.replace(part, path)
@@ -132,20 +141,20 @@ def new(path: Path, option: str = "-o") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def create(path: Path) -> Iterator[TextIO]:
-    """A new text file; see `new`. Names of files that are not text are written as the bytes they are."""
+    """A new text file; see `new`. File names that are not text are written as their bytes."""
     with new(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file
 
 
 @contextlib.contextmanager
 def resume(path: Path, format: str, top: int) -> Iterator[tuple[TextIO, set[str]]]:
-    """A text file to go on with, or a new one, and the paths that it holds answers for.
+    """A text file to resume, or a new one, and the paths whose predictions it contains.
 
-    Each line is there as soon as it is written, and a half line, which a crash leaves, is taken off.
+    Each line is on disk as soon as it is written. A partial last line, left by a crash, is removed.
 
     Raises:
-        UsageError: if the file holds something else, another process writes it, or it cannot be opened.
-        ImgclfError: if it cannot be written to its end; it holds what was finished.
+        UsageError: if the file contains something else, another process writes it, or it cannot be opened.
+        ImgclfError: if writing fails; the file contains what was finished.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,8 +174,8 @@ def resume(path: Path, format: str, top: int) -> Iterator[tuple[TextIO, set[str]
             yield text, done
             text.flush()
         except OSError as error:
-            reason = f"{path}: the file cannot be written to its end ({error.strerror})"
-            raise ImgclfError(f"{reason}. It holds what was finished: make room and go on with --resume.") from None
+            reason = f"{path}: writing failed ({error.strerror})"
+            raise ImgclfError(f"{reason}. It contains what was finished: free disk space, and --resume.") from None
         finally:
             with contextlib.suppress(OSError):
                 text.close()
@@ -180,11 +189,11 @@ def _lock(file: IO[bytes], path: Path) -> None:
     except ImportError:  # Windows has no flock
         pass
     except OSError:
-        raise UsageError(f"{path}: another imgclf process writes this file. Wait, or choose another -o.") from None
+        raise UsageError(f"{path}: another imgclf process is writing this file. Wait, or choose another -o.") from None
 
 
 def _read_jsonl(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
-    """Where the last whole line ends, and the paths."""
+    """Return where the last whole line ends, and the paths."""
     done: set[str] = set()
     end = 0
     for number, line in enumerate(file, start=1):
@@ -199,7 +208,7 @@ def _read_jsonl(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
 
 
 def _read_csv(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
-    """The same of CSV, where a line may lie over several lines of text."""
+    """Do the same for CSV, where a row may span several lines of text."""
     read = end = 0
     line = b""
 
@@ -216,7 +225,10 @@ def _read_csv(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
             if not line.endswith(b"\n"):
                 break
             if end == 0 and tuple(row) != columns(top):
-                raise UsageError(f"{path}: expected the columns {','.join(columns(top))}, found {','.join(row):.200}.")
+                raise UsageError(
+                    f"{path}: expected the columns {','.join(columns(top))}, found {','.join(row):.200}. "
+                    "Choose another -o, or the --top that it was written with."
+                )
             if len(row) != len(columns(top)):
                 raise _foreign(path, rows.line_num, line)
             if end:
@@ -237,7 +249,7 @@ def _foreign(path: Path, number: int, line: bytes) -> UsageError:
 def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     """A new Parquet file with the columns of `columns`; see `new`. A name that is not text is written with escapes.
 
-    What is unknown is null; so is a rejected label, as in JSON Lines, and its confidence is not.
+    Unknown values are null; so is the `label` of a rejected image, as in JSON Lines, but not its `confidence`.
 
     Yields:
         A function that takes predictions.
@@ -250,12 +262,14 @@ def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
 
     number = pyarrow.float32()
     kinds = {name: number if name.startswith("confidence") else pyarrow.string() for name in columns(top)}
+    kinds["rejected"] = pyarrow.bool_()
     with new(path) as part, parquet_rows(part, kinds) as write:
 
         def add(prediction: Prediction) -> None:
             values: dict[str, Any] = {"path": prediction.path, "label": prediction.label, "error": prediction.error}
-            values["confidence"] = prediction.confidence
-            for rank, (label, confidence) in enumerate(prediction.answers(top)[1:], start=2):
+            values |= {"confidence": prediction.confidence, "predicted": prediction.label}
+            values |= {"rejected": prediction.rejected, "argmax": prediction.argmax}
+            for rank, (label, confidence) in enumerate(prediction.ranked(top)[1:], start=2):
                 values |= {f"label_{rank}": label, f"confidence_{rank}": confidence}
             write(values)
 
@@ -264,10 +278,10 @@ def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
 
 @contextlib.contextmanager
 def parquet_rows(path: Path, kinds: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A Parquet file that is written ROWS rows at a time, and is whole when the block ends, however it ends.
+    """A Parquet file, written ROWS rows at a time, that is complete when the block ends, however it ends.
 
     Args:
-        kinds: pyarrow's types of the columns.
+        kinds: the columns and their types in pyarrow.
     """
     import pyarrow
     from pyarrow import parquet

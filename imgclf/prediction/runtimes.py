@@ -1,54 +1,26 @@
-"""What runs an exported model: one small class for each format, its library imported when it is chosen.
+"""What runs an exported model: one small class per format, whose library is imported when it starts.
 
-Each has `size_px` and `classes` (of the model's input and answer), `names` (of its outputs), `batch_size` (how many
-images to give it at once), `prepare` and `outputs`.
+A further runtime is a class with the members of `Runtime` and an entry in `RUNTIMES`.
 """
 
-import contextlib
-import os
-import shutil
-import tempfile
 import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 from imgclf import environment
-from imgclf.errors import ArtifactError, UsageError
+from imgclf.errors import UsageError
+from imgclf.prediction.frameworks import KerasRuntime, SavedModelRuntime
+from imgclf.prediction.runtime import SIGNATURE, Runtime, foreign
 
-SIGNATURE = "serving_default"
 OPENVINO_FILE = "model.xml"
 """In the folder of an OpenVINO model, beside its weights."""
 
 COPIES_BYTES = 1 << 29
-"""So much may the weights of a LiteRT model take that is opened several times."""
-
-
-class Runtime(Protocol):
-    """An exported model, ready to answer. May be used by several threads."""
-
-    size_px: int
-    classes: int
-    names: tuple[str, ...]
-    batch_size: int
-
-    def prepare(self, calls: int) -> None:
-        """Get ready for so many calls at a time, each on its share of the processor; else one call has all of it."""
-
-    def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Run the model once.
-
-        Args:
-            pixels: float32 (n, size_px, size_px, 3), RGB 0-255; n is at least 1.
-            names: the outputs that are wanted.
-
-        Returns:
-            name -> float32 (n, ...)
-        """
+"""Memory that the weights of a LiteRT model may take when it is opened several times."""
 
 
 class LiteRTRuntime:
@@ -59,6 +31,7 @@ class LiteRTRuntime:
         ArtifactError: if it is not a LiteRT file, or not one that imgclf exported.
     """
 
+    package: ClassVar[str] = "ai_edge_litert"
     # Larger batches are no faster on a processor and need more memory (MobileNetV2 at 224 px on 2 cores: 108 images/s
     # and 79 MiB at 1, 101 and 103 at 4, 90 and 407 at 32), but tiny networks gain from a few at once.
     batch_size = 4
@@ -69,10 +42,10 @@ class LiteRTRuntime:
         try:
             first = self._open(environment.cpu_count())
         except (ValueError, RuntimeError) as error:
-            raise _foreign(path, error) from None
+            raise foreign(path, error) from None
         inputs, outputs = first[1].get_input_details(), first[1].get_output_details()
         if len(inputs) != 1 or "probabilities" not in outputs:
-            raise _foreign(path, f"its inputs are {', '.join(inputs)}, its outputs {', '.join(outputs)}")
+            raise foreign(path, f"its inputs are {', '.join(inputs)}, its outputs {', '.join(outputs)}")
         [(self._input, details)] = inputs.items()
         self.size_px = int(details["shape"][1])
         self.classes = int(outputs["probabilities"]["shape"][-1])
@@ -91,6 +64,11 @@ class LiteRTRuntime:
             interpreter.allocate_tensors()
             return interpreter, interpreter.get_signature_runner(SIGNATURE)
 
+    @classmethod
+    def start(cls, path: Path, precision: str) -> "LiteRTRuntime":
+        """See `Runtime`."""
+        return cls(path)
+
     def prepare(self, calls: int) -> None:
         """See `Runtime`. Each call at a time needs a copy of the weights: of a large model there are fewer."""
         calls = min(calls, max(2, COPIES_BYTES // self._path.stat().st_size))
@@ -108,10 +86,10 @@ class LiteRTRuntime:
         """See `Runtime`."""
         runner = self._idle.get()
         try:
-            answer = runner[1](**{self._input: pixels})
+            found = runner[1](**{self._input: pixels})
         finally:
             self._idle.put(runner)
-        return {name: answer[name] for name in names}
+        return {name: found[name] for name in names}
 
 
 class ONNXRuntime:
@@ -122,6 +100,7 @@ class ONNXRuntime:
         ArtifactError: if it is not an ONNX file, or not one that imgclf exported.
     """
 
+    package: ClassVar[str] = "onnxruntime"
     batch_size = 4
 
     def __init__(self, path: Path) -> None:
@@ -131,11 +110,11 @@ class ONNXRuntime:
         try:
             self._session = self._open(environment.cpu_count())
         except Exception as error:  # its errors have no common class but this one
-            raise _foreign(path, error) from None
+            raise foreign(path, error) from None
         inputs, outputs = self._session.get_inputs(), {o.name: o.shape for o in self._session.get_outputs()}
         if len(inputs) != 1 or "probabilities" not in outputs:
             found = f"its inputs are {', '.join(i.name for i in inputs)}, its outputs {', '.join(outputs)}"
-            raise _foreign(path, found)
+            raise foreign(path, found)
         self._input = inputs[0].name
         self.size_px = int(inputs[0].shape[1])
         self.classes = int(outputs["probabilities"][-1])
@@ -154,6 +133,11 @@ class ONNXRuntime:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         with environment.silence_stderr_fd():
             return onnxruntime.InferenceSession(str(self._path), options, providers=providers)
+
+    @classmethod
+    def start(cls, path: Path, precision: str) -> "ONNXRuntime":
+        """See `Runtime`."""
+        return cls(path)
 
     def prepare(self, calls: int) -> None:
         """See `Runtime`."""
@@ -174,6 +158,7 @@ class OpenVINORuntime:
         ArtifactError: if it is not such a folder, or not one that imgclf exported.
     """
 
+    package: ClassVar[str] = "openvino"
     batch_size = 1  # the shape is fixed, for which OpenVINO makes faster code
 
     def __init__(self, path: Path, precision: str = "float32") -> None:
@@ -181,22 +166,27 @@ class OpenVINORuntime:
         import openvino
 
         self._core = openvino.Core()
-        self._hint = {"float32": "f32", "bf16": "bf16"}[precision]
+        self._hint = "bf16" if precision == "bf16" else "f32"
         try:
             self._model = self._core.read_model(path / OPENVINO_FILE)
             shape = self._model.inputs[0].partial_shape
             self._model.reshape([1, *(shape[axis].get_length() for axis in (1, 2, 3))])
             outputs = {output.get_any_name(): output.shape for output in self._model.outputs}
         except (RuntimeError, IndexError) as error:
-            raise _foreign(path, error) from None
+            raise foreign(path, error) from None
         if len(self._model.inputs) != 1 or "probabilities" not in outputs:
-            raise _foreign(path, f"its outputs are {', '.join(outputs)}")
+            raise foreign(path, f"its outputs are {', '.join(outputs)}")
         self.size_px = int(self._model.inputs[0].shape[1])
         self.classes = int(outputs["probabilities"][-1])
         self.names = tuple(outputs)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         self._count = 0
         self._lock = threading.Lock()
+
+    @classmethod
+    def start(cls, path: Path, precision: str) -> "OpenVINORuntime":
+        """See `Runtime`."""
+        return cls(path, precision)
 
     def prepare(self, calls: int) -> None:
         """See `Runtime`."""
@@ -230,103 +220,14 @@ class OpenVINORuntime:
         return {name: np.stack(values) for name, values in rows.items()}
 
 
-class SavedModelRuntime:
-    """A TensorFlow SavedModel folder, on whatever devices TensorFlow finds.
-
-    Raises:
-        MissingError: if TensorFlow is not installed.
-        ArtifactError: if it is not a SavedModel, or not one that imgclf exported.
-    """
-
-    batch_size = 32
-
-    def __init__(self, path: Path) -> None:
-        self._tensorflow = _import_tensorflow()
-        try:
-            with environment.silence_stderr_fd(), plainly_named(path) as plain:
-                self._model = self._tensorflow.saved_model.load(str(plain))  # the signature does not keep it alive
-        except Exception as error:  # TensorFlow raises nearly anything on a damaged folder
-            raise _foreign(path, error) from None
-        signature = self._model.signatures.get(SIGNATURE)
-        if signature is None:
-            raise _foreign(path, f"its signatures are {', '.join(self._model.signatures)}")
-        inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-        if len(inputs) != 1 or "probabilities" not in outputs:
-            raise _foreign(path, f"its inputs are {', '.join(inputs)}, its outputs {', '.join(outputs)}")
-        [(self._input, details)] = inputs.items()
-        self.size_px = int(details.shape[1])
-        self.classes = int(outputs["probabilities"].shape[-1])
-        self.names = tuple(name for name in outputs if name != "labels")
-        self._run = signature
-        with environment.silence_stderr_fd():  # devices announce themselves at the first run
-            self.outputs(np.zeros((1, self.size_px, self.size_px, 3), np.float32), ("probabilities",))
-
-    def prepare(self, calls: int) -> None:
-        """See `Runtime`. TensorFlow shares the processor among its calls by itself."""
-
-    def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """See `Runtime`."""
-        answer = self._run(**{self._input: self._tensorflow.constant(pixels)})
-        return {name: answer[name].numpy() for name in names}
-
-
-class KerasRuntime:
-    """A `.keras` file through Keras: a run's own `model.keras`, which has `probabilities` alone, or an exported one.
-
-    A file that carries code is refused: Keras would run it.
-
-    Raises:
-        MissingError: if Keras or its backend is not installed.
-        ArtifactError: if it cannot be loaded.
-    """
-
-    batch_size = 32
-
-    def __init__(self, path: Path) -> None:
-        environment.prepare_keras()
-        import keras
-
-        try:
-            with environment.silence_stderr_fd():
-                self._model = keras.saving.load_model(path, compile=False, safe_mode=True)
-            self.names = tuple(self._model.output) if isinstance(self._model.output, dict) else ("probabilities",)
-            output = self._model.output["probabilities"] if self._named else self._model.output
-            self.size_px, self.classes = int(self._model.input_shape[1]), int(output.shape[-1])
-        except Exception as error:  # Keras raises nearly anything on a file of another version
-            what = " ".join(str(error).split()) or type(error).__name__
-            if "arbitrary code" in what:
-                raise ArtifactError(f"{path}: it carries code of its own, which could do anything; refused.") from None
-            raise ArtifactError(f"{path}: the model cannot be loaded ({what:.300}).") from None
-
-    @property
-    def _named(self) -> bool:
-        return isinstance(self._model.output, dict)
-
-    def prepare(self, calls: int) -> None:
-        """See `Runtime`. The backend shares the processor among its calls by itself."""
-
-    def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """See `Runtime`."""
-        answer = self._model.predict_on_batch(pixels)
-        return {name: np.asarray(answer[name] if self._named else answer) for name in names}
-
-
-RUNTIMES: Mapping[str, type[Runtime]] = {
+RUNTIMES: dict[str, type[Runtime]] = {
     "litert": LiteRTRuntime,
     "onnx": ONNXRuntime,
     "openvino": OpenVINORuntime,
     "savedmodel": SavedModelRuntime,
     "keras": KerasRuntime,
 }
-"""By the `format` that artifact.json gives, the quickest to start first."""
-
-PACKAGES = {
-    "litert": "ai_edge_litert",
-    "onnx": "onnxruntime",
-    "openvino": "openvino",
-    "savedmodel": "tensorflow",
-    "keras": "keras",
-}
+"""By the `format` in artifact.json; the fastest to start comes first."""
 
 
 def start(format: str, path: Path, precision: str) -> Runtime:
@@ -336,48 +237,6 @@ def start(format: str, path: Path, precision: str) -> Runtime:
         UsageError: if `precision` is bf16 and the format is not OpenVINO's.
         MissingError, ArtifactError: as the format's class says.
     """
-    if precision == "bf16":
-        if format != "openvino":
-            raise UsageError(f"--precision bf16: expected --engine openvino, found {format}.")
-        return OpenVINORuntime(path, precision)
-    runtime: Any = RUNTIMES[format]
-    opened: Runtime = runtime(path)
-    return opened
-
-
-@contextlib.contextmanager
-def plainly_named(folder: Path) -> Iterator[Path]:
-    """The folder under a path that TensorFlow, which reads SavedModels by pattern, does not take for another one.
-
-    That is the path itself if it has none of `[]*?\\`, else a link in a temporary folder, or where the system allows
-    no links, a copy.
-    """
-    if not set("[]*?\\") & set(folder.absolute().as_posix()):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="imgclf-") as place:
-        plain = Path(place) / "saved_model"
-        try:
-            plain.symlink_to(folder.absolute(), target_is_directory=True)
-        except OSError:
-            shutil.copytree(folder, plain)
-        yield plain
-
-
-def _foreign(path: Path, found: object) -> ArtifactError:
-    what = " ".join(str(found).split()) or type(found).__name__
-    return ArtifactError(
-        f"{path}: expected a model that imgclf exported, with one input and the signature {SIGNATURE}, "
-        f"found something else ({what:.300}). Export again."
-    )
-
-
-def _import_tensorflow() -> Any:
-    environment.require("tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    with environment.silence_stderr_fd(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow
-    environment.quiet_logging()
-    return tensorflow
+    if precision == "bf16" and format != "openvino":
+        raise UsageError(f"--precision bf16: expected --engine openvino, found {format}.")
+    return RUNTIMES[format].start(path, precision)

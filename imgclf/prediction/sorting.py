@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imgclf.data import copying
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction.classifier import Prediction
+from imgclf.prediction.decision import Prediction
 
 REJECTED = "_rejected"
 """The folder of images in which the model is not sure enough of any class."""

@@ -22,7 +22,8 @@ from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import metrics, outputs, plots, report
+from imgclf.evaluation import metrics, outputs, report, scoring
+from imgclf.evaluation.outputs import Predictions
 from imgclf.runs import Run
 from imgclf.settings import KfoldConfig, TrainConfig
 from imgclf.training import devices, recipe
@@ -280,7 +281,9 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     labels = np.concatenate([part.labels for part in pooled])
     probabilities = np.concatenate([part.probabilities for part in pooled])
     groups = [by_path[path].group for path in paths]
-    scores = metrics.score(labels, probabilities, names, groups=groups)
+    predicted = np.concatenate([part.predicted for part in pooled])
+    confidence = np.concatenate([part.confidence for part in pooled])
+    scores = metrics.score(labels, probabilities, names, predicted, groups=groups)
     share = 1 / (settings.folds - 1)  # test images to training images
     summary = {key: _summary(key, [row[key] for row in rows], share) for key in SUMMARY}
     mean, ends = summary["accuracy"]["mean"], summary["accuracy"]["interval"]
@@ -291,10 +294,9 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     )
     facts = {"keys": list(SUMMARY), "rows": rows, "summary": summary, "sentence": sentence}
     try:
-        outputs.write_predictions(run.predictions, paths, labels, probabilities, names)
-        runs.write_json(run.metrics, scores)
+        found = Predictions(paths, labels, probabilities, names, predicted, confidence)
+        scoring.Scored(scores, found).write(run.path)
         runs.write_json(run.path / FOLDS, facts)
-        plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
         report.write(run, files=dataset.files)
     except OSError as error:
         raise RunError(f"{run.path}: the folds' scores cannot be written ({error.strerror}).") from None

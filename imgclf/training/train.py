@@ -24,7 +24,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import loading, reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
-from imgclf.evaluation import calibration, decisions, metrics, outputs, plots, report
+from imgclf.evaluation import calibration, decisions, plots, report, scoring
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
 from imgclf.settings import AUTO, TrainConfig
@@ -368,21 +368,12 @@ def _settle(run: Run, training: Training) -> None:
 
 
 def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, fitted: Calibrated) -> None:
-    groups = [sample.group for sample in dataset.samples]
-    scores = metrics.score(dataset.labels, probabilities, dataset.class_names, groups=groups)
-    scores["decision"] = decisions.measure(
-        dataset.labels,
-        probabilities,
-        list(dataset.class_names),
-        fitted.rules,
-        outlier_scores=fitted.outlier_scores,
-    )
-    runs.write_json(run.metrics, scores)
-    paths = [sample.path for sample in dataset.samples]
-    outputs.write_predictions(run.predictions, paths, dataset.labels, probabilities, dataset.class_names)
-    plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
-    low, high = scores["intervals"]["accuracy"]
-    log.info("test accuracy %.4f, 95 %% interval %.4f to %.4f, n = %d", scores["accuracy"], low, high, scores["n"])
+    scored = scoring.score(dataset.samples, probabilities, dataset.class_names, fitted.rules, fitted.outlier_scores)
+    scored.write(run.path)
+    low, high = scored.metrics["intervals"]["accuracy"]
+    log.info("Test accuracy %.4f (95%% CI %.4f to %.4f), n = %d", scored.metrics["accuracy"], low, high, len(dataset))
+    if covered := decisions.describe(scored.metrics):
+        log.info("%s", covered)
 
 
 def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfig, fitted: Calibrated) -> None:

@@ -15,7 +15,7 @@ from prediction import made_run, photographs
 from processes import IMGCLF, measure, median
 
 from imgclf.prediction import artifact
-from imgclf.prediction.classifier import MANY
+from imgclf.prediction.loading import MANY
 from imgclf.prediction.runtimes import RUNTIMES
 
 

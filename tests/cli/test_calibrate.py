@@ -29,7 +29,9 @@ def test_rules_are_fitted_stored_and_shown(imgclf, run, capsys):
     assert imgclf("calibrate", run.path, *options) == 0
     printed = json.loads(capsys.readouterr().out)
     facts = artifact.read(run.path)
-    assert printed["rules"]["reject_below"] == facts.reject_below == pytest.approx(0.8)  # from there on all are right
+    assert (
+        printed["rules"]["reject_below"] == facts.decision.reject_below == pytest.approx(0.8)
+    )  # from there on all are right
     # of 6 ranks half: the third lowest of 0.4, 0.55, 0.8, 0.9, 0.9, the probabilities of the true classes
     assert printed["rules"]["set_from"] == facts.decision.set_from == pytest.approx(0.8)
     assert printed["validation"]["precision"] == 1
@@ -37,7 +39,7 @@ def test_rules_are_fitted_stored_and_shown(imgclf, run, capsys):
     shown = capsys.readouterr().out
     assert NAMES[0] in shown and "0.8" in shown and "positive recall" in shown
     assert imgclf("calibrate", run.path, "--reject-below", "none", "--coverage", "none", "--threshold", "none") == 0
-    assert artifact.read(run.path).reject_below is None
+    assert artifact.read(run.path).decision.reject_below is None
     assert artifact.read(run.path).decision == artifact.NO_RULES
 
 
@@ -80,7 +82,7 @@ def test_validation_answers_that_are_gone_or_damaged_end_with_4(imgclf, run, cap
 def test_what_is_calibrated_is_applied_by_predict_and_evaluate(imgclf, trained_run, tmp_path, capsys):
     made = Run(shutil.copytree(trained_run.path, tmp_path / "run"))
     if not made.validation.is_file():  # of so few images none
-        paths, labels, probabilities, names = outputs.read_predictions(made.predictions)
+        paths, labels, probabilities, names, *_ = outputs.read_predictions(made.predictions)
         outputs.write_predictions(made.validation, paths * 2, np.tile(labels, 2), np.tile(probabilities, (2, 1)), names)
     assert imgclf("calibrate", made.path, "--reject-below", "0.999", "--coverage", "0.99") == 0
     capsys.readouterr()

@@ -12,7 +12,7 @@ def test_a_table_the_pairs_and_one_sentence(imgclf, tmp_path, capsys):
     assert imgclf("compare", one, other) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "On 20 images" in printed and "[red]one" in printed
-    assert f"{other} is better than {one}: 50.0% more right answers, hardly by chance (p = 0.002)." in printed
+    assert f"{other} is better than {one}: 50.0% more correct predictions, unlikely by chance (p = 0.002)." in printed
     assert imgclf("compare", one, other, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["accuracy"] for row in found["runs"]] == [0.5, 1.0]
@@ -41,7 +41,7 @@ def test_what_are_no_probabilities_ends_with_4_and_names_the_file(imgclf, tmp_pa
 def test_one_image_is_enough_for_a_careful_sentence(imgclf, tmp_path, capsys):
     one, other = write(tmp_path / "one", [0]), write(tmp_path / "other", [1])
     assert imgclf("compare", one, other) == 0
-    assert "No difference can be told" in capsys.readouterr().out
+    assert "No significant difference" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_ends_with_2_or_4(imgclf, tmp_path, capsys):

@@ -37,7 +37,7 @@ def test_the_table_holds_every_class_and_the_headline_numbers(imgclf, trained_ru
     low, high = scores["intervals"]["accuracy"]
     assert scores["n"] == 48
     assert "two discs" in printed.out
-    assert f"{scores['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}, n = 48" in printed.out
+    assert f"{scores['accuracy']:.3f} (95% CI {low:.3f} to {high:.3f}), n = 48" in printed.out
     assert f"{scores['macro_f1']:.3f}" in printed.out
     assert "images were used in training" in printed.err
     assert str(tmp_path / "scores") in printed.err

@@ -151,14 +151,14 @@ def test_a_file_takes_the_format_from_its_name_or_from_the_option(imgclf, traine
     if "jsonl" in (name[4:], format):
         assert json.loads(text)["path"] == str(photos / "0.png")
     else:
-        assert text.startswith("path,label,confidence,error\n")
+        assert text.startswith("path,label,confidence,error,predicted,rejected,argmax\n")
 
 
 def test_a_file_that_exists_is_kept_and_named(imgclf, trained_run, photos, tmp_path, capsys):
     (tmp_path / "out.csv").write_text("mine")
     assert imgclf("predict", trained_run.path, photos, "-o", tmp_path / "out.csv") == 2
     assert (tmp_path / "out.csv").read_text() == "mine"
-    assert f"{tmp_path / 'out.csv'}: expected a new file" in capsys.readouterr().err
+    assert f"{tmp_path / 'out.csv'}: the file exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def a_pickle(folder: Path) -> Path:
     ("spoil", "expected"),
     [
         (changed, r"model\.tflite: expected SHA-256 [0-9a-f]{12}\.\.\. as in artifact\.json, found"),
-        (without_its_features, r"outliers\.npz: expected features of training images, found a damaged file"),
+        (without_its_features, r"outliers\.npz: damaged file"),
         (newer, r"artifact\.json: expected schema 1 or older, found 2, written by imgclf 9\.0"),
         (foreign, r"saved_model: expected an exported model \(with artifact\.json\), found none"),
         (a_pickle, r"model\.pkl: expected a model with artifact\.json .* pickles above all, are never loaded"),
@@ -382,7 +382,7 @@ def test_ctrl_c_is_130_and_keeps_the_whole_lines_that_were_written(trained_run, 
     printed, complaints = process.communicate(timeout=60)
     assert process.returncode == 130
     assert printed == ""
-    assert complaints.splitlines() == [f"{output} holds what was finished.", "Interrupted."]
+    assert complaints.splitlines() == [f"{output} contains what was finished.", "Interrupted."]
     lines = output.read_text().splitlines()
     assert 0 < len(lines) <= 200
     assert all(json.loads(line)["label"] in CLASSES for line in lines)

@@ -4,8 +4,8 @@ import pytest
 
 from imgclf.errors import RunError
 from imgclf.evaluation import card
+from imgclf.evaluation.facts import collect
 from imgclf.evaluation.outputs import read_predictions
-from imgclf.evaluation.report import collect
 from imgclf.runs import Run
 from tests.evaluation.test_report import make
 
@@ -53,11 +53,11 @@ def test_the_limits_say_what_becomes_of_other_images(tmp_path):
     run = make(tmp_path)
     facts = collect(run, run.path, read_predictions(run.predictions))
     assert "Every image gets one of the classes above" in card.text(facts)
-    scores = facts["scores"] | {"decision": {"answered": 0.75}}
+    scores = facts["scores"] | {"decision": {"answered": 0.75, "precision": None}}
     facts = facts | {"calibration": {"outlier_above": 1.2, "reject_below": 0.6}, "scores": scores}
     limits = (
-        'An image that is unlike all training images or has a confidence below 0.6 is answered "unknown"; of the test '
-        "images, 25.0% are."
+        'An image that is unlike the training images or has a confidence below 0.6 is rejected as "unknown": 25.0% of '
+        "the test images."
     )
     assert limits in card.text(facts)
 

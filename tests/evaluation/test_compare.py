@@ -27,10 +27,15 @@ def write(folder: Path, right: list[int], names: list[str] = NAMES, prefix: str 
     return folder
 
 
+def said(labels: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The predicted class of two, which is the true one where `right` says so."""
+    return np.where(right, labels, 1 - labels)
+
+
 def test_a_pair_computed_by_hand():
     labels = np.zeros(10, int)
-    first = answer(labels, np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]))
-    second = answer(labels, np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 0]))
+    first = said(labels, np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0]))
+    second = said(labels, np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 0]))
     found = compare.pair(labels, first, second)
     assert found["accuracy"] == pytest.approx(0.4)
     assert (found["only_first"], found["only_second"]) == (1, 5)
@@ -43,7 +48,7 @@ def test_the_interval_is_that_of_the_paired_difference():
     labels = np.zeros(400, int)
     first = rng.uniform(size=400) < 0.8
     second = first ^ (rng.uniform(size=400) < 0.1)  # alike on most images
-    low, high = compare.pair(labels, answer(labels, first), answer(labels, second))["interval"]
+    low, high = compare.pair(labels, said(labels, first), said(labels, second))["interval"]
     gain = second.astype(int) - first.astype(int)
     reach = 1.96 * gain.std() / 20
     assert (low, high) == pytest.approx((gain.mean() - reach, gain.mean() + reach), abs=0.006)
@@ -51,17 +56,27 @@ def test_the_interval_is_that_of_the_paired_difference():
 
 def test_equal_answers_differ_by_nothing():
     labels = np.array([0, 1, 1])
-    same = answer(labels, np.array([1, 0, 1]))
+    same = said(labels, np.array([1, 0, 1]))
     found = compare.pair(labels, same, same)
     assert (found["accuracy"], found["interval"], found["p"]) == (0, [0, 0], 1)
 
 
 def test_images_of_one_group_are_drawn_together():
     labels = np.zeros(200, int)
-    second = answer(labels, np.repeat([1, 1, 0, 1], 50))
-    alone = compare.pair(labels, answer(labels, np.ones(200)), second)["interval"]
-    grouped = compare.pair(labels, answer(labels, np.ones(200)), second, [str(i // 50) for i in range(200)])["interval"]
+    second = said(labels, np.repeat([1, 1, 0, 1], 50))
+    alone = compare.pair(labels, said(labels, np.ones(200)), second)["interval"]
+    grouped = compare.pair(labels, said(labels, np.ones(200)), second, [str(i // 50) for i in range(200)])["interval"]
     assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
+
+
+def test_a_rejected_image_is_no_correct_prediction(tmp_path):
+    one, other = write(tmp_path / "one", [1] * 6), write(tmp_path / "other", [1] * 6)
+    found = outputs.read_predictions(other / "predictions.csv")
+    rejecting = found._replace(predicted=np.array([-1, -1, 0, 1, 0, 1]))
+    outputs.write_predictions(other / "predictions.csv", *rejecting)
+    table = compare.compare([one, other])
+    assert [row["accuracy"] for row in table["runs"]] == [1, 4 / 6]
+    assert (table["pairs"][0]["only_first"], table["pairs"][0]["only_second"]) == (2, 0)
 
 
 def test_runs_are_matched_by_content_and_classes_by_name(tmp_path):
@@ -72,13 +87,13 @@ def test_runs_are_matched_by_content_and_classes_by_name(tmp_path):
     assert [row["accuracy"] for row in found["runs"]] == [0.5, 1.0]
     [pair] = found["pairs"]
     assert pair["accuracy"] == 0.5 and pair["p"] == pytest.approx(2 / 2**10)
-    assert found["sentence"].startswith(f"{other} is better than {one}: 50.0% more right answers")
+    assert found["sentence"].startswith(f"{other} is better than {one}: 50.0% more correct predictions")
 
 
 def test_a_difference_that_chance_explains_is_called_so(tmp_path):
     one, other = write(tmp_path / "one", [1] * 9 + [0]), write(tmp_path / "other", [1] * 10)
     sentence = compare.compare([one, other])["sentence"]
-    assert sentence.startswith("No difference can be told")
+    assert sentence.startswith("No significant difference")
     assert f"p = {stats.binomtest(1, 1).pvalue:.2g}" in sentence
 
 
@@ -87,13 +102,13 @@ def test_several_runs_name_those_that_chance_explains(tmp_path):
     found = compare.compare(paths)
     assert len(found["pairs"]) == 3
     assert found["sentence"] == (
-        f"{paths[2]} has the most right answers, but chance alone can explain its lead over {paths[1]}."
+        f"{paths[2]} makes the most correct predictions, but chance alone can explain its lead over {paths[1]}."
     )
 
 
 def test_different_test_sets_are_refused_unless_told(tmp_path):
     one, other = write(tmp_path / "one", [1] * 10), write(tmp_path / "other", [1] * 10, start=4)
-    with pytest.raises(RunError, match=r"found 6 that all have, of up to 10.*--common"):
+    with pytest.raises(RunError, match=r"found 6 in common of up to 10.*--common"):
         compare.compare([one, other])
     assert compare.compare([one, other], common=True)["n"] == 6
     with pytest.raises(RunError, match="found none"):

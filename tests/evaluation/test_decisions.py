@@ -8,7 +8,7 @@ from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import decisions, outputs
 from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact
-from imgclf.prediction.decision import Decision
+from imgclf.prediction.decision import Decision, decide
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
 
@@ -25,25 +25,23 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
+def measure(labels, probabilities, rules, outlier_scores=None, names=NAMES):
+    return decisions.measure(labels, decide(probabilities, names, rules, outlier_scores), names, rules)
+
+
 def test_answers_counted_by_hand():
-    found = decisions.measure(
-        LABELS,
-        CHANCES,
-        NAMES,
-        Decision(outlier_above=1.0, set_from=0.4, coverage=0.9),
-        reject_below=0.58,
-        outlier_scores=np.array([0, 2, 0, 0, 0]),
-    )
+    rules = Decision(outlier_above=1.0, set_from=0.4, coverage=0.9, reject_below=0.58)
+    found = measure(LABELS, CHANCES, rules, np.array([0, 2, 0, 0, 0]))
     assert (found["answered"], found["unsure"], found["outlier"]) == (3 / 5, 1 / 5, 1 / 5)
     assert found["precision"] == pytest.approx(2 / 3) and found["interval"] == list(wilson(2, 3))
     assert found["set_coverage"] == 1 and found["set_size"] == pytest.approx(7 / 5)
 
 
 def test_a_positive_class_is_counted_at_its_threshold():
-    found = decisions.measure(LABELS, CHANCES, NAMES, Decision(positive="bee", threshold=0.4))
+    found = measure(LABELS, CHANCES, Decision(positive="bee", threshold=0.4))
     assert (found["positive_precision"], found["positive_recall"], found["positive_specificity"]) == (1, 1, 1)
     assert found["precision"] == 1
-    plain = decisions.measure(LABELS, CHANCES, NAMES, Decision())
+    plain = measure(LABELS, CHANCES, Decision())
     assert plain["precision"] == 4 / 5 and "positive" not in plain and "set_size" not in plain
 
 
@@ -51,14 +49,14 @@ def test_rules_are_fitted_on_validation_kept_and_taken_away_again(run):
     config = CalibrateConfig(reject_below="auto", precision=1.0, coverage="0.6", positive="bee", threshold="recall=1")
     facts, _ = decisions.calibrate(run, config)
     assert artifact.read(run.path) == facts
-    assert facts.reject_below == pytest.approx(0.8)  # from there on all are right
+    assert facts.decision.reject_below == pytest.approx(0.8)  # from there on all are right
     assert facts.decision.set_from == pytest.approx(0.55)
     assert (facts.decision.positive, facts.decision.threshold) == ("bee", pytest.approx(0.4))
     kept, _ = decisions.calibrate(run, CalibrateConfig(coverage="none"))
-    assert kept.decision.set_from is None and kept.reject_below == facts.reject_below
+    assert kept.decision.set_from is None and kept.decision.reject_below == facts.decision.reject_below
     cleared, _ = decisions.calibrate(run, CalibrateConfig(reject_below="none", threshold="none"))
-    assert cleared.reject_below is None and cleared.decision == Decision()
-    assert decisions.calibrate(run, CalibrateConfig(reject_below="0.7"))[0].reject_below == 0.7
+    assert cleared.decision == Decision()
+    assert decisions.calibrate(run, CalibrateConfig(reject_below="0.7"))[0].decision.reject_below == 0.7
 
 
 def drawn(rng: np.random.Generator, n: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +82,7 @@ def test_sets_miss_the_true_class_as_often_as_asked_where_they_are_stored_read_a
         decisions.calibrate(run, CalibrateConfig(coverage=str(asked)))
         rules = artifact.read(run.path).decision
         labels, probabilities = drawn(rng, 1000)
-        found.append(decisions.measure(labels, probabilities, names, rules)["set_coverage"])
+        found.append(measure(labels, probabilities, rules, names=names)["set_coverage"])
     misses = np.floor((n + 1) * (1 - asked) + 1e-9) / (n + 1)  # what theory says: 1 - asked, in steps of 1 / (n + 1)
     assert 1 - asked - 1 / (n + 1) < misses <= 1 - asked + 1e-9
     error = np.std(found) / np.sqrt(models)

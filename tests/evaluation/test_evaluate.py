@@ -7,38 +7,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
-from imgclf import environment, prediction, runs
+from imgclf import environment, runs
 from imgclf.data import collection
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation.evaluate import evaluate
 from imgclf.evaluation.outputs import read_predictions
-from imgclf.prediction import artifact
+from imgclf.prediction import artifact, runtimes
 from imgclf.runs import Run
 from imgclf.settings import EvaluateConfig, TrainConfig
 
 RED, GREEN, BLUE = (220, 30, 30), (30, 220, 30), (30, 30, 220)
+MODEL = "model.colours"
 COLOURS = {"red": RED, "green": GREEN, "blue": BLUE, "grey": (128, 128, 128)}
 
 
 class ByColour:
-    """A stand-in for an exported model: the more of its colour an image has, the likelier the class."""
+    """A foreign runtime: the more of its colour an image has, the likelier the class. Its file lists the classes."""
 
-    names = ("probabilities",)
+    package = "numpy"
+    names = ("probabilities", "embedding")
     batch_size = 4
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.size_px, self.classes = 16, len(labels)
         self.colours = np.array([COLOURS[name] for name in labels], np.float32)  # (classes, 3)
 
+    @classmethod
+    def start(cls, path: Path, precision: str) -> "ByColour":
+        return cls(path.read_text().split())
+
     def prepare(self, calls: int) -> None:
         """There is nothing to get ready."""
 
     def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        logits = pixels.mean(axis=(1, 2)) @ self.colours.T / 5000  # (n, 16, 16, 3) -> (n, classes)
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return {"probabilities": chances / chances.sum(axis=1, keepdims=True)}
+        means = pixels.mean(axis=(1, 2))  # (n, 16, 16, 3) -> (n, 3)
+        found = {"probabilities": softmax(means @ self.colours.T / 5000, axis=1), "embedding": means}
+        return {name: found[name] for name in names}
 
 
 def facts(labels: Sequence[str], files: dict[str, artifact.File]) -> artifact.Artifact:
@@ -72,10 +79,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     write_manifest(dataset, made.manifest)
     config = TrainConfig(backbone="small-cnn", image_size=16).to_dict()
     runs.write_json(made.config, {"data": str(dataset.root), "config": config})
-    made.litert.touch()
-    labels = made.read_labels()
-    classifier = prediction.Classifier(facts(labels, {}), ByColour(labels))
-    monkeypatch.setattr(prediction, "load", lambda path, *, allow_truncated: classifier)
+    monkeypatch.setitem(runtimes.RUNTIMES, "by-colour", ByColour)
+    (made.path / MODEL).write_text(" ".join(made.read_labels()))
+    files = {MODEL: artifact.File("by-colour", *artifact.hash_tree(made.path / MODEL))}
+    artifact.write(made.path, facts(made.read_labels(), files))
     return made
 
 
@@ -150,7 +157,7 @@ def test_of_a_split_folder_one_part_is_scored_and_named(run, tmp_path, caplog, s
     assert len(paths) == 6
     assert {path.split("/")[0] for path in paths} == {scored}
     assert [item.path for item in result.skipped] == [f"{scored}/red/broken.png"]
-    assert "part is scored, 6 images" in caplog.text
+    assert "part, 6 images" in caplog.text
 
 
 def test_unreadable_images_are_named_and_left_out(run, tmp_path, caplog):
@@ -169,7 +176,7 @@ def test_nothing_readable_is_an_error(run, tmp_path):
     dataset = collection.collect(paint(tmp_path / "other", ("red", "green", "blue"), count=1))
     for path in dataset.paths:
         path.write_bytes(b"broken since it was read")
-    with pytest.raises(DatasetError, match="none of 3"):
+    with pytest.raises(DatasetError, match="none of the 3"):
         evaluate(run, dataset)
     assert not (run.path / "evaluations").exists()
 
@@ -207,7 +214,7 @@ def test_images_that_were_moved_are_found_by_content_and_keep_their_names(run, t
         evaluate(run, collection.collect(tmp_path / "old"), data=place)
 
 
-@pytest.mark.parametrize(("number", "why"), [(np.nan, "not a number"), (-0.5, r"cannot be scored.*found 3 of 3")])
+@pytest.mark.parametrize(("number", "why"), [(np.nan, "not finite"), (-0.5, r"cannot be scored.*found 3 of 3")])
 def test_a_model_that_answers_with_no_probabilities_is_an_error(run, monkeypatch, number, why):
     def outputs(runtime, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {"probabilities": np.tile(np.array([number, 0.5, 0.5], np.float32), (len(pixels), 1))}
@@ -226,7 +233,7 @@ def test_one_image_and_one_class_are_scored(run, tmp_path):
         assert (result.metrics["n"], result.metrics["accuracy"]) == (count, 1.0)
         assert result.metrics["macro_roc_auc"] is None and result.metrics["intervals"]["macro_roc_auc"] is None
         assert result.metrics["per_class"]["green"]["recall"] == 1
-        assert any("No image of 'blue', 'red'" in warning for warning in result.metrics["warnings"])
+        assert any("for lack of images: 'blue', 'red'" in warning for warning in result.metrics["warnings"])
         assert {"report.html", "report.md", "report.json"} <= {path.name for path in result.folder.iterdir()}
 
 
@@ -265,7 +272,7 @@ def test_labels_that_are_not_the_models_are_an_error_not_a_shift(run):
 
 
 def test_a_run_without_a_model_is_an_error(run):
-    run.litert.unlink()
+    run.artifact.unlink()
     with pytest.raises(RunError, match="Is the training finished"):
         evaluate(run)
 
@@ -274,7 +281,6 @@ def test_a_run_without_exports_is_scored_through_keras(run, tmp_path):
     environment.prepare_keras()
     import keras
 
-    run.litert.unlink()
     pixels = keras.Input((16, 16, 3), name="pixels")
     mean = keras.layers.GlobalAveragePooling2D(name="embedding")(pixels)
     model = keras.Model(pixels, keras.layers.Dense(3, "softmax", name="probabilities")(mean))

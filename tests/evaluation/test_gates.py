@@ -99,7 +99,7 @@ def test_a_class_or_a_k_that_does_not_exist_is_a_usage_error(gate, named):
 
 def test_what_is_not_known_passes_no_gate():
     one_class = metrics.score(np.array([0, 0]), np.eye(2)[[0, 1]], ["ant", "bee"])
-    with pytest.raises(GateError, match="macro_roc_auc is not known"):
+    with pytest.raises(GateError, match="macro_roc_auc is unknown"):
         gates.check(one_class, {"macro_roc_auc": 0.0})
 
 

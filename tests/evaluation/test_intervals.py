@@ -69,7 +69,7 @@ def test_the_interval_of_a_share_is_a_normal_one_of_logits_less_the_bias():
     ends = intervals.normal(shares, estimate, (0, 1))
     assert [logit(end) for end in ends] == pytest.approx([1.9 - 1.96 * 0.4, 1.9 + 1.96 * 0.4], abs=0.01)
     around = 1 / (1 + np.exp(-2.1))
-    ends = intervals.normal(shares, estimate, (0, 1), centre=around)
+    ends = intervals.normal(shares, estimate, (0, 1), center=around)
     assert [logit(end) for end in ends] == pytest.approx([2.1 - 1.96 * 0.4, 2.1 + 1.96 * 0.4], abs=0.01)
 
 

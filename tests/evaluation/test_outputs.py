@@ -63,10 +63,37 @@ def test_the_file_reads_as_the_table_that_is_documented(tmp_path):
     probabilities = np.array([[0.25, 0.75], [0.9, 0.1]], np.float32)
     outputs.write_predictions(file, [Path("ant/1.jpg"), "bee/2.jpg"], np.array([1, 1]), probabilities, ["ant", "bee"])
     assert file.read_text() == (
-        "path,label,predicted,confidence,p_ant,p_bee\nant/1.jpg,bee,bee,0.75,0.25,0.75\nbee/2.jpg,bee,ant,0.9,0.9,0.1\n"
+        "path,label,predicted,confidence,rejected,argmax,p_ant,p_bee\n"
+        "ant/1.jpg,bee,bee,0.75,false,bee,0.25,0.75\n"
+        "bee/2.jpg,bee,ant,0.9,false,ant,0.9,0.1\n"
     )
     with file.open(newline="") as opened:
         assert [row["p_bee"] for row in csv.DictReader(opened)] == ["0.75", "0.1"]
+
+
+def test_a_rejected_image_is_told_from_one_of_a_class_without_a_name(tmp_path):
+    file = tmp_path / "predictions.csv"
+    probabilities = np.array([[0.25, 0.75], [0.9, 0.1], [0.4, 0.6]], np.float32)
+    predicted, confidence = np.array([-1, 0, 0]), np.array([0.25, 0.9, 0.4], np.float32)
+    outputs.write_predictions(file, "abc", np.array([1, 1, 0]), probabilities, ["", "bee"], predicted, confidence)
+    assert file.read_text().splitlines()[1:] == [
+        "a,bee,,0.25,true,bee,0.25,0.75",
+        "b,bee,,0.9,false,,0.9,0.1",
+        "c,,,0.4,false,bee,0.4,0.6",
+    ]
+    found = outputs.read_predictions(file)
+    assert found.predicted.tolist() == [-1, 0, 0]
+    assert found.confidence.tolist() == confidence.tolist()
+    outputs.write_predictions(tmp_path / "again.csv", *found)
+    assert (tmp_path / "again.csv").read_bytes() == file.read_bytes()
+
+
+def test_a_file_written_before_rejections_were_recorded_is_read(tmp_path):
+    file = tmp_path / "predictions.csv"
+    file.write_text("path,label,predicted,confidence,p_ant,p_bee\na,bee,bee,0.75,0.25,0.75\nb,bee,ant,0.9,0.9,0.1\n")
+    found = outputs.read_predictions(file)
+    assert found.predicted.tolist() == [1, 0]
+    assert found.confidence.tolist() == pytest.approx([0.75, 0.9])
 
 
 @pytest.mark.parametrize(
@@ -93,6 +120,10 @@ def test_what_does_not_fit_together_is_refused_and_the_old_file_stays(tmp_path, 
         ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,zero\n", "line 2"),
         ("path,label,predicted,confidence,p_a,p_b\nx,c,a,1,1,0\n", "line 2"),
         ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,0\ny,a,a,nan,nan,0\n", "row 1 is .*nan"),
+        ("path,label,predicted,confidence,rejected,argmax,p_a,p_b\nx,a,a,1,maybe,a,1,0\n", "line 2"),
+        ("path,label,predicted,confidence,rejected,argmax,p_a,p_b\nx,a,,1,false,a,1,0\n", "line 2"),
+        ("path,label,predicted,confidence,rejected,argmax,p_a,p_b\nx,a,a,1,false\n", "line 2"),
+        ("path,label,predicted,confidence,rejected,p_a,p_b\nx,a,a,1,false,1,0\n", "expected the columns"),
         ("path,label,predicted,confidence,p_a,p_b\nx,a,a,1,1,1\n", "sums to 2"),
         ("path,label,predicted,confidence,p_a,p_b\n", "at least one"),
     ],

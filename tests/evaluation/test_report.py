@@ -3,6 +3,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from PIL import Image
 from imgclf import runs
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
 from imgclf.errors import RunError, UsageError
-from imgclf.evaluation import metrics, outputs, report
+from imgclf.evaluation import decisions, metrics, outputs, plots, report
+from imgclf.evaluation import facts as facts_of
+from imgclf.prediction import artifact
+from imgclf.prediction.decision import Decision, decide
 from imgclf.runs import Run
 
 NASTY = ("<script>alert(1)</script>", "[red]x[/red]", "a & \"b\" '{{ 7 * 7 }}'")
@@ -32,7 +36,7 @@ def make(folder: Path, names: tuple[str, ...] = NASTY, count: int = 4, wrong: in
     dataset = Dataset(folder / "images", tuple(samples), names)
     write_manifest(dataset, run.manifest)
     run.write_labels(list(names))
-    settings = {"backbone": "small-cnn", "method": "scratch", "image_size": 32, "rename": NASTY[0]}
+    settings = {"backbone": "small-cnn", "method": "scratch", "image_size": 32, "rename": f"{NASTY[0]}=x"}
     runs.write_json(run.config, {"data": str(dataset.root), "config": settings, "versions": {"python": "3"}})
     part = dataset.part(TEST)
     probabilities = rng.dirichlet(np.ones(len(names)), len(part)) * 0.2 + 0.8 * np.eye(len(names))[part.labels]
@@ -88,21 +92,21 @@ def test_folds_tell_the_command_that_makes_them_again(run):
     config = run.read_config() | {"kfold": {"folds": 3, "repeats": 2}}
     config["config"] |= {"offline": True, "export": "none", "batch_size": None}
     runs.write_json(run.config, config)
-    facts = report.collect(run, run.path, outputs.read_predictions(run.predictions))
-    assert list(facts["data"]["sides"]) == [TEST]
+    facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
+    assert list(facts["data"]["splits"]) == [TEST]
     words = shlex.split(facts["reproduce"][1])
     assert words[:7] == ["imgclf", "kfold", config["data"], "--folds", "3", "--repeats", "2"]
     assert words[7:-2] == [
-        *("--backbone", "small-cnn", "--method", "scratch", "--image-size", "32", "--rename", NASTY[0], "--offline")
+        *("--backbone", "small-cnn", "--method", "scratch", "--image-size", "32", "--rename", f"{NASTY[0]}=x", "--offline")
     ]
     inner = Run(run.path / "kfold-3")
     shutil.copytree(run.path, inner.path)
-    facts = report.collect(inner, inner.path, outputs.read_predictions(inner.predictions))
+    facts = facts_of.collect(inner, inner.path, outputs.read_predictions(inner.predictions))
     assert facts["reproduce"][1] == shlex.join(["imgclf", "evaluate", str(run.path), "--kfold", "3"])
 
 
 def test_the_worst_mistakes_come_first_and_the_least_certain_too(run):
-    facts = report.collect(run, run.path, outputs.read_predictions(run.predictions))
+    facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
     assert len(facts["mistakes"]) == 5
     confidences = [row["confidence"] for row in facts["mistakes"]]
     assert confidences == sorted(confidences, reverse=True)
@@ -110,7 +114,7 @@ def test_the_worst_mistakes_come_first_and_the_least_certain_too(run):
     assert len(facts["unsure"]) == 9
     second, best = np.sort(outputs.read_predictions(run.predictions).probabilities, axis=1)[:, -2:].T
     assert [row["row"] for row in facts["unsure"]] == np.argsort(best - second).tolist()
-    assert facts["data"]["sides"] == {"train": 3, "validation": 0, "test": 9}
+    assert facts["data"]["splits"] == {"train": 3, "validation": 0, "test": 9}
 
 
 def test_json_and_markdown_hold_the_same_numbers(shared):
@@ -126,7 +130,7 @@ def test_images_that_are_gone_leave_their_paths(run, tmp_path):
     shutil.rmtree(tmp_path / "images")
     text = report.write(run)[0].read_text()
     assert "image/jpeg" not in text
-    assert "0/1.png" in text and "no picture" in text
+    assert "0/1.png" in text and "unreadable" in text
 
 
 def test_many_classes_get_a_picture_of_the_matrix(tmp_path):
@@ -142,7 +146,7 @@ def test_a_model_without_a_mistake_history_and_manifest(tmp_path):
     run.history.unlink()
     run.manifest.unlink()
     text = report.write(run)[0].read_text()
-    assert "None: every answer is right." in text
+    assert "None: every predicted class is correct." in text
     assert "Learning curves" not in text
 
 
@@ -221,3 +225,44 @@ def test_the_page_works_in_a_browser(page, tmp_path, width):
     assert found["share"] == "100%"
     assert found["width"] == width
     assert not found["wide"]
+
+
+def test_rejected_images_have_a_column_and_are_no_mistakes(run):
+    """Two of the five images that are predicted incorrectly are rejected instead."""
+    found = outputs.read_predictions(run.predictions)
+    predicted = found.predicted.copy()
+    predicted[:2] = -1
+    outputs.write_predictions(run.predictions, *found._replace(predicted=predicted))
+    names = found.class_names
+    scores = metrics.score(found.labels, found.probabilities, names, predicted, replicates=20)
+    decided = decide(found.probabilities, names, Decision(reject_below=0.5))
+    decided = replace(decided, unsure=predicted == -1)
+    scores["decision"] = decisions.measure(found.labels, decided, names, Decision(reject_below=0.5))
+    runs.write_json(run.metrics, scores)
+    report.write(run, formats=("html", "md", "json"))
+    facts = json.loads((run.path / "report.json").read_text())
+    assert len(facts["mistakes"]) == 3 and facts["scores"]["accuracy"] == 4 / 9
+    page = (run.path / "report.html").read_text()
+    column = len(names)
+    rejected = {f"c-{label}-{column}" for label in found.labels[:2]}
+    assert rejected <= set(re.findall(r'href="#(c-\d+-\d+)"', page))
+    assert rejected <= set(re.findall(r'class="cell" id="(c-\d+-\d+)"', page))
+    sentence = "Coverage 77.8%: 2 of 9 images are rejected and count as errors; accuracy on the others is 0.571"
+    assert sentence in page and sentence in (run.path / "report.md").read_text()
+    pixels = plots.draw_confusion_matrix(scores).axes[0]
+    assert [label.get_text() for label in pixels.get_xticklabels()][-1] == "(rejected)"
+
+
+@pytest.mark.parametrize("reject_below", [0.5, 0.6])
+def test_rules_that_changed_since_the_scores_are_told(run, reject_below):
+    scores = runs.read_json(run.metrics)
+    found = outputs.read_predictions(run.predictions)
+    rules = Decision(reject_below=0.5)
+    decided = decide(found.probabilities, found.class_names, rules)
+    scores["decision"] = decisions.measure(found.labels, decided, found.class_names, rules)
+    runs.write_json(run.metrics, scores)
+    now = Decision(reject_below=reject_below)
+    labels = tuple(found.class_names)
+    artifact.write(run.path, artifact.Artifact(labels, 8, "squash", "small", ("probabilities",), "", {}, decision=now))
+    report.write(run, formats=("html",))
+    assert (facts_of.CHANGED in (run.path / "report.html").read_text()) == (reject_below != 0.5)

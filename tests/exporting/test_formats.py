@@ -113,27 +113,27 @@ def test_an_int8_model_calculates_in_integers(whole):
 def test_a_precision_chooses_its_file(whole, precision):
     run, _ = whole
     chosen = artifact.read(run.path)
-    from imgclf.prediction import classifier
+    from imgclf.prediction import loading
 
-    assert classifier.choose(run.path, chosen, "auto", precision, None) == f"model-{precision}.tflite"
+    assert loading.choose(run.path, chosen, "auto", precision, None) == f"model-{precision}.tflite"
 
 
 @pytest.mark.parametrize(("engine", "name"), [("onnx", "model.onnx"), ("keras", "classifier.keras")])
 def test_an_engine_chooses_its_file(whole, engine, name):
-    from imgclf.prediction import classifier
+    from imgclf.prediction import loading
 
-    assert classifier.choose(whole[0].path, artifact.read(whole[0].path), engine, "float32", None) == name
+    assert loading.choose(whole[0].path, artifact.read(whole[0].path), engine, "float32", None) == name
 
 
 def test_auto_takes_what_suits_the_count(whole, monkeypatch):
-    from imgclf.prediction import classifier
+    from imgclf.prediction import loading
 
     run, facts = whole[0], artifact.read(whole[0].path)
-    for count, name in ((None, "model.tflite"), (1, "model.tflite"), (classifier.MANY, "model.onnx")):
-        assert classifier.choose(run.path, facts, "auto", "float32", count) == name
+    for count, name in ((None, "model.tflite"), (1, "model.tflite"), (loading.MANY, "model.onnx")):
+        assert loading.choose(run.path, facts, "auto", "float32", count) == name
     has_package = environment.has_package
     monkeypatch.setattr(environment, "has_package", lambda name: name != "onnxruntime" and has_package(name))
-    assert classifier.choose(run.path, facts, "auto", "float32", 10**6) == "model.tflite"
+    assert loading.choose(run.path, facts, "auto", "float32", 10**6) == "model.tflite"
 
 
 def test_openvino_answers_in_bfloat16_where_that_is_asked_for(whole, pixels, expected):
@@ -254,7 +254,7 @@ def test_a_script_of_the_docs_answers_as_imgclf_does(whole, photographs, name, c
 
 @pytest.mark.parametrize(("rates", "winner"), [((200.0, 300.0), "model.onnx"), ((300.0, 200.0), "model.tflite")])
 def test_for_many_images_the_engine_is_taken_that_is_quicker_here(whole, monkeypatch, rates, winner):
-    from imgclf.prediction import classifier, runtimes
+    from imgclf.prediction import loading, runtimes
 
     run = whole[0]
     tried = []
@@ -263,19 +263,19 @@ def test_for_many_images_the_engine_is_taken_that_is_quicker_here(whole, monkeyp
         tried.append(type(runtime))
         return rates[isinstance(runtime, runtimes.ONNXRuntime)]
 
-    monkeypatch.setattr(classifier, "images_per_second", rate)
+    monkeypatch.setattr(loading, "images_per_second", rate)
     wanted = {"model.onnx": runtimes.ONNXRuntime, "model.tflite": runtimes.LiteRTRuntime}[winner]
-    assert isinstance(prediction.load(run.path, count=classifier.MANY)._runtime, wanted)
+    assert isinstance(prediction.load(run.path, count=loading.MANY)._runtime, wanted)
     assert set(tried) == {runtimes.ONNXRuntime, runtimes.LiteRTRuntime}
     tried.clear()
-    prediction.load(run.path, count=classifier.MANY - 1)
-    prediction.load(run.path, count=classifier.MANY, engine="onnx")
-    prediction.load(run.path / "model.tflite", count=classifier.MANY)
+    prediction.load(run.path, count=loading.MANY - 1)
+    prediction.load(run.path, count=loading.MANY, engine="onnx")
+    prediction.load(run.path / "model.tflite", count=loading.MANY)
     assert not tried
 
 
 def test_the_rate_of_a_runtime_is_that_of_all_processors(monkeypatch):
-    from imgclf.prediction import classifier
+    from imgclf.prediction import loading
 
     class Slow:
         size_px, classes, names, batch_size = 8, 2, ("probabilities",), 4
@@ -294,7 +294,7 @@ def test_the_rate_of_a_runtime_is_that_of_all_processors(monkeypatch):
 
     monkeypatch.setattr(environment, "cpu_count", lambda: 3)
     slow, quick = Slow(0.04), Slow(0.01)
-    rates = [classifier.images_per_second(runtime) for runtime in (slow, quick)]
+    rates = [loading.images_per_second(runtime) for runtime in (slow, quick)]
     assert (slow.calls, quick.calls) == (3, 3)
     assert rates[0] <= 3 * 4 / 0.04
     assert rates[0] < rates[1] <= 3 * 4 / 0.01

@@ -20,6 +20,7 @@ from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, UsageError
 from imgclf.prediction import Classifier, Prediction, artifact, load
 from imgclf.prediction.artifact import File
+from imgclf.prediction.decision import Decision
 from imgclf.settings import Decoding
 
 SURE = math.exp(10) / (math.exp(10) + 2)
@@ -239,7 +240,7 @@ def test_answers_that_are_no_numbers_are_an_artifact_error(colours):
         def outputs(self, pixels, names):
             return {"probabilities": np.full((len(pixels), 3), np.nan, np.float32)}
 
-    with pytest.raises(ArtifactError, match="not a number"):
+    with pytest.raises(ArtifactError, match="not finite"):
         Classifier(artifact.read(colours), Damaged()).predict([plain("red")])
 
 
@@ -365,7 +366,7 @@ def test_a_pickle_is_never_loaded(tmp_path, spoiled):
 
 def test_below_the_threshold_there_is_no_label(colours, spoiled):
     pixels = [plain("red"), np.zeros((8, 8, 3), np.uint8)]
-    careful = spoiled(reject_below=0.5)
+    careful = spoiled(decision=Decision(reject_below=0.5))
     for strict in (load(colours, reject_below=0.5), load(careful)):
         sure, unsure = strict.predict(pixels)
         assert (sure.label, sure.rejected) == ("red", False)

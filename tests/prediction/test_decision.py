@@ -3,8 +3,7 @@ import pytest
 
 from imgclf.errors import ArtifactError
 from imgclf.prediction import decision
-from imgclf.prediction.classifier import Prediction
-from imgclf.prediction.decision import Decision, Outliers
+from imgclf.prediction.decision import Decision, Outliers, Prediction
 
 LABELS = ("ant", "bee")
 
@@ -47,11 +46,11 @@ def test_what_is_written_is_read_back_and_a_dead_feature_does_no_harm(tmp_path):
 
 
 def test_too_little_confidence_is_unknown():
-    assert prediction([0.4, 0.6], reject_below=0.6).label == "bee"
-    rejected = prediction([0.45, 0.55], reject_below=0.6)
+    assert prediction([0.4, 0.6], rules=Decision(reject_below=0.6)).label == "bee"
+    rejected = prediction([0.45, 0.55], rules=Decision(reject_below=0.6))
     assert (rejected.label, rejected.rejected, rejected.reason) == (None, True, "unsure")
     assert rejected.confidence == 0.55
-    assert [name for name, _ in rejected.answers(2)] == ["unknown", "ant"]
+    assert [name for name, _ in rejected.ranked(2)] == ["unknown", "ant"]
     assert [name for name, _ in rejected.top(2)] == ["bee", "ant"]
 
 
@@ -67,7 +66,7 @@ def test_a_threshold_decides_instead_of_the_larger_probability():
     assert prediction([0.2, 0.8], rules=rules).label == "ant"
     assert prediction([0.2, 0.8], rules=rules).confidence == 0.2
     assert prediction([0.1, 0.9], rules=rules).label == "bee"
-    assert [name for name, _ in prediction([0.2, 0.8], rules=rules).answers(2)] == ["ant", "bee"]
+    assert [name for name, _ in prediction([0.2, 0.8], rules=rules).ranked(2)] == ["ant", "bee"]
 
 
 def test_a_prediction_set_holds_every_class_from_its_probability_on_and_never_none():
@@ -75,10 +74,33 @@ def test_a_prediction_set_holds_every_class_from_its_probability_on_and_never_no
     assert prediction([0.3, 0.7], rules=Decision(set_from=0.5)).classes == ("bee",)
     assert prediction([0.3, 0.7], rules=Decision(set_from=0.9)).classes == ("bee",)
     assert prediction([0.3, 0.7]).classes is None
-    assert decision.prediction_set(np.array([[0.3, 0.7]]), decision.NO_RULES) is None
+    assert decision.decide(np.array([[0.3, 0.7]]), LABELS).members is None
 
 
 def test_an_image_that_cannot_be_read_has_no_answer_at_all():
-    broken = Prediction("a.png", None, LABELS, "broken", reject_below=0.5, rules=Decision(set_from=0.1))
-    assert broken.label is broken.confidence is broken.reason is broken.classes is None
-    assert broken.answers(2) == []
+    broken = Prediction("a.png", None, LABELS, "broken", rules=Decision(set_from=0.1, reject_below=0.5))
+    assert broken.label is broken.argmax is broken.confidence is broken.reason is broken.classes is None
+    assert broken.ranked(2) == []
+
+
+def test_many_rows_are_decided_as_each_alone():
+    rules = Decision(positive="ant", threshold=0.3, reject_below=0.4, outlier_above=1.0, set_from=0.35)
+    chances = np.array([[0.3, 0.7], [0.1, 0.9], [0.45, 0.55], [0.9, 0.1], [0.62, 0.38]], np.float32)
+    scores = np.array([0.5, 0.5, 0.5, 1.5, 1.0])
+    decided = decision.decide(chances, LABELS, rules, scores)
+    assert decided.argmax.tolist() == [1, 1, 1, 0, 0]
+    assert decided.chosen.tolist() == [0, 1, 0, 0, 0]
+    assert decided.predicted.tolist() == [decision.REJECTED, 1, 0, decision.REJECTED, 0]
+    assert decided.unsure.tolist() == [True, False, False, False, False]
+    assert decided.outlier.tolist() == [False, False, False, True, False]
+    for row, (pair, score) in enumerate(zip(chances.tolist(), scores.tolist(), strict=True)):
+        alone = prediction(pair, rules=rules, outlier_score=score)
+        assert (alone.argmax, alone.rejected) == (LABELS[decided.argmax[row]], decided.rejected[row])
+        assert alone.label == (None if decided.rejected[row] else LABELS[decided.predicted[row]])
+        assert alone.confidence == pytest.approx(decided.confidence[row])
+        assert alone.classes == tuple(np.array(LABELS)[decided.members[row]])
+
+
+def test_a_rejected_image_is_ranked_without_the_class_it_would_have():
+    rules = Decision(positive="ant", threshold=0.3, reject_below=0.4)
+    assert prediction([0.35, 0.65], rules=rules).ranked(2) == [("unknown", 0.35), ("bee", 0.65)]

@@ -38,13 +38,13 @@ def test_a_json_line_has_these_keys_in_this_order():
 
 
 def test_a_rejected_image_has_a_confidence_and_is_unknown():
-    unsure = replace(BEES, reject_below=0.76)
+    unsure = replace(BEES, rules=Decision(reject_below=0.76))
     values = json.loads(next(outputs.to_jsonl([unsure], 1)))
     assert (values["label"], values["confidence"], values["rejected"]) == (None, 0.75, True)
     assert values["top"] == [{"label": "bees", "confidence": 0.75}]
-    assert list(outputs.to_csv([unsure], 1))[1] == "b.jpg,unknown,0.75,\n"
-    assert outputs.to_rows(unsure, 2) == [("b.jpg", "unknown", "75.0%", ""), ("", "ants", "12.5%", "")]
-    assert not replace(BEES, reject_below=0.75).rejected
+    assert list(outputs.to_csv([unsure], 1))[1] == "b.jpg,unknown,0.75,,,true,bees\n"
+    assert outputs.to_rows(unsure, 2) == [("b.jpg", "unknown (unsure)", "75.0%", ""), ("", "ants", "12.5%", "")]
+    assert not replace(BEES, rules=Decision(reject_below=0.75)).rejected
 
 
 @needs_bytes_as_names
@@ -61,17 +61,18 @@ def test_any_name_comes_back_from_a_json_line(path, ascii_only):
 
 def test_csv_begins_with_a_header_and_puts_the_best_class_first():
     assert list(outputs.to_csv([BEES, BROKEN], 1)) == [
-        "path,label,confidence,error\n",
-        "b.jpg,bees,0.75,\n",
-        "x.jpg,,,an empty file\n",
+        "path,label,confidence,error,predicted,rejected,argmax\n",
+        "b.jpg,bees,0.75,,bees,false,bees\n",
+        "x.jpg,,,an empty file,,false,\n",
     ]
 
 
 def test_csv_has_columns_for_further_classes_and_leaves_empty_what_there_is_not():
     assert list(outputs.to_csv([BEES, BROKEN], 4)) == [
-        "path,label,confidence,error,label_2,confidence_2,label_3,confidence_3,label_4,confidence_4\n",
-        "b.jpg,bees,0.75,,ants,0.125,wasps,0.125,,\n",
-        "x.jpg,,,an empty file,,,,,,\n",
+        "path,label,confidence,error,label_2,confidence_2,label_3,confidence_3,label_4,confidence_4,"
+        "predicted,rejected,argmax\n",
+        "b.jpg,bees,0.75,,ants,0.125,wasps,0.125,,,bees,false,bees\n",
+        "x.jpg,,,an empty file,,,,,,,,false,\n",
     ]
 
 
@@ -84,7 +85,7 @@ def test_any_name_comes_back_from_csv(path):
 def test_an_image_that_did_not_come_from_a_file_has_no_path():
     nameless = Prediction(None, BEES.probabilities, LABELS)
     assert json.loads(next(outputs.to_jsonl([nameless], 1)))["path"] is None
-    assert list(outputs.to_csv([nameless], 1))[1] == ",bees,0.75,\n"
+    assert list(outputs.to_csv([nameless], 1))[1] == ",bees,0.75,,bees,false,bees\n"
 
 
 def test_a_table_has_a_row_for_each_class_and_names_the_image_once():
@@ -122,7 +123,7 @@ def test_an_interruption_keeps_what_is_written(tmp_path, caplog):
         file.write("one\n")
         raise KeyboardInterrupt
     assert (tmp_path / "out.csv").read_text() == "one\n"
-    assert f"{tmp_path / 'out.csv'} holds what was finished." in caplog.messages
+    assert f"{tmp_path / 'out.csv'} contains what was finished." in caplog.messages
 
 
 @pytest.mark.parametrize("error", [ValueError("why"), OSError(28, "No space left on device")])
@@ -136,7 +137,7 @@ def test_a_failure_leaves_nothing(tmp_path, error):
 
 def test_a_file_that_exists_is_not_touched(tmp_path):
     (tmp_path / "out.csv").write_text("mine")
-    with pytest.raises(UsageError, match="found one that exists"), outputs.create(tmp_path / "out.csv"):
+    with pytest.raises(UsageError, match="the file exists"), outputs.create(tmp_path / "out.csv"):
         pass
     assert (tmp_path / "out.csv").read_text() == "mine"
 
@@ -199,7 +200,9 @@ def test_a_file_of_something_else_is_a_usage_error_and_stays_as_it_is(tmp_path, 
 
 def test_a_csv_of_another_number_of_classes_is_not_gone_on_with(tmp_path):
     go_on(tmp_path / "out.csv", [BEES], "csv", top=2)
-    with pytest.raises(UsageError, match="expected the columns path,label,confidence,error, found"):
+    with pytest.raises(
+        UsageError, match="expected the columns path,label,confidence,error,predicted,rejected,argmax, found"
+    ):
         go_on(tmp_path / "out.csv", [BROKEN], "csv", top=1)
 
 
@@ -210,14 +213,14 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "out.jsonl")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout and other.stdout.readline() == "open\n"
-        with pytest.raises(UsageError, match="another imgclf process writes this file"):
+        with pytest.raises(UsageError, match="another imgclf process is writing this file"):
             go_on(tmp_path / "out.jsonl", [BEES])
         other.communicate("\n")
     assert go_on(tmp_path / "out.jsonl", [BEES]) == ["b.jpg"]
 
 
 def test_a_full_disk_leaves_what_was_finished_and_says_how_to_go_on(tmp_path):
-    full = pytest.raises(ImgclfError, match=r"No space left.*go on with --resume")
+    full = pytest.raises(ImgclfError, match=r"No space left.*and --resume")
     with full, outputs.resume(tmp_path / "out.jsonl", "jsonl", 1) as (file, _):
         file.writelines(outputs.to_jsonl([BEES], 1))
         file.flush()
@@ -234,7 +237,11 @@ def test_parquet_has_the_columns_of_csv(tmp_path, count):
     assert tuple(table.column_names) == outputs.columns(2)
     rows = table.to_pylist()
     assert [row["path"] for row in rows[:count]] == [f"{number}.jpg" for number in range(count)]
-    assert rows[count] == dict.fromkeys(outputs.columns(2)) | {"path": "x.jpg", "error": "an empty file"}
+    assert rows[count] == dict.fromkeys(outputs.columns(2)) | {
+        "path": "x.jpg",
+        "error": "an empty file",
+        "rejected": False,
+    }
     assert rows[-1] | {"path": ""} == {
         "path": "",
         "label": "bees",
@@ -242,7 +249,21 @@ def test_parquet_has_the_columns_of_csv(tmp_path, count):
         "error": None,
         "label_2": "ants",
         "confidence_2": 0.125,
+        "predicted": "bees",
+        "rejected": False,
+        "argmax": "bees",
     }
+
+
+def test_a_class_called_unknown_differs_from_a_rejection():
+    """Both have the label "unknown", which people read; the columns for programs tell them apart."""
+    sure = Prediction("u.jpg", np.array([0.25, 0.75], np.float32), ("ants", "unknown"))
+    rejected = replace(sure, path="r.jpg", rules=Decision(reject_below=0.8))
+    rows = list(csv.DictReader(io.StringIO("".join(outputs.to_csv([sure, rejected], 1)))))
+    assert [row["label"] for row in rows] == ["unknown", "unknown"]
+    assert [(row["predicted"], row["rejected"]) for row in rows] == [("unknown", "false"), ("", "true")]
+    assert [row["argmax"] for row in rows] == ["unknown", "unknown"]
+    assert [outputs.to_rows(each, 1)[0][1] for each in (sure, rejected)] == ["unknown", "unknown (unsure)"]
 
 
 def test_parquet_says_null_of_a_rejected_label_and_never_names_the_answer_twice(tmp_path):
@@ -250,13 +271,16 @@ def test_parquet_says_null_of_a_rejected_label_and_never_names_the_answer_twice(
     even = np.array([0.375, 0.625], np.float32)
     by_threshold = Prediction("t.jpg", even, ("ants", "bees"), rules=Decision(positive="ants", threshold=0.25))
     with outputs.parquet(tmp_path / "out.parquet", 2) as add:
-        for prediction in (replace(BEES, reject_below=0.76), strange, BEES, by_threshold):
+        for prediction in (replace(BEES, rules=Decision(reject_below=0.76)), strange, BEES, by_threshold):
             add(prediction)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table["label"].null_count == 2
     assert table["label"].to_pylist() == [None, None, "bees", "ants"]
     assert table["confidence"].to_pylist() == [0.75, 0.75, 0.75, 0.375]
     assert table["label_2"].to_pylist() == ["ants", "ants", "ants", "bees"]
+    assert table["predicted"].to_pylist() == [None, None, "bees", "ants"]
+    assert table["rejected"].to_pylist() == [True, True, False, False]
+    assert table["argmax"].to_pylist() == ["bees", "bees", "bees", "bees"]
 
 
 def test_an_interrupted_parquet_file_can_be_read(tmp_path):
@@ -302,7 +326,7 @@ def test_embeddings_of_nothing_and_of_odd_names_can_be_read(tmp_path):
 
 def test_embeddings_overwrite_nothing_and_want_a_known_ending(tmp_path):
     (tmp_path / "mine.npz").write_text("mine")
-    for name, expected in (("mine.npz", "found one that exists"), ("v.txt", "ends in .npz or .parquet")):
+    for name, expected in (("mine.npz", "the file exists"), ("v.txt", "ends in .npz or .parquet")):
         with pytest.raises(UsageError, match=expected), embeddings.create(tmp_path / name):
             pass
     assert (tmp_path / "mine.npz").read_text() == "mine"

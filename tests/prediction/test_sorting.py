@@ -7,6 +7,7 @@ import pytest
 
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction import Prediction, sorting
+from imgclf.prediction.decision import Decision
 
 LABELS = ("ants", "bees/wild")
 BEES = Prediction(None, np.array([0.2, 0.8], np.float32), LABELS)
@@ -32,7 +33,7 @@ def test_images_are_put_into_their_classes_and_nothing_is_overwritten(tmp_path, 
     out = tmp_path / "out"
     sorter = sorting.Sorter(out, LABELS)
     first, second = image(tmp_path / "a" / "1.jpg", "one"), image(tmp_path / "b" / "1.jpg", "another")
-    unsure = replace(image(tmp_path / "a" / "2.jpg", "unsure"), reject_below=0.9)
+    unsure = replace(image(tmp_path / "a" / "2.jpg", "unsure"), rules=Decision(reject_below=0.9))
     for _ in range(2):  # the second time finds all in its place
         for prediction in (first, second, unsure, replace(first, error="broken", probabilities=None), BEES):
             sorter.place(prediction)

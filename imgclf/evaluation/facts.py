@@ -1,0 +1,159 @@
+"""The facts of a report: everything known about how good a run is, ready for HTML, Markdown and JSON."""
+
+import csv
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgclf import __version__, runs
+from imgclf.data import run_data
+from imgclf.data.dataset import SPLITS, TEST
+from imgclf.errors import ArtifactError, RunError
+from imgclf.evaluation.outputs import Predictions
+from imgclf.evaluation.sums import REJECTED
+from imgclf.prediction import artifact
+from imgclf.runs import Run
+from imgclf.settings import TrainConfig
+
+SHOWN = 24
+"""How many of the worst mistakes and of the least certain predictions are shown."""
+
+CHANGED = "The rules have changed since these scores were computed: imgclf evaluate recomputes them."
+
+
+def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
+    """Collect everything that the report tells, ready for JSON.
+
+    Returns:
+        `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
+        `calibration` (temperature and rules), `settings`, `defaults` (the names of settings at their defaults),
+        `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first), and
+        `folds` for cross-validation.
+
+    Raises:
+        RunError: if the scores are missing, or were written by an older version.
+    """
+    config = run.read_config()
+    settings = config["config"]
+    scores = runs.read_json(folder / run.metrics.name)
+    if not isinstance(scores, dict) or "calibration" not in scores:
+        raise RunError(
+            f"{folder / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
+            "imgclf evaluate recomputes them."
+        )
+    rules = _calibration(run)
+    return {
+        "title": run.path.resolve().name,
+        "part": "" if folder == run.path else folder.name,
+        "imgclf": __version__,
+        "created": config.get("created", ""),
+        "scores": scores,
+        "warnings": [*scores["warnings"], *([CHANGED] if _changed(scores, rules) else [])],
+        "data": _data(run, config),
+        "history": _history(run.history),
+        "calibration": rules,
+        "settings": settings,
+        "defaults": sorted(k for k, value in settings.items() if getattr(TrainConfig, k, None) == value),
+        "environment": {**config.get("versions", {}), **config.get("hardware", {})},
+        "reproduce": _commands(run, config),
+        **_rankings(predictions),
+        "folds": runs.read_json(folder / "folds.json") if (folder / "folds.json").is_file() else None,
+    }
+
+
+def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": config["data"], "sha256": config.get("data_sha256", ""), "splits": {}, "groups": 0}
+    try:
+        dataset = run_data.read(run, verify=False)
+    except RunError:  # a folder of scores alone
+        return found
+    splits = (TEST,) if "kfold" in config else SPLITS  # folds test every image
+    counts = {split: dataset.counts(split) for split in splits}
+    return found | {
+        "images": len(dataset),
+        "classes": {name: {split: counts[split][name] for split in splits} for name in dataset.class_names},
+        "splits": {split: sum(counts[split].values()) for split in splits},
+        "groups": len({s.group for s in dataset.samples if s.group}),
+    }
+
+
+def _history(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, csv.Error, ValueError):
+        return []
+
+
+def _calibration(run: Run) -> dict[str, Any] | None:
+    try:
+        facts = artifact.read(run.path)
+    except ArtifactError:
+        return None
+    return {"temperature": facts.temperature, **asdict(facts.decision)}
+
+
+def _changed(scores: dict[str, Any], rules: dict[str, Any] | None) -> bool:
+    """Whether the scores were computed under other rules than those that the run has now."""
+    used = scores.get("decision", {}).get("rules")
+    if used is None or rules is None:
+        return False
+    return used != {key: value for key, value in rules.items() if value is not None and key != "temperature"}
+
+
+def _commands(run: Run, config: dict[str, Any]) -> list[str]:
+    folder, data = run.path, Path(config["data"])
+    again = folder.with_name(f"{folder.name}-again")
+    command = ["imgclf", "train", str(data), "--config", str(run.config), "-o", str(again)]
+    if folds := config.get("kfold"):
+        if Run(folder.parent).config.is_file():
+            command = ["imgclf", "evaluate", str(folder.parent), "--kfold", str(folds["folds"])]
+        else:
+            counts = [part for name, n in folds.items() for part in (f"--{name}", str(n))]
+            command = ["imgclf", "kfold", str(data), *counts, *_options(config["config"]), "-o", str(again)]
+    return [f"pip install imgclf=={config.get('imgclf', __version__)}", shlex.join(command)]
+
+
+def _options(settings: dict[str, Any]) -> list[str]:
+    """The options of `imgclf kfold` for settings that are not the defaults; folds are never exported."""
+    found = []
+    for name, value in settings.items():
+        if name != "export" and value != getattr(TrainConfig, name, value):
+            found += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return found
+
+
+def _rankings(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+    """The most confident mistakes, and the least certain predictions. Rejected images are not mistakes."""
+    if not len(predictions.paths):
+        return {"mistakes": [], "unsure": []}
+    confidence, wrong = predictions.confidence, predictions.predicted != predictions.labels
+    wrong = np.flatnonzero(wrong & (predictions.predicted != REJECTED))
+    ordered = np.sort(predictions.probabilities, axis=1)
+    mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    unsure = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+    return {
+        "mistakes": [describe(predictions, int(row)) for row in mistakes[:SHOWN]],
+        "unsure": [describe(predictions, int(row)) for row in unsure[:SHOWN]],
+    }
+
+
+def describe(predictions: Predictions, row: int) -> dict[str, Any]:
+    """One prediction: `row`, `path`, `label`, `predicted` (None if rejected), `confidence`, `of_label` (the probability
+    of the true class) and `second`, the most probable other class."""
+    chances, names = predictions.probabilities[row], predictions.class_names
+    predicted = int(predictions.predicted[row])
+    shown = int(chances.argmax()) if predicted == REJECTED else predicted
+    order = np.argsort(-chances, kind="stable")
+    return {
+        "row": row,
+        "path": predictions.paths[row],
+        "label": names[predictions.labels[row]],
+        "predicted": None if predicted == REJECTED else names[predicted],
+        "confidence": round(float(predictions.confidence[row]), 6),
+        "of_label": round(float(chances[predictions.labels[row]]), 6),
+        "second": names[int(order[order != shown][0])],
+    }

@@ -1,0 +1,64 @@
+"""The seam between an exported model and what runs it: one protocol."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from imgclf.errors import ArtifactError
+
+SIGNATURE = "serving_default"
+
+
+class Runtime(Protocol):
+    """An exported model, ready to predict. May be used by several threads.
+
+    Args:
+        package: the Python package that runs it.
+        size_px: the side of the model's input.
+        classes: the length of its output `probabilities`.
+        names: its outputs; `probabilities` is one of them.
+        batch_size: how many images to give it at once.
+    """
+
+    package: ClassVar[str]
+    size_px: int
+    classes: int
+    names: tuple[str, ...]
+    batch_size: int
+
+    @classmethod
+    def start(cls, path: Path, precision: str) -> "Runtime":
+        """Open an exported file or folder.
+
+        Args:
+            precision: the one to compute in, where the runtime offers a choice; else the model's own.
+
+        Raises:
+            MissingError: if the package is not installed.
+            ArtifactError: if the file is damaged or foreign.
+        """
+
+    def prepare(self, calls: int) -> None:
+        """Get ready for `calls` calls at a time, each on its share of the processor; else one call uses all of it."""
+
+    def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Run the model once.
+
+        Args:
+            pixels: float32 (n, size_px, size_px, 3), RGB 0-255; n is at least 1.
+            names: the outputs to return.
+
+        Returns:
+            name -> float32 (n, ...)
+        """
+
+
+def foreign(path: Path, found: object) -> ArtifactError:
+    """The error for a file that imgclf did not export."""
+    what = " ".join(str(found).split()) or type(found).__name__
+    return ArtifactError(
+        f"{path}: expected a model that imgclf exported, with one input and the signature {SIGNATURE}, "
+        f"found something else ({what:.300}). Export again."
+    )
