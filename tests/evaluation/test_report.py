@@ -97,7 +97,17 @@ def test_folds_tell_the_command_that_makes_them_again(run):
     words = shlex.split(facts["reproduce"][1])
     assert words[:7] == ["imgclf", "kfold", config["data"], "--folds", "3", "--repeats", "2"]
     assert words[7:-2] == [
-        *("--backbone", "small-cnn", "--method", "scratch", "--image-size", "32", "--rename", f"{NASTY[0]}=x", "--offline")
+        *(
+            "--backbone",
+            "small-cnn",
+            "--method",
+            "scratch",
+            "--image-size",
+            "32",
+            "--rename",
+            f"{NASTY[0]}=x",
+            "--offline",
+        )
     ]
     inner = Run(run.path / "kfold-3")
     shutil.copytree(run.path, inner.path)
