@@ -37,29 +37,23 @@ def collect(
     on_progress: Progress | None = None,
     scanner: Scanner | None = None,
 ) -> Dataset:
-    """Read a data set of any layout, a folder or a zip or tar archive of one.
+    """List the images of a folder, a zip or tar archive, a table or a file of annotations, and open each file once.
 
-    Class folders (also below `train/`, `val/`, `test/`); a table of paths and labels with its images; ImageNet's
-    folders with a file that names the synsets; IDX files and CIFAR's batches; photographs with boxes in Pascal VOC's
-    XML or COCO's JSON, whose objects become the images. `settings.layout` says which, or it is recognised.
-
-    Each file is opened once, for its hash and its header; one whose end looks cut off is decoded to be sure. What
-    cannot be used is in `Dataset.skipped` with its reason. Samples are ordered by path. Archives, arrays and objects
-    are unpacked into the cache, once.
+    The layout is `settings.layout`, or else recognized (`layouts`). Each file is opened for its hash and its header; if
+    it looks truncated, it is decoded to be sure. Files that cannot be used are in `Dataset.skipped` with the reason.
+    Samples are in the order of paths. Archives, arrays and objects are unpacked into the cache, once.
 
     Args:
-        path: the folder, the archive, the table, or the JSON file.
-        settings: how to read it.
         classes: use only these classes; all when empty.
         min_classes: fewer classes than this are an error.
         on_progress: called with (files read, files to read), in the calling thread; before that, for what has to be
             unpacked, with (done, to do).
-        scanner: looks at the files instead, decodes all of each, and knows their records afterwards.
+        scanner: opens the files instead, decodes each completely, and keeps their records.
 
     Raises:
-        DatasetError: if there is nothing at that path, it is no data set, it does not hold images in at least
-            `min_classes` classes, or `classes` holds an unknown name.
-        UsageError: if a column that was named is not there, or a file is not of the layout asked for.
+        DatasetError: if there is nothing at that path, it is not a dataset, it has readable images in fewer than
+            `min_classes` classes, or `classes` contains an unknown name.
+        UsageError: if a column that was named is missing, or a file is not of the layout asked for.
         MissingError: if it is a Parquet table and pyarrow is not installed, or one of its images is HEIC and
             pillow-heif is not.
     """
@@ -96,9 +90,9 @@ def collect(
 
 
 def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
-    """The folder that the samples' paths are relative to, unpacked anew where the cache was emptied.
+    """Find the folder that the paths of the samples are relative to; unpack again if the cache was emptied.
 
-    What is gone is named as it was, so that the images can be missed by name.
+    A path that is gone is returned as it is, so that the missing images can be named.
 
     Raises:
         DatasetError: if an archive, arrays or annotations cannot be unpacked.
@@ -112,7 +106,7 @@ def locate(path: Path | str, settings: ReadConfig = _DEFAULTS) -> Path:
 
 
 def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None = None) -> Dataset:
-    """Keep some classes, and at most so many images.
+    """Keep some classes, and at most `limit` images.
 
     Args:
         classes: the classes to keep; all when empty.
@@ -121,7 +115,7 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
             folder gives the same images, and a larger limit only adds to them.
 
     Raises:
-        DatasetError: if `classes` holds an unknown name.
+        DatasetError: if `classes` contains an unknown name.
         UsageError: if `limit` is smaller than the number of classes.
     """
     asked = {unicodedata.normalize("NFC", name) for name in classes}
@@ -173,7 +167,7 @@ def _warn_of_idle_options(name: Path, layout: str, settings: ReadConfig) -> None
 
 
 def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int) -> list[Sample]:
-    """The samples of the classes asked for, before any file is opened."""
+    """Choose the samples of the classes asked for, before any file is opened."""
     known = {s.label for s in listing.samples}
     asked = {unicodedata.normalize("NFC", wanted) for wanted in classes}
     if asked - known:
@@ -269,12 +263,12 @@ def _sample(sample: Sample, sha256: str, header: images.Header) -> Sample:
 
 
 def _limited(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """The `limit` samples that come first when every class and side deals its own out evenly, by content hash."""
+    """Take the `limit` samples that come first when every class and split deals out its own evenly, by content hash."""
     strata: defaultdict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         strata[sample.label, sample.split].append(sample)
     if limit < len(strata):
-        raise UsageError(f"--limit: expected at least {len(strata)}, one image of each class and side, found {limit}.")
+        raise UsageError(f"--limit: expected at least {len(strata)}, one image of each class and split, found {limit}.")
     turns = []
     for members in strata.values():
         members.sort(key=lambda s: (s.sha256, s.path))

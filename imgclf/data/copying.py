@@ -14,7 +14,7 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 
 
 def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) -> tuple[int, int]:
-    """Put every image into `<class>/`, or `<side>/<class>/` where the samples have sides, unchanged.
+    """Put every image into `<class>/`, or `<split>/<class>/` where the samples have a split, unchanged.
 
     Files are hard links where the disk can do that: a file that is then edited in place changes in both folders. A
     class name with slashes becomes folders in each other, which `--depth` reads back. Groups are lost. The folder is

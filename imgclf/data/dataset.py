@@ -1,6 +1,6 @@
-"""Dataset: which images there are, what they show, and on which side of the split each stands.
+"""The dataset: images with their labels and splits, and where they are.
 
-It holds names and numbers, never pixels. `manifest.csv` is the same thing on disk.
+It contains names and numbers, never pixels; `manifest.csv` is the same on disk.
 """
 
 import csv
@@ -29,7 +29,7 @@ COLUMNS = ("path", "label", "split", "group", "sha256", "width", "height", "form
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image: where it is, what it shows, and what its header says.
+    """One image: its file, its label, and the facts of its header.
 
     `path` is relative to the dataset's root, with forward slashes. `label` is the class name, "" where unknown.
     `sha256` is of the file's bytes. `width` and `height` are stored pixels, before EXIF orientation. `given` is the
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not among the samples, and why.
+    """A file that is not among the samples, and the reason.
 
     `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot), `unlabelled` (an image
     outside any class folder, or a row or an object without a label), `unlisted` (an image that the table does not
@@ -89,12 +89,12 @@ class Dataset:
 
     @property
     def origin(self) -> Path:
-        """What the user named, for messages and for `config.json`."""
+        """The path that the user passed, for messages and for `config.json`."""
         return self.source or self.root
 
     @property
     def name(self) -> str:
-        """What it is called: its folder's name, or its file's without suffixes."""
+        """The name of its folder, or of its file without suffixes."""
         path = self.origin.resolve()
         return path.name.partition(".")[0] or path.name if path.is_file() else path.name
 
@@ -115,32 +115,32 @@ class Dataset:
         return {s.path: self.root / s.path for s in self.samples}
 
     def part(self, split: str) -> "Dataset":
-        """The samples on one side of the split; the class names stay whole."""
+        """Return the samples of one split; the class names stay complete."""
         return replace(self, samples=tuple(s for s in self.samples if s.split == split), skipped=())
 
     def counts(self, split: str | None = None) -> dict[str, int]:
-        """Images per class, on one side or in all; every class is there, also with 0."""
+        """Count images by class, in one split or in all; every class is listed, even with 0."""
         found = Counter(s.label for s in self.samples if split is None or s.split == split)
         return {name: found[name] for name in self.class_names}
 
     def with_splits(self, splits: Sequence[str]) -> "Dataset":
-        """The same samples with new sides."""
+        """Return the same samples with a new split."""
         pairs = zip(self.samples, splits, strict=True)
-        return replace(self, samples=tuple(s if s.split == side else replace(s, split=side) for s, side in pairs))
+        return replace(self, samples=tuple(s if s.split == name else replace(s, split=name) for s, name in pairs))
 
     def as_given(self) -> "Dataset":
         """The same samples with the split that the data bring along."""
         return self.with_splits([s.given for s in self.samples])
 
     def summary(self) -> dict[str, Any]:
-        """What there is, in numbers and names, ready for JSON.
+        """Summarize the dataset for JSON.
 
-        `classes` counts images in all and on each side; `sizes` are stored pixels (width, height) of the smallest, the
+        `classes` counts images in all and by split; `sizes` are stored pixels (width, height) of the smallest, the
         median and the largest image by area; `skipped` counts every kind; `unreadable` and `empty_classes` name them.
         """
         sizes = sorted(((s.width, s.height) for s in self.samples), key=lambda size: (size[0] * size[1], size))
         places = {"smallest": 0, "median": len(sizes) // 2, "largest": -1} if sizes else {}
-        counts = {"images": self.counts()} | {side: self.counts(side) for side in SPLITS}
+        counts = {"images": self.counts()} | {name: self.counts(name) for name in SPLITS}
         return {
             "root": str(self.root),
             "sha256": self.digest(),
@@ -154,13 +154,13 @@ class Dataset:
         }
 
     def digest(self) -> str:
-        """SHA-256 over every sample's content hash, label, split and group, whatever the order and the folder."""
+        """Hash content, label, split and group of every sample, whatever their order and folder: SHA-256."""
         rows = sorted(f"{s.sha256}\0{s.label}\0{s.split}\0{s.group}" for s in self.samples)
         return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Class names or paths for a message: the first ones, and how many more; with control characters as escapes."""
+    """List class names or paths in a message: the first ones and the number of others; control characters escaped."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
@@ -183,7 +183,7 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
     """Read a manifest that `write_manifest` wrote; its paths are taken relative to `root`.
 
     Raises:
-        DatasetError: if the file is missing, is no CSV, lacks a column, or holds a row that cannot be read.
+        DatasetError: if the file is missing, is not CSV, lacks a column, or has a row that cannot be read.
     """
     try:
         # newline="": line breaks in names must stay
@@ -206,16 +206,16 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
 
 
 def csv_line(values: Sequence[object]) -> str:
-    """One line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
+    """Format one line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(values)
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _samples(rows: Iterable[list[str]], header: Sequence[str]) -> Iterator[Sample]:
-    """The rows of a manifest, quickly; ValueError says what is wrong with the last one read."""
+    """Parse the rows of a manifest, quickly; ValueError says what is wrong with the last one."""
     fields = itemgetter(*map(header.index, COLUMNS))
-    once: dict[str, str] = {side: side for side in (*SPLITS, UNASSIGNED)}  # repeated texts, held in memory once
+    once: dict[str, str] = {name: name for name in (*SPLITS, UNASSIGNED)}  # repeated texts are kept in memory once
     for row in rows:
         if not row:
             continue

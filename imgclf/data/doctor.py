@@ -1,6 +1,6 @@
-"""What is wrong with a dataset, by file: findings, each of a kind that has a severity and says what training does.
+"""Find what is wrong with a dataset, file by file; each kind of finding has a severity and says what training does.
 
-Nothing is rendered here, and no file is opened: what the scan has seen of the files is looked through.
+Nothing is rendered here and no file is opened: all facts are those of the scan.
 """
 
 from collections import Counter, defaultdict
@@ -22,17 +22,17 @@ from imgclf.settings.doctor import FORMER
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
 MIN_KEPT_APART = 10
-"""Images that a group of near-duplicates may have whatever its share is."""
+"""Number of images up to which a group of near-duplicates is kept together, whatever its share."""
 
 BLUR_MIN_PX = 64
-"""The shorter side in px below which sharpness says nothing."""
+"""Shorter edge in px below which sharpness means nothing."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding: how bad it is, what it is, what `imgclf train` does, and which files a quarantine takes.
+    """A kind of finding: its severity, what it is, what `imgclf train` does, and which files a quarantine lists.
 
-    `quarantine` is "all", "all but one", "training" (those that are not in the test part), or "" for none.
+    `quarantine` is "all", "all but one", "training" (those outside the test split), or "" for none.
     """
 
     severity: str
@@ -42,20 +42,20 @@ class Kind:
 
 
 KINDS = {
-    "conflict": Kind(ERROR, "the same picture in two classes", "kept on one side; exact copies only train", "all"),
-    "leakage": Kind(ERROR, "the same picture on two sides", "given sides are kept: scores flatter", "training"),
-    "unreadable": Kind(ERROR, "damaged, cut short or not to be opened", "left out", "all"),
-    "empty": Kind(ERROR, "files of 0 bytes", "left out", "all"),
-    "not-an-image": Kind(ERROR, "named as an image, but none", "left out", "all"),
+    "conflict": Kind(ERROR, "the same image in two classes", "kept in one split; exact copies only in train", "all"),
+    "leakage": Kind(ERROR, "the same image in two given splits", "kept; scores are too good", "training"),
+    "unreadable": Kind(ERROR, "damaged, truncated or not readable", "left out", "all"),
+    "empty": Kind(ERROR, "0 bytes", "left out", "all"),
+    "not-an-image": Kind(ERROR, "an image by its name only", "left out", "all"),
     "empty-class": Kind(WARNING, "a class without images", "left out"),
-    "small-class": Kind(WARNING, "too few different images to split", "split as far as they go"),
-    "similar-names": Kind(WARNING, "class names that differ in case or spaces alone", "taken as different classes"),
+    "small-class": Kind(WARNING, "a class with few different images", "split as far as possible"),
+    "similar-names": Kind(WARNING, "class names that differ only in case or spaces", "treated as different classes"),
     "imbalance": Kind(WARNING, "classes of very different sizes", "used as they are"),
-    "duplicate": Kind(WARNING, "byte for byte the same", "kept on one side", "all but one"),
-    "near-duplicate": Kind(WARNING, "the same picture, encoded, sized or cropped anew", "kept on one side"),
-    "look-alikes": Kind(WARNING, "many near-duplicates in one group", "not kept together: too many"),
-    "wrong-extension": Kind(WARNING, "the content is of another format than the name", "the content counts"),
-    "near-blank": Kind(WARNING, "nearly one colour", "used", "all"),
+    "duplicate": Kind(WARNING, "identical bytes", "kept in one split", "all but one"),
+    "near-duplicate": Kind(WARNING, "the same image, encoded, scaled or cropped differently", "kept in one split"),
+    "look-alikes": Kind(WARNING, "many near-duplicates in one group", "not kept together"),
+    "wrong-extension": Kind(WARNING, "the content is of another format than the name says", "read by content"),
+    "near-blank": Kind(WARNING, "nearly one color", "used", "all"),
     "blurry": Kind(NOTE, "blurred", "used"),
     "very-dark": Kind(NOTE, "nearly black", "used"),
     "very-bright": Kind(NOTE, "nearly white", "used"),
@@ -64,13 +64,13 @@ KINDS = {
     "very-large": Kind(NOTE, "many pixels", "used, reduced"),
     "size-outlier": Kind(NOTE, "a size far from the others'", "used"),
     "odd-aspect": Kind(NOTE, "long and narrow", "used, resized to a square"),
-    "odd-format": Kind(NOTE, "a format or an ending that few files have", "used"),
+    "odd-format": Kind(NOTE, "a format or extension that few files have", "used"),
     "gray": Kind(NOTE, "gray among color images", "used"),
     "turned": Kind(NOTE, "an EXIF orientation", "turned upright"),
-    "animated": Kind(NOTE, "several frames", "the first frame is used"),
+    "animated": Kind(NOTE, "several frames", "first frame used"),
     "other-file": Kind(NOTE, "not named as an image", "left out"),
 }
-"""In the order in which they are shown."""
+"""In the order of the report."""
 
 CHEAP = frozenset(
     {
@@ -79,12 +79,12 @@ CHEAP = frozenset(
         *("odd-format", "other-file"),
     }
 )
-"""What is found without the pixels."""
+"""Kinds that are found without pixels."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: with some files, or with some classes. `text` says what was found."""
+    """One problem of some files or classes; `text` gives the facts."""
 
     kind: str
     text: str
@@ -93,11 +93,11 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """error, warning or note."""
+        """Return error, warning or note."""
         return KINDS[self.kind].severity
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the finding for JSON."""
         return {
             "kind": self.kind,
             "severity": self.severity,
@@ -109,19 +109,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checkup:
-    """All findings of a dataset, the worst first, and the rows of near-duplicates that no split may divide."""
+    """All findings of a dataset, the worst first, and the rows of near-duplicates that must share a split."""
 
     findings: tuple[Finding, ...]
     related: tuple[tuple[int, ...], ...]
     thresholds: Thresholds
 
     def of(self, kind: str) -> list[Finding]:
-        """The findings of one kind."""
+        """Return the findings of one kind."""
         return [finding for finding in self.findings if finding.kind == kind]
 
     @property
     def kinds(self) -> list[dict[str, Any]]:
-        """For each kind that occurs: its name, severity, what it is, what training does, findings and files."""
+        """Summarize each kind that occurs: name, severity, what it is, what training does, findings and files."""
         return [
             {
                 "kind": name,
@@ -136,7 +136,7 @@ class Checkup:
         ]
 
     def lines(self, most: int = 2) -> list[str]:
-        """One line for each kind that occurs: how bad, how many files or classes, what training does, the first."""
+        """Write a line for each kind that occurs: severity, files or classes, what training does, the first names."""
         lines = []
         for kind in self.kinds:
             named = [name for found in self.of(kind["kind"]) for name in found.paths or found.classes]
@@ -145,7 +145,7 @@ class Checkup:
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the thresholds, the kinds that occur, and every finding."""
+        """Return thresholds, kinds that occur and findings for JSON."""
         return {
             "thresholds": asdict(self.thresholds),
             "kinds": self.kinds,
@@ -154,16 +154,16 @@ class Checkup:
 
 
 def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = None) -> Checkup:
-    """Look a dataset through: all of it with a scanner, without one what needs no pixels (`CHEAP`).
+    """Check a dataset: for everything with a scanner, without one for what needs no pixels (`CHEAP`).
 
     Args:
-        dataset: its samples with the sides that it brings along, not those of a split made here.
+        dataset: the images with the split that the data bring along, not one made here.
     """
     limits = settings.doctor_thresholds
     found = [*_of_files(dataset), *_of_classes(dataset, limits), *_of_headers(dataset, limits)]
     related: list[tuple[int, ...]] = []
     contents = _Contents(dataset)
-    found += _copies(dataset, contents.copies(), "byte for byte the same", "duplicate")
+    found += _copies(dataset, contents.copies(), "identical bytes", "duplicate")
     if scanner:
         records = scanner.records(dataset)
         found += _of_pixels(dataset, records, limits)
@@ -182,7 +182,7 @@ def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
 
 
 class _Contents:
-    """The different contents of a dataset's files and the rows that have each."""
+    """The distinct contents of a dataset's files, and the rows of each."""
 
     def __init__(self, dataset: Dataset) -> None:
         rows: defaultdict[str, list[int]] = defaultdict(list)
@@ -196,7 +196,7 @@ class _Contents:
 
 
 def _near(contents: _Contents, pairs: similar.Pairs) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Groups of rows of different contents that show the same picture, and how alike the least alike are."""
+    """Find groups of rows of different contents that show the same image, and their lowest likeness."""
     least: dict[int, float] = {}
     groups = similar.groups(len(contents.firsts), pairs)
     group_of = {row: number for number, rows in enumerate(groups) for row in rows}
@@ -208,22 +208,22 @@ def _near(contents: _Contents, pairs: similar.Pairs) -> Iterator[tuple[tuple[int
 
 
 def _copies(dataset: Dataset, groups: Iterable[Sequence[int]], text: str, harmless: str) -> Iterator[Finding]:
-    """Sets of rows that show the same, as conflicts and leaks; as `harmless` where they are neither."""
+    """Report sets of rows of the same image as conflicts and leaks, or else as the kind `harmless`."""
     for rows in groups:
         samples = [dataset.samples[row] for row in rows]
         paths = tuple(sample.path for sample in samples)
         labels = tuple(sorted({sample.label for sample in samples}))
-        sides = sorted({sample.split for sample in samples if sample.split})
+        splits = sorted({sample.split for sample in samples if sample.split})
         if len(labels) > 1:
             yield Finding("conflict", text, paths, labels)
-        if len(sides) > 1:
-            yield Finding("leakage", f"{text}, in {' and '.join(sides)}", paths)
-        if len(labels) < 2 and len(sides) < 2:
+        if len(splits) > 1:
+            yield Finding("leakage", f"{text}, in {' and '.join(splits)}", paths)
+        if len(labels) < 2 and len(splits) < 2:
             yield Finding(harmless, text, paths)
 
 
 def _of_files(dataset: Dataset) -> Iterator[Finding]:
-    """What was left out in reading."""
+    """Report what reading left out."""
     for skipped in dataset.skipped:
         if skipped.kind == "empty-class":
             yield Finding("empty-class", skipped.reason, classes=(skipped.path,))
@@ -256,7 +256,7 @@ def _of_classes(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
         spellings["".join(name.split()).casefold()].append(name)
     for alike in spellings.values():
         if len(alike) > 1:
-            yield Finding("similar-names", "the same but for case or spaces", classes=tuple(alike))
+            yield Finding("similar-names", "they differ only in case or spaces", classes=tuple(alike))
 
 
 def _of_headers(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
@@ -311,7 +311,7 @@ def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Ite
 
 
 def forbidden(text: str | None) -> tuple[str, ...]:
-    """The kinds of a comma-separated list of kinds and severities, none for None; a severity means its kinds.
+    """Parse a comma-separated list of kinds and severities; a severity means all its kinds, None means none.
 
     Raises:
         UsageError: if a name is neither.
@@ -328,10 +328,10 @@ def forbidden(text: str | None) -> tuple[str, ...]:
 
 
 def check(checkup: Checkup, kinds: Sequence[str]) -> None:
-    """Compare what was found with what must not be there.
+    """Refuse findings of some kinds.
 
     Raises:
-        GateError: if there are findings of one of these kinds, naming how many of each.
+        GateError: if there are any, with their number by kind.
     """
     there = [f"{kind} {len(found):,}" for kind in kinds if (found := checkup.of(kind))]
     if there:
@@ -339,10 +339,10 @@ def check(checkup: Checkup, kinds: Sequence[str]) -> None:
 
 
 def quarantine(dataset: Dataset, checkup: Checkup) -> dict[str, str]:
-    """The files that are better left out, by path, and the kind of finding that says so.
+    """List the files that are better left out, by path, with the kind of finding that says so.
 
-    Of copies one stays, of pictures on two sides those of the latest side, test before validation before training;
-    of pictures in two classes none, since it is not known which class is right.
+    One of each set of copies stays. An image in two splits stays in the last of training, validation and test. An image
+    in two classes is left out altogether, since it is unknown which class is correct.
     """
     split = {sample.path: sample.split for sample in dataset.samples}
     out: dict[str, str] = {}
@@ -363,7 +363,7 @@ def quarantine(dataset: Dataset, checkup: Checkup) -> dict[str, str]:
 
 
 def write_quarantine(files: dict[str, str], path: Path) -> None:
-    """Write what `quarantine` gives as CSV with the columns path and kind, for `imgclf train --exclude`.
+    """Write the result of `quarantine` as CSV with the columns path and kind, for `imgclf train --exclude`.
 
     Raises:
         OSError: if it cannot be written.

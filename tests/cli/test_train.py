@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from imgclf.cli import app
-from imgclf.data.dataset import Dataset
+from imgclf.data.dataset import TEST, Dataset
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 
@@ -87,11 +87,12 @@ def test_options_become_settings_and_read_only_what_is_asked_for(
     train: Train, handed: list[tuple[Dataset, TrainConfig]], image_folder: Callable[..., Path]
 ) -> None:
     folder = image_folder(classes=("ant", "bee", "cat"), count=8, size_px=8)
-    code, _, _ = train(folder, "--classes", "ant,bee", "--limit", 10, "--group-by", r"\d", "--test-group", 3)
+    code, _, _ = train(folder, "--classes", "ant,bee", "--limit", 15, "--group-by", r"(\d)\.", "--test-group", 3)
     assert code == 0
     ((dataset, config),) = handed
-    assert dataset.counts() == {"ant": 5, "bee": 5}
-    assert (config.group_by, config.test_group, config.limit) == (r"\d", "3", 10)
+    assert sorted(dataset.counts().values()) == [7, 8]
+    assert {s.group for s in dataset.samples if s.split == TEST} == {"3"}
+    assert (config.group_by, config.test_group, config.limit) == (r"(\d)\.", "3", 15)
 
 
 def test_new_names_of_classes_may_be_chosen(
@@ -99,7 +100,7 @@ def test_new_names_of_classes_may_be_chosen(
 ) -> None:
     folder = image_folder(classes=("ant", "bee", "cat"), count=4, size_px=8)
     assert train(folder, "--rename", "ant=wood ant", "--classes", "wood ant,bee", "--limit", 4)[0] == 0
-    assert len(handed[0][0]) == 12  # the names are known only after reading
+    assert handed[0][0].counts() == {"bee": 2, "wood ant": 2}
 
 
 def test_numbers_may_be_left_to_training(

@@ -60,7 +60,7 @@ def test_the_report_loads_nothing_and_shows_every_picture(image_folder: Callable
     assert len(pictures) == 2
     assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
     assert "ant/copy.png" in html
-    assert "kept on one side" in html
+    assert "kept in one split" in html
 
 
 def test_of_many_findings_the_rest_is_listed(image_folder: Callable[..., Path], tmp_path: Path) -> None:
