@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgclf.errors import RunError
-from imgclf.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from imgclf.settings import TrainConfig
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -235,13 +237,15 @@ def create_next(parent: Path, stem: str) -> Path:
     return path
 
 
-def read_settings(path: Path) -> tuple[TrainConfig, Path | None]:
+def read_settings(path: Path) -> "tuple[TrainConfig, Path | None]":
     """Return the settings of a run and the path of its data, from a `config.json` or the folder that contains it.
 
     Raises:
         RunError: if the file contains no settings.
         UsageError: if this version does not know one of them.
     """
+    from imgclf.settings import TrainConfig  # 30 ms, of which prediction needs nothing
+
     path = path / "config.json" if path.is_dir() else path
     facts = read_json(path)
     if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):

@@ -73,6 +73,14 @@ def test_prediction_through_litert_loads_no_framework(trained_run):
     assert not loaded & {*HEAVY, "pydantic"}  # Typer would load it for options, at the price of half an inference
 
 
+def test_prediction_loads_no_settings_of_training(trained_run):
+    image = next((trained_run.path.parent / "images").rglob("*.png"))
+    code = imgclf_code("predict", trained_run.path, image) + "print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "imgclf.settings.prediction" in done.stdout.split()
+    assert not {"imgclf.settings.training", "imgclf.policies"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("package", ["tensorflow", "keras", "ai_edge_litert", "numpy", "PIL", "sklearn"])
 def test_import_and_help_work_without_a_package(package):
     done = run_without(package, "import imgclf\n" + imgclf_code("--help") + "sys.exit(code)")

@@ -11,15 +11,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from copy import copy
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from imgclf import __version__
-from imgclf.cli import options, parameters
+from imgclf.cli import parameters
 from imgclf.errors import ImgclfError
+
+if TYPE_CHECKING:
+    from imgclf.cli import options
 
 COMMANDS = {
     "ingest": "Check a dataset and its split.",
@@ -52,12 +55,14 @@ OPTION_WIDTH = 27
 class _Command(TyperCommand):
     """A command with two helps: `--help` lists the everyday options, `--help-all` all of them under their headings."""
 
-    listing: options.Listing
+    listing: "options.Listing"
 
     def get_params(self, ctx: Any) -> Any:
         return parameters.quickened(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        from imgclf.cli import options
+
         every = options.shows_all(ctx)
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
@@ -90,9 +95,11 @@ class _Commands(Mapping[str, TyperCommand]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
+        from imgclf.cli import options  # 10 ms that the help of all commands does not need
+
         function, listing = options.expand(getattr(import_module(f"imgclf.cli.{name}"), name))
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name, cls=_Command, short_help=COMMANDS[name])(function)
+        single.command(name, cls=_Command)(function)
         command = get_command(single)
         command.listing = listing  # type: ignore[attr-defined]
         return command
@@ -114,6 +121,10 @@ class _Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):  # without importing the modules
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: Any) -> Any:
         try:

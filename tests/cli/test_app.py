@@ -112,6 +112,13 @@ def test_only_the_module_of_the_command_is_imported():
     assert set(done.stdout.splitlines()[-1].split()) == expected
 
 
+def test_the_help_of_all_commands_imports_none_of_them():
+    code = "import sys; from imgclf.cli import app; sys.argv = ['imgclf', '--help']\n"
+    code += "try: app.main()\nexcept SystemExit: print(*[n for n in sys.modules if n.startswith('imgclf.cli.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) == {"imgclf.cli.app", "imgclf.cli.parameters"}
+
+
 @pytest.mark.parametrize("kind", TREE)
 def test_an_error_becomes_its_message_and_its_exit_code(run, capsys, kind):
     def info() -> None:
