@@ -26,6 +26,7 @@ from PIL import Image
 
 from imgclf.cli.app import COMMANDS, app
 from imgclf.data.doctor import KINDS
+from imgclf.policies import OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -42,6 +43,12 @@ NOT_RUN = re.compile(r"^<!-- not run: (?P<why>.+) -->\n```.*?^```$", re.MULTILIN
 SHOWN = re.compile(
     r"^(?P<varies><!-- varies -->\n)?```(?P<language>bash|console|python)\n(?P<code>.*?)^```$", re.M | re.S
 )
+NEVER = re.compile(
+    r"\b(anew|artefact|behaviour|catalogue|centre|colour|going on|grey|initialis|labelled|neighbour|normalis|optimis|picture"
+    r"|quantis|recognis|right answer|side of the split|so many|strange|stands? still)",
+    re.IGNORECASE,
+)
+"""British spelling, and words for which the field has others."""
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -144,6 +151,19 @@ def test_every_command_and_option_that_a_page_names_exists(page):
             assert command in COMMANDS, code
     everything = set().union(*(options_of(command) for command in (None, *COMMANDS)))
     assert set(OPTION.findall(prose(page))) <= everything
+
+
+@pytest.mark.parametrize("page", [*PAGES, REFERENCE], ids=lambda page: page.name)
+def test_a_page_is_written_in_the_words_of_the_field(page):
+    text = page.read_text(encoding="utf-8")
+    plain = re.sub(r"`[^`\n]+`", "", text if page == REFERENCE else prose(page))  # names of code are as they are
+    assert [line for line in plain.splitlines() if NEVER.search(line)] == []
+
+
+def test_the_docs_list_the_operations_of_augmentation():
+    page = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    listed = re.search(r"^The operations are (.*?)\.", page, re.MULTILINE | re.DOTALL)
+    assert listed and re.findall(r"`(.+?)`", listed[1]) == list(OPERATIONS)
 
 
 @every_page
