@@ -1,4 +1,4 @@
-"""python -m imgclf"""
+"""Run imgclf as `python -m imgclf`."""
 
 from imgclf.cli.app import main
 

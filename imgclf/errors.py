@@ -1,4 +1,6 @@
-"""The error tree. The CLI turns each into one message and an exit code; the library raises them.
+"""The error tree: one class for each exit code.
+
+The CLI turns each into one message and an exit code; the library raises them.
 
 ImgclfError            1   unexpected
 |-- UsageError         2   an option or an argument

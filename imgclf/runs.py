@@ -1,4 +1,4 @@
-"""A run folder: what training leaves behind, where each file is, and how it is written without half-files."""
+"""A run folder: the place of each file, and writing files whole or not at all."""
 
 import contextlib
 import itertools

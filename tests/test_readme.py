@@ -44,8 +44,8 @@ SHOWN = re.compile(
     r"^(?P<varies><!-- varies -->\n)?```(?P<language>bash|console|python)\n(?P<code>.*?)^```$", re.M | re.S
 )
 NEVER = re.compile(
-    r"\b(anew|artefact|behaviour|catalogue|centre|colour|going on|grey|initialis|labelled|neighbour|normalis|optimis|picture"
-    r"|quantis|recognis|right answer|side of the split|so many|strange|stands? still)",
+    r"\b(anew|artefact|behaviour|catalogue|centre|colour|going on|grey|initialis|labelled|neighbour|normalis|optimis"
+    r"|picture|quantis|recognis|right answer|side of the split|so many|strange|stands? still)",
     re.IGNORECASE,
 )
 """British spelling, and words for which the field has others."""

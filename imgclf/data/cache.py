@@ -1,4 +1,4 @@
-"""Arrays on disk that can be computed again: decoded pixels, frozen features, activations, converted networks.
+"""Cache arrays on disk: decoded pixels, features, activations, compiled backbones.
 
 An entry is a folder named after all that decides about its bytes. In it are `array.npy`, mapped into memory by whoever
 reads it, and `failed.json`, which says why a row of it holds nothing. Decoded pixels have a row for each different

@@ -1,4 +1,4 @@
-"""Dataset -> a folder of class folders that anything can read."""
+"""Write a dataset into class folders."""
 
 import contextlib
 import os

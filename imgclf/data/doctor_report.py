@@ -1,4 +1,4 @@
-"""The doctor's findings as one HTML file with thumbnails: nothing is loaded from elsewhere, no script runs."""
+"""Write the doctor's findings as one HTML file with thumbnails."""
 
 import base64
 import functools

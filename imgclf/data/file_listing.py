@@ -1,4 +1,7 @@
-"""What lies in a folder, by names alone: images, other files, and what cannot be used. No file is opened here."""
+"""List the files of a folder by name: images, other files, and files that cannot be used.
+
+No file is opened here.
+"""
 
 import heapq
 import os

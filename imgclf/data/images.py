@@ -1,4 +1,4 @@
-"""The one way a file becomes pixels: decode, orient, RGB, resize.
+"""Turn a file into pixels: decode, orient, RGB, resize.
 
 Training, prediction and the server call these functions and nothing else, so that an image means the same everywhere.
 """

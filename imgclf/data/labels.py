@@ -1,4 +1,4 @@
-"""Other labels for the same files: corrections by a table, renamed classes, merged classes."""
+"""Change labels without touching files: corrections from a table, renamed and merged classes."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A dataset's pixels, and Grain pipelines that make batches of them.
+"""Load and cache a dataset's pixels, and batch them with Grain.
 
 Files are decoded once, by threads, into one array, on disk or in memory; every epoch reads that array by row numbers.
 Threads, not processes: Pillow leaves Python's lock while it decodes and resizes, and gathering rows is one copy, so

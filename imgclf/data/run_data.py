@@ -1,4 +1,4 @@
-"""The images of a run, found again and verified."""
+"""Find the images of a run and verify them."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace

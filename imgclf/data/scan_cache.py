@@ -1,4 +1,4 @@
-"""The scan: everything that is to be known of an image's file, in one pass over it, and remembered.
+"""Learn everything about an image file in one pass, and remember it.
 
 A file is read once: its hash, its header, whether all of it can be decoded, and the statistics of its pixels. What was
 seen stays in the cache by the file's path, size and time of change, and by its content. So a second scan opens nothing,

@@ -1,4 +1,4 @@
-"""Near-duplicates: the same picture again, encoded anew, at another size, or a little cropped.
+"""Find near-duplicates: the same image with another encoding, size or crop.
 
 Candidates come from a perceptual hash of 63 numbers, the low frequencies of a grey thumbnail, by an inverted file: each
 image is filed under the nearest of some thousand centres, and looks only into the few drawers next to it. Crops move

@@ -1,4 +1,4 @@
-"""What a small picture of an image says about it: brightness, contrast, information, sharpness, colour, a thumbnail.
+"""Statistics of a small copy of an image: brightness, contrast, information, sharpness, color, a thumbnail.
 
 Sharpness is of single images; the rest is computed for many at once, where calls would cost more than arithmetic.
 """

@@ -1,4 +1,4 @@
-"""Files that give classes their names: ImageNet's synsets, class folders, numbers."""
+"""Read files that name classes: ImageNet's synsets, class folders, numbers."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tables as text, row by row: CSV, TSV and Parquet."""
+"""Read CSV, TSV and Parquet tables as text, row by row."""
 
 import csv
 from collections.abc import Iterator, Sequence

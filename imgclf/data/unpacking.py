@@ -1,4 +1,4 @@
-"""The cache of what was unpacked: one folder for each source, whole or not there at all."""
+"""Cache unpacked sources: one folder for each, complete or absent."""
 
 import contextlib
 import hashlib

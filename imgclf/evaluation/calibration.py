@@ -1,4 +1,4 @@
-"""Whether confidence can be believed, and what follows from it: temperature, rejection, thresholds, prediction sets.
+"""Fit temperature, rejection, thresholds and prediction sets, and measure calibration.
 
 Everything here is fitted on labels and probabilities of images that no weight was fitted on: the validation part.
 """

@@ -1,4 +1,4 @@
-"""Gates: the scores with which a model passes, such as `accuracy=0.9,macro_f1.low=0.85`."""
+"""Gates: the minimum scores of a model, such as `accuracy=0.9,macro_f1.low=0.85`."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Small pictures inside a page: JPEG as data URIs, so that the page needs no other file."""
+"""Make thumbnails as data URIs, so that a page needs no other file."""
 
 import base64
 import io

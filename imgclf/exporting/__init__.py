@@ -1,4 +1,7 @@
-"""Run -> artefacts. The modules import Keras and TensorFlow when they are used; importing this package does not."""
+"""Run -> artifacts.
+
+The modules import Keras and TensorFlow when they are used; importing this package does not.
+"""
 
 from imgclf.exporting.artifacts import export
 

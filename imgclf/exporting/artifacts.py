@@ -1,4 +1,4 @@
-"""Writing a run's exported models: each is written beside the old one, proven on real files, then put in its place."""
+"""Export a run's model: write each format, verify it on real images, then replace the old file."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The trained backbone alone, in 16 bits: in the format of the weights that imgclf ships.
+"""Export the trained backbone alone as `backbone.npz`, in 16 bits.
 
 `backbone.npz` holds one float16 array for each variable of each layer before `feature_map`, named
 `<layer>/<variable>`, in the order of the graph; numpy reads it without pickle. `__meta__` is JSON as a uint8 array:

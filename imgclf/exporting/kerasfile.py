@@ -1,4 +1,4 @@
-"""A classifier as one `.keras` file with all its outputs and `labels.txt`; Keras alone reads it, on any backend."""
+"""Write a classifier as one `.keras` file with all its outputs and `labels.txt`."""
 
 import zipfile
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A Keras classifier as a LiteRT (TensorFlow Lite) file for any batch size, in 32 or 16 bits or in 8-bit integers.
+"""Write a classifier as LiteRT, in float32, float16 or int8.
 
 The class names travel in the file: `labels.txt` in a zip that is appended to it, where LiteRT's own tools look for it.
 """

@@ -1,4 +1,4 @@
-"""A Keras classifier as an ONNX file, float32, for any batch size; tf2onnx does the work.
+"""Write a classifier as ONNX, float32, with tf2onnx.
 
 The file's metadata hold what `artifact.json` says: `labels` (JSON), `image_size` and `resize`.
 """

@@ -1,4 +1,4 @@
-"""A Keras classifier as an OpenVINO model, float32, for any batch size: a folder with `model.xml` and `model.bin`."""
+"""Write a classifier as an OpenVINO model, float32."""
 
 from collections.abc import Sequence
 from pathlib import Path

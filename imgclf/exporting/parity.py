@@ -1,4 +1,4 @@
-"""An export proves itself: it is read back as users read it and compared with Keras on the run's own images."""
+"""Verify an export: load it as users do, and compare it with Keras on the run's images."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A network with ImageNet's own classes as a LiteRT artifact, converted once and kept."""
+"""Export a backbone with ImageNet's own classes as LiteRT, once, into the cache."""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""A Keras classifier as a TensorFlow SavedModel that takes pixels or encoded files.
+"""Write a classifier as a TensorFlow SavedModel that takes pixels or encoded images.
 
 `serve_bytes` repeats `imgclf.data.images` with TensorFlow's operations. It gives the same pixels, to the last bit, for
 JPEG (grey, CMYK, progressive), PNG (palette, alpha, 16 bits), WebP, BMP and opaque GIF, EXIF orientation included.

@@ -1,4 +1,4 @@
-"""TensorFlow's exports in a child process, for a process whose Keras runs on another backend.
+"""Export in a child process with TensorFlow when Keras runs on another backend.
 
 `python -m imgclf.exporting.worker` reads one task as JSON from stdin and prints its answer as one line of JSON, last.
 """

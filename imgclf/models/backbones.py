@@ -1,4 +1,4 @@
-"""The networks of keras.applications, with weights from the hub, from a file, from a run, or none.
+"""Build the backbones of keras.applications, with weights from the hub, a file, a run, or none.
 
 Each starts at `pixels`, float32 0-255 RGB (n, s, s, 3), does its own preprocessing, and ends in its last feature map
 (n, h, w, d). The graph is flat and its layers are named the same in every process: Keras numbers layers without a name

@@ -1,4 +1,4 @@
-"""The facts about every model, without importing Keras: what `imgclf models` prints and `backbones` builds from.
+"""Facts about every backbone, without importing Keras.
 
 Sizes, parameters, file names, addresses and hashes are those of keras.applications in Keras 3.15; a test compares
 each of them with what Keras itself would fetch.

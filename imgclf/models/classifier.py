@@ -1,4 +1,4 @@
-"""Preprocessing + backbone + head -> one classifier graph, flat, with the names that exports and explanations rely on:
+"""Build a classifier graph: preprocessing, backbone, head, and the outputs that exports use.
 
 `pixels` -> backbone layers -> `feature_map` -> `embedding` -> `dropout` -> `logits` -> `probabilities`
 """

@@ -1,4 +1,4 @@
-"""Files of weights from the hub: the caches are asked first, then the network, which gets two seconds to answer."""
+"""Find weights: first in the caches, then on the network."""
 
 import contextlib
 import hashlib

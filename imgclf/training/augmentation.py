@@ -1,4 +1,4 @@
-"""What training does to its pictures so that the network learns the object and not the picture.
+"""Augment training images: layers for every operation of a policy.
 
 Two halves. The random crop is cut on the host, straight out of the cached pixels (`Crop`), so that only what a batch
 shows is ever copied and enlarging and shrinking are antialiased. All the rest runs batch-wise on the device, compiled

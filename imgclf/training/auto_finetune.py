@@ -1,6 +1,6 @@
-"""What fills the time: the probe first, so that there is always a finished model; then a larger image size, and ever
-larger parts of the network that move, as long as time remains and validation says that it helps. Of many images all
-layers move at once.
+"""Train automatically: the probe first, then larger images and more trainable layers while they help.
+
+Of many images all layers move at once.
 
 Of a stage its last epoch counts, unless an earlier one was better by more than chance. A stage is kept if it gets at
 least as many validation images right and their calibrated log loss falls: both must agree, since with few images either

@@ -1,4 +1,4 @@
-"""After training: the temperature is put into the head, and what tells strange images is kept."""
+"""After training: put the temperature into the head, and store the features for out-of-distribution detection."""
 
 import logging
 from dataclasses import dataclass

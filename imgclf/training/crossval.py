@@ -1,4 +1,4 @@
-"""k-fold cross-validation: every image is tested once, by a model that has not seen it; each fold is a run on disk."""
+"""Cross-validate: test every image once with a model that has not seen it; each fold is a run."""
 
 import functools
 import gc

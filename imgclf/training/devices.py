@@ -1,4 +1,4 @@
-"""What the device asks for."""
+"""Choose the devices that Keras computes on."""
 
 import contextlib
 import logging

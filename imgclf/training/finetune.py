@@ -1,4 +1,4 @@
-"""Fine-tuning: which layers move."""
+"""Choose the layers that fine-tuning trains."""
 
 import logging
 

@@ -1,4 +1,6 @@
-"""Gradient descent over epochs: schedule, weight average, validation, checkpoints. Used from scratch and to fine-tune.
+"""Gradient descent over epochs: schedule, EMA, validation, checkpoints.
+
+Used from scratch and to fine-tune.
 
 Keras's `fit` runs the steps. Around it stands what `fit` cannot do: image sizes that grow, the weight average judged on
 validation while the raw weights train on, and a checkpoint after every epoch from which training goes on exactly.

@@ -1,4 +1,4 @@
-"""Which learning rate suits: a range test (Smith 2017, arXiv:1506.01186)."""
+"""Find a learning rate by a range test (Smith 2017, arXiv:1506.01186)."""
 
 from dataclasses import dataclass, replace
 

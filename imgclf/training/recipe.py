@@ -1,4 +1,4 @@
-"""From what was asked to what will be done: `auto` and None become a backbone, weights, a method and numbers."""
+"""Resolve settings: `auto` and None become a backbone, weights, a method and numbers."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether a stage of training is kept: what validation says before and after it."""
+"""Decide from validation scores whether to keep a stage."""
 
 import numpy as np
 

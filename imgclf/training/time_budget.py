@@ -1,4 +1,4 @@
-"""How much of a time limit is left, and what the work still ahead will take of it."""
+"""Estimate how much of the time limit remains, and what the remaining work will take."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who else is told how training goes."""
+"""Report training to TensorBoard and MLflow."""
 
 from typing import Any
 

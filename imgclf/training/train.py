@@ -1,4 +1,4 @@
-"""One training, start to end: dataset + settings -> run folder."""
+"""Train a classifier from start to end: dataset + settings -> run folder."""
 
 import csv
 import io

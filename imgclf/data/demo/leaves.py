@@ -1,4 +1,4 @@
-"""The shapes of five species of leaves: outline and veins, drawn at random within what is typical of each."""
+"""Draw the outlines and veins of leaves of five species."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The sample data: pictures of autumn leaves of five species, drawn from a seed, to have something to classify at once.
+"""Draw the sample images: autumn leaves of five species, from a seed.
 
 A leaf (`leaves.py`) gets a pose, paint and relief, a ground to lie on, light and shadow, at times something on top of
 it, and a camera. All of these are drawn alike for every species: only the shape tells them apart.

@@ -1,4 +1,6 @@
-"""Zip and tar archives -> folders. Nothing that is packed in them can be written outside the folder.
+"""Unpack zip and tar archives into folders.
+
+Nothing that is packed in them can be written outside the folder.
 
 Formats: APPNOTE.TXT of PKWARE for zip; POSIX.1-1988 and 2001 (ustar, pax) and GNU tar.
 """
