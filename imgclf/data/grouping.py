@@ -136,4 +136,7 @@ def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:
     size = len(keys) + len(columns)
     links = coo_array((np.ones(len(pairs)), (rows, places + len(keys))), shape=(size, size))
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(n, len(numbers)) for n in connected_components(links, False)[1][: len(keys)].tolist()]
+    return [
+        numbers.setdefault(n, len(numbers))
+        for n in connected_components(links, directed=False)[1][: len(keys)].tolist()
+    ]

@@ -285,19 +285,15 @@ def _warp(values: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def groups(count: int, pairs: Pairs) -> list[list[int]]:
-    """The rows that hang together by pairs; each ascending, in the order of their first rows."""
-    above = list(range(count))
+    """Find the rows that pairs connect: groups in the order of their first rows, each ascending."""
+    if not len(pairs.first):
+        return []
+    from scipy.sparse import coo_array  # here, since few datasets have near-duplicates
+    from scipy.sparse.csgraph import connected_components
 
-    def find_root(row: int) -> int:
-        while above[row] != row:
-            above[row] = above[above[row]]
-            row = above[row]
-        return row
-
-    for one, other in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
-        low, high = sorted((find_root(one), find_root(other)))
-        above[high] = low
+    links = coo_array((np.ones(len(pairs.first)), (pairs.first, pairs.second)), shape=(count, count))
+    numbers = connected_components(links, directed=False)[1]
     members: dict[int, list[int]] = {}
     for row in sorted({*pairs.first.tolist(), *pairs.second.tolist()}):
-        members.setdefault(find_root(row), []).append(row)
-    return sorted(members.values())
+        members.setdefault(int(numbers[row]), []).append(row)
+    return list(members.values())
