@@ -165,20 +165,19 @@ class Run:
         Raises:
             RunError: if another process holds it, or the folder cannot be written.
         """
+        from filelock import FileLock, Timeout  # here, since reading a run does without
+
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            file = (self.path / ".lock").open("w")
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.") from None
         except OSError as error:
             raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror}).") from None
-        with file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # Windows has no flock; the lock is then advisory only
-                pass
-            except OSError:
-                raise RunError(f"{self.path}: another imgclf process writes this run. Wait, or choose -o.") from None
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def labels_text(names: Iterable[str]) -> str:

@@ -22,12 +22,14 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from imgclf import environment
 from imgclf.data import images
 from imgclf.settings import Decoding
 
 ARRAY = "array.npy"
+_LOCK = ".lock"
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"\.[0-9a-f]{64}-.*")
 _STAGE_MIN_AGE_S = 60.0
@@ -169,15 +171,17 @@ class Writer:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._stage = folder / f".{name}-{secrets.token_hex(8)}"
+        self._lock = FileLock(self._stage / _LOCK)
 
     def __enter__(self) -> Self:
         self._stage.mkdir()
         try:
+            self._lock.acquire()
             self._file = (self._stage / ARRAY).open("wb")
         except OSError:
-            self._stage.rmdir()
+            self._release()
+            shutil.rmtree(self._stage, ignore_errors=True)
             raise
-        _lock(self._file.fileno())
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self._shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self
@@ -187,7 +191,13 @@ class Writer:
     ) -> None:
         with contextlib.suppress(OSError):
             self._file.close()
+        self._release()
         shutil.rmtree(self._stage, ignore_errors=True)
+
+    def _release(self) -> None:
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            (self._stage / _LOCK).unlink(missing_ok=True)
 
     def append(self, rows: np.ndarray) -> None:
         """Write rows after those before."""
@@ -207,6 +217,7 @@ class Writer:
         os.fsync(self._file.fileno())
         array = np.load(self._stage / ARRAY, mmap_mode="r")
         if keep:
+            self._release()  # a folder with an open file in it cannot be renamed on Windows
             with contextlib.suppress(OSError):  # another process was first: its entry is the same
                 self._stage.rename(self._path)
         return Entry(array, failed)
@@ -248,20 +259,9 @@ def _is_abandoned(stage: Path) -> bool:
     if time.time() - _last_use(stage) < _STAGE_MIN_AGE_S:
         return False
     try:
-        with (stage / ARRAY).open("rb+") as file:
-            return _lock(file.fileno())
-    except OSError:
-        return True
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file until it is closed; False where another process holds it."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows has no flock, and lets nobody delete an open file
-        return True
-    except OSError:
+        with FileLock(stage / _LOCK, timeout=0):
+            return True
+    except Timeout:
         return False
-    return True
+    except OSError:  # removed in the meantime
+        return True
