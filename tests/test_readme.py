@@ -176,6 +176,20 @@ def test_every_link_of_a_page_leads_somewhere(page):
         assert not anchor or anchor[1:] in anchors(file), f"{target}{anchor}"
 
 
+@every_page
+def test_every_file_of_the_project_that_a_page_names_exists(page):
+    for name in re.findall(r"`((?:imgclf|docs|tests)/[^`\s]*)`", prose(page)):
+        assert "NAME" in name or (ROOT / name).exists(), name
+
+
+def test_the_drawing_of_the_architecture_has_every_package():
+    drawing = re.search(r"^```\n(.*?)^```$", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert drawing
+    drawn = {name for line in drawing[1].splitlines() for name in re.findall(r"(?:^|   )([a-z]+)(?=  )", line)}
+    there = {file.stem for file in (ROOT / "imgclf").glob("*.py")} - {"__init__", "__main__"}
+    assert drawn == there | {file.parent.name for file in (ROOT / "imgclf").glob("*/__init__.py")}
+
+
 def test_every_page_can_be_reached_from_the_readme():
     reached, open_ = set(), [README]
     while open_:
