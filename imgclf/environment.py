@@ -75,14 +75,14 @@ def _size(path: Path) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Name to version of Python, imgclf and every package that shapes a result; absent packages are left out."""
+    """Return the versions of Python, imgclf and every installed package that affects results, by name."""
     found = {"python": platform.python_version(), "imgclf": __version__}
     return found | {name: number for name in PACKAGES if (number := version(name))}
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package; None if there is none."""
-    from importlib import metadata  # 20 ms that --help need not pay
+    """Return the version of a package; None if it is not installed."""
+    from importlib import metadata  # 20 ms that --help does not need
 
     with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
@@ -90,9 +90,9 @@ def version(package: str) -> str | None:
 
 
 def cpu_count() -> int:
-    """How many processors this process may use (its affinity, not the machine's total).
+    """Return the number of processors that this process may use (its affinity, not those of the machine).
 
-    They are no more than OMP_NUM_THREADS says, by which Ray and Slurm tell a process its share.
+    OMP_NUM_THREADS limits them: Ray and Slurm set it to the share of a process.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = os.environ.get("OMP_NUM_THREADS", "")
@@ -103,7 +103,7 @@ _IMPORTED = time.monotonic()
 
 
 def process_start() -> float:
-    """When this process began, of `time.monotonic`; where the system does not say, when imgclf was imported."""
+    """Return the start of this process in `time.monotonic()`; the import of imgclf where the system does not tell."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -113,16 +113,16 @@ def process_start() -> float:
 
 
 _LONGEST_START_S = 600.0
-"""An older process has done other things before."""
+"""An older process has done other work before."""
 
 
 def hardware() -> dict[str, object]:
-    """Platform, processor and core count, for `config.json`."""
+    """Return platform, processor and core count for `config.json`."""
     return {"platform": platform.platform(), "machine": platform.machine(), "cpus": cpu_count()}
 
 
 def has_package(name: str) -> bool:
-    """Whether a module can be imported, without importing it."""
+    """Return whether a module can be imported, without importing it."""
     return importlib.util.find_spec(name) is not None
 
 
@@ -130,10 +130,10 @@ def require(module: str, package: str = "imgclf") -> None:
     """Check that a module is installed.
 
     Raises:
-        MissingError: if it is not, naming the command that installs it with `package`.
+        MissingError: if it is not; the message has the command that installs it with `package`.
     """
     if not has_package(module):
-        raise MissingError(f"the package {module!r} is needed here and is not installed. pip install {package}")
+        raise MissingError(f"the package {module!r} is required but not installed. Run pip install {package}.")
 
 
 _DESCRIPTOR = threading.RLock()
@@ -141,8 +141,8 @@ _DESCRIPTOR = threading.RLock()
 
 @contextlib.contextmanager
 def silence_stderr_fd() -> Iterator[None]:
-    """Drop what C++ libraries write straight to file descriptor 2; Python's own sys.stderr keeps working after."""
-    with _DESCRIPTOR:  # two threads that saved and restored the descriptor in turn could lose it
+    """Discard what C++ libraries write directly to file descriptor 2."""
+    with _DESCRIPTOR:  # two threads that save and restore the descriptor at once could lose it
         yield from _silence()
 
 
@@ -150,7 +150,7 @@ def _silence() -> Iterator[None]:
     sys.stderr.flush()
     try:
         saved = os.dup(2)
-    except OSError:  # no stderr at all (a daemon): nothing to silence
+    except OSError:  # no stderr (a daemon)
         yield
         return
     try:
@@ -163,14 +163,14 @@ def _silence() -> Iterator[None]:
 
 
 def prepare_keras() -> None:
-    """Import Keras and its backend quietly, with one cache root, and with TensorFlow unless told otherwise.
+    """Import Keras and its backend quietly, with our cache root, on TensorFlow by default.
 
-    KERAS_BACKEND in the environment is honoured unless empty. A `~/.keras/keras.json` is not: another program's choice
-    of backend or image layout must not change what imgclf computes.
+    KERAS_BACKEND in the environment chooses another backend. `~/.keras/keras.json` is ignored: another program's
+    backend or image layout must not change results.
 
     Raises:
         MissingError: if Keras or the chosen backend is not installed.
-        UsageError: if KERAS_BACKEND names none that can train.
+        UsageError: if KERAS_BACKEND is not one of BACKENDS.
     """
     if "keras" in sys.modules:
         return
@@ -198,8 +198,8 @@ def prepare_keras() -> None:
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """No garbage collection meanwhile, nor of what was made meanwhile: an import makes a million objects that stay, and
-    looking through them again and again takes a fifth of its time (Keras and TensorFlow: 4.2 s instead of 5.3 s)."""
+    """Pause garbage collection: an import makes a million permanent objects, and scanning them repeatedly takes a fifth
+    of its time (Keras and TensorFlow: 4.2 s instead of 5.3 s)."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -211,12 +211,12 @@ def _without_collecting() -> Iterator[None]:
 
 
 def prepare_matplotlib() -> None:
-    """Keep Matplotlib's cache under our root, unless MPLCONFIGDIR says where. Keras imports Matplotlib, too."""
+    """Keep the cache of Matplotlib, which Keras imports, under our root unless MPLCONFIGDIR is set."""
     os.environ.setdefault("MPLCONFIGDIR", str(cache_root() / "matplotlib"))
 
 
 def quiet_logging() -> None:
-    """Let the libraries underneath log errors only. Grain and absl warn of things that no user can act on."""
+    """Let Keras, Grain and absl log errors only; users cannot act on their warnings."""
     import logging
 
     with contextlib.suppress(ImportError):

@@ -3,55 +3,55 @@
 The CLI turns each into one message and an exit code; the library raises them.
 
 ImgclfError            1   unexpected
-|-- UsageError         2   an option or an argument
+|-- UsageError         2   a setting, an option or an argument
 |-- DatasetError       3   the images or their labels
 |   `-- ImageError     3   one image
 |-- RunError           4   a run folder
 |   `-- ArtifactError  4   an exported model
-|-- MissingError       5   a package or weights that are not here
-`-- GateError          6   a gate such as --fail-under that was not met
+|-- MissingError       5   a package or weights are not installed
+`-- GateError          6   a gate such as --fail-under failed
 """
 
 
 class ImgclfError(Exception):
-    """Something that imgclf can explain. The message says where, what was expected, found, and what to do."""
+    """Base of all errors. The message names the place, what was expected and found, and a remedy."""
 
     exit_code = 1
 
 
 class UsageError(ImgclfError, ValueError):
-    """An option or an argument has an impossible value."""
+    """A setting, an option or an argument has an impossible value."""
 
     exit_code = 2
 
 
 class DatasetError(ImgclfError):
-    """The images or their labels cannot be used as they are."""
+    """The images or their labels cannot be used."""
 
     exit_code = 3
 
 
 class ImageError(DatasetError):
-    """One image cannot be decoded. The message is a reason without the path, ready for a table."""
+    """One image cannot be decoded. The message gives the reason without the path, for a table."""
 
 
 class RunError(ImgclfError):
-    """A run folder is missing, damaged, in use or already there."""
+    """A run folder is missing, damaged, in use or exists already."""
 
     exit_code = 4
 
 
 class ArtifactError(RunError):
-    """An exported model is missing, damaged, foreign or too new."""
+    """An exported model is missing, damaged, too new, or not from imgclf."""
 
 
 class MissingError(ImgclfError):
-    """A package or a file of weights that is needed is not on this machine."""
+    """A required package or weights file is not installed."""
 
     exit_code = 5
 
 
 class GateError(ImgclfError):
-    """A gate that the user set was not met."""
+    """A gate that the user set failed."""
 
     exit_code = 6

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file or nothing: a reader sees the old content or the new one, never a part.
+    """Write a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
-        OSError: if the folder cannot be written or the disk is full; the old file is then untouched.
+        OSError: if the folder cannot be written or the disk is full; the old file stays untouched.
     """
     raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _umask() -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """One training's folder. The object holds paths only; it opens nothing until asked."""
+    """The folder of one training. The object has paths only and opens nothing by itself."""
 
     path: Path
 
@@ -126,10 +126,10 @@ class Run:
         return self.path / "checkpoint"
 
     def read_config(self) -> dict[str, Any]:
-        """The content of `config.json`: `data`, `config` (all of TrainConfig, resolved), `versions`, `hardware`.
+        """Return the content of `config.json`: `data`, `config` (a resolved TrainConfig), `versions`, `hardware`.
 
         Raises:
-            RunError: if the file is missing or damaged, or its `data` is no path or its `config` no settings.
+            RunError: if the file is missing or damaged, or has no path as `data` or no settings as `config`.
         """
         value: dict[str, Any] = read_json(self.config)
         for key, kind, what in (("data", str, "a path"), ("config", dict, "a training's settings")):
@@ -138,7 +138,7 @@ class Run:
         return value
 
     def read_labels(self) -> list[str]:
-        """The class names in the order of the model's outputs; one JSON-quoted name a line when it holds a newline.
+        """Return the class names in the order of the model's outputs.
 
         Raises:
             RunError: if the file is missing or damaged.
@@ -155,17 +155,17 @@ class Run:
         return names
 
     def write_labels(self, names: list[str]) -> None:
-        """Write the class names as `labels_text` gives them."""
+        """Write the class names in the form of `labels_text`."""
         write_atomic(self.labels, labels_text(names))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold this folder for one training or export at a time; the lock goes with the process that holds it.
+        """Lock this folder for one training or export; the lock ends with its process.
 
         Raises:
             RunError: if another process holds it, or the folder cannot be written.
         """
-        from filelock import FileLock, Timeout  # here, since reading a run does without
+        from filelock import FileLock, Timeout  # here, because reading a run does not need it
 
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -181,16 +181,16 @@ class Run:
 
 
 def labels_text(names: Iterable[str]) -> str:
-    """Class names, one a line; a name with a line break or a leading quote is JSON-quoted."""
+    """Return class names, one per line; a name with a line break or a leading quote is JSON-quoted."""
     lines = [json.dumps(n) if n.startswith('"') or n.splitlines() != [n] else n for n in names]
     return "".join(line + "\n" for line in lines)
 
 
 def create(path: Path) -> Run:
-    """Make a new, empty run folder.
+    """Create a new, empty run folder.
 
     Raises:
-        RunError: if the folder holds something already, or cannot be written.
+        RunError: if the folder is not empty or cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -217,10 +217,10 @@ def find(run: Run | Path | str) -> Run:
 
 
 def create_next(parent: Path, stem: str) -> Path:
-    """Make the folder `parent/stem-1`, or that of the first number that is still free; no other process gets the same.
+    """Create the folder `parent/stem-N` with the first free number N; no other process gets the same one.
 
     Raises:
-        RunError: if it cannot be made.
+        RunError: if it cannot be created.
     """
     for number in itertools.count(1):
         path = parent / f"{stem}-{number}"
@@ -230,7 +230,7 @@ def create_next(parent: Path, stem: str) -> Path:
             if not parent.is_dir():
                 raise RunError(f"{parent}: expected a folder, found a file. Choose -o.") from None
         except OSError as error:
-            raise RunError(f"{path}: the folder cannot be made ({error.strerror}). Choose -o.") from None
+            raise RunError(f"{path}: the folder cannot be created ({error.strerror}). Choose -o.") from None
         else:
             break
     return path

@@ -204,5 +204,5 @@ def test_many_deadly_images_in_a_row_are_the_clusters_fault():
 
 def test_without_ray_the_error_names_its_extra(trained_run, monkeypatch):
     monkeypatch.setattr("imgclf.environment.has_package", lambda name: name != "ray")
-    with pytest.raises(MissingError, match=r"'ray' is needed here .* pip install 'imgclf\[ray\]'"):
+    with pytest.raises(MissingError, match=r"'ray' is required .* pip install 'imgclf\[ray\]'"):
         load(trained_run.path, engine="ray")
