@@ -2,7 +2,7 @@
 runs the README's test command.
 
 `python tests/test_readme.py` writes docs/cli.md, and the list of modules in docs/architecture.md. With `--tour` it also
-runs the commands of the README's tour and writes what they print.
+runs the commands of all console blocks and writes what they print.
 """
 
 import ast
@@ -362,8 +362,8 @@ def test_the_version_of_python_in_the_readme_is_the_packages():
     assert "Python 3.11 to 3.13" in README.read_text(encoding="utf-8")
 
 
-def tour() -> str:
-    """The README with what the commands of its console blocks print now."""
+def write_tour() -> None:
+    """Put into the console blocks of all pages what their commands print now, the README's first: its run is needed."""
 
     def run(block: re.Match[str]) -> str:
         if block["language"] != "console":
@@ -374,7 +374,8 @@ def tour() -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "sample_data", folder / "sample_data")
-        return SHOWN.sub(run, README.read_text(encoding="utf-8"))
+        for page in PAGES:
+            page.write_text(SHOWN.sub(run, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -386,4 +387,4 @@ if __name__ == "__main__":
     architecture = MODULES.sub(lambda _: modules(), ARCHITECTURE.read_text(encoding="utf-8"))
     ARCHITECTURE.write_text(architecture, encoding="utf-8")
     if "--tour" in sys.argv:
-        README.write_text(tour(), encoding="utf-8")
+        write_tour()
