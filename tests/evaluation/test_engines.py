@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +16,14 @@ from PIL import Image
 from sklearn import metrics as sk
 
 import imgclf
-from imgclf import exporting, prediction
+from imgclf import prediction
 from imgclf.data import images
 from imgclf.evaluation import decisions, outputs
 from imgclf.evaluation.evaluate import evaluate
+from imgclf.exporting import artifacts
 from imgclf.prediction import artifact, decision
 from imgclf.prediction import outputs as tables
-from imgclf.prediction.decision import Outliers
+from imgclf.prediction.decision import Decision, Outliers
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
 from tests.conftest import fill
@@ -26,6 +31,13 @@ from tests.conftest import fill
 CLASSES = ("disc", "two discs")
 POSITIVE = "two discs"
 
+SCRIPTS = dict(
+    re.findall(
+        r"<!-- script: (\w+) -->\n```python\n(.*?)^```$",
+        (Path(__file__).parents[2] / "docs" / "artifacts.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+)
 SLOW = ("onnx", "openvino")
 ENGINES = ["litert", "savedmodel", "keras", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
@@ -66,7 +78,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(calibrated: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same with the other formats, too."""
     run = Run(Path(shutil.copytree(calibrated.path, tmp_path_factory.mktemp("exported") / "run")))
-    exporting.export(run, SLOW)
+    artifacts.write(run, (*SLOW, "keras"))
     return run
 
 
@@ -118,3 +130,30 @@ def test_a_threshold_for_strange_images_without_the_means_to_apply_it_is_an_erro
         prediction.load(run.path)
     decisions.calibrate(run, CalibrateConfig(outliers="none"))
     assert prediction.load(run.path).rules.outlier_above is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_without_imgclf_applies_the_rules_for_probabilities(exported, photos, tmp_path, name):
+    run = Run(Path(shutil.copytree(exported.path, tmp_path / "run")))
+    paths = sorted(photos.rglob("*.png"))
+    facts = replace(artifact.read(run.path), decision=Decision())
+    artifact.write(run.path, facts)
+    chances = np.sort([dict(answer.top(2))[POSITIVE] for answer in prediction.load(run.path).predict(paths)])
+    above = chances[
+        chances > 0.5
+    ]  # the threshold lies above two of these, and the less probable class of one is enough
+    rules = Decision(positive=POSITIVE, threshold=float(above[1:3].mean()), reject_below=1 - float(above[:2].mean()))
+    artifact.write(run.path, replace(facts, decision=rules))
+    answers = prediction.load(run.path).predict(paths)
+    flipped = next(answer for answer in answers if answer.label not in (answer.argmax, None))
+    rejected = next(answer for answer in answers if answer.rejected)
+    for answer in (flipped, rejected, next(answer for answer in answers if answer.label == POSITIVE)):
+        command = [sys.executable, "-c", f"import sys; sys.modules['imgclf'] = None\n{SCRIPTS[name]}", str(run.path)]
+        done = subprocess.run(
+            [*command, str(answer.path)], capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        )
+        assert done.returncode == 0, done.stderr
+        label, probability = done.stdout.rsplit(maxsplit=1)
+        assert label == (answer.label or "unknown")
+        assert float(probability) == pytest.approx(answer.confidence, abs=1e-4)

@@ -218,7 +218,7 @@ def test_a_keras_file_that_carries_code_is_refused(run):
     facts = artifact.read(run.path)
     file = artifact.File("keras", *artifact.hash_tree(run.model))
     artifact.write(run.path, replace(facts, files={run.model.name: file}))
-    with pytest.raises(ArtifactError, match="carries code of its own"):
+    with pytest.raises(ArtifactError, match="contains code"):
         prediction.load(run.path)
     with pytest.raises(RunError, match=r"model\.keras"):
         artifacts.write(run, ["litert"])
@@ -233,7 +233,7 @@ SCRIPTS = re.findall(
 
 def test_every_format_for_inference_has_a_script_of_about_ten_lines():
     assert sorted(name for name, _ in SCRIPTS) == ["keras", "litert", "onnx", "openvino", "savedmodel"]
-    assert all(len([line for line in code.splitlines() if line.strip()]) <= 12 for _, code in SCRIPTS)
+    assert all(len([line for line in code.splitlines() if line.strip()]) <= 14 for _, code in SCRIPTS)
     assert not any("imgclf" in code for _, code in SCRIPTS)
 
 
