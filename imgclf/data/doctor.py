@@ -290,7 +290,7 @@ def _of_headers(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
 
 
 def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Iterator[Finding]:
-    grey = records["grey"] | (records["chroma"] <= limits.gray)
+    gray = records["gray"] | (records["chroma"] <= limits.gray)
     blank = records["flat"] >= limits.blank
     sharpness_counts = np.minimum(records["width"], records["height"]) >= BLUR_MIN_PX
     measures = (
@@ -299,7 +299,7 @@ def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Ite
         ("very-bright", "low", "is the 5th percentile of gray", ~blank & (records["low"] >= limits.bright)),
         ("blurry", "blur", "of 1", ~blank & sharpness_counts & (records["blur"] >= limits.blurry)),
         ("low-information", "entropy", "bits", ~blank & (records["entropy"] <= limits.information)),
-        ("gray", "chroma", "between the channels", grey & (grey.mean() <= limits.gray_share)),
+        ("gray", "chroma", "between the channels", gray & (gray.mean() <= limits.gray_share)),
         ("turned", None, "an EXIF orientation", records["turned"]),
         ("animated", None, "more than one frame", records["animated"]),
     )

@@ -70,7 +70,7 @@ _TURNS = {
 }
 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-"""Pillow's modes of grey of more than 8 bits."""
+"""Pillow's modes of gray of more than 8 bits."""
 
 
 class _Process:
@@ -164,11 +164,11 @@ def inspect(data: bytes, allow_truncated: bool = False) -> Header:
 class Look:
     """What can be seen of a file at a glance: its header, how it is stored, and a small upright RGB image of it.
 
-    `is_grey` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
+    `is_gray` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
     """
 
     header: Header
-    is_grey: bool
+    is_gray: bool
     is_turned: bool
     is_animated: bool
     image: Image.Image
@@ -186,20 +186,20 @@ def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Look:
     with _opened(data, allow_truncated) as image:
         header = Header(image.width, image.height, image.format or "")
         is_animated = header.format != "MPO" and bool(getattr(image, "is_animated", False))
-        is_grey = image.mode in ("1", "L", "LA", "La", *_DEEP)
+        is_gray = image.mode in ("1", "L", "LA", "La", *_DEEP)
         image.draft(None, (side_px, side_px))
         image.load()
         upright = _upright(image)
-        return Look(header, is_grey, upright is not image, is_animated, to_rgb(upright))
+        return Look(header, is_gray, upright is not image, is_animated, to_rgb(upright))
 
 
 def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image:
     """Decode a file, or the bytes of one, to an upright RGB image.
 
     EXIF orientation is applied. Of an animation the first frame is taken. Transparent pixels are laid over white.
-    16-bit and 32-bit integer grey is scaled from its full range of 16 bits to 8, float grey from its own minimum
-    and maximum, either from `rules.window` where there is one; colour of 16 bits keeps the upper 8. Grey becomes
-    R = G = B; CMYK is converted as Pillow does, without a colour profile. The whole file is decoded at full size: the
+    16-bit and 32-bit integer gray is scaled from its full range of 16 bits to 8, float gray from its own minimum
+    and maximum, either from `rules.window` where there is one; color of 16 bits keeps the upper 8. Gray becomes
+    R = G = B; CMYK is converted as Pillow does, without a color profile. The whole file is decoded at full size: the
     JPEG decoder's own scaling would change the pixels.
 
     Raises:
@@ -213,7 +213,7 @@ def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image
 
 
 def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Image.Image:
-    """The same, but grey of more than 8 bits stays as it is stored (I;16, I or F): its window can be chosen later.
+    """The same, but gray of more than 8 bits stays as it is stored (I;16, I or F): its window can be chosen later.
 
     Raises:
         As `decode`.
@@ -308,14 +308,14 @@ def to_rgb(image: Image.Image, rules: Decoding = DEFAULT) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_eight_bits(grey: np.ndarray, rules: Decoding) -> np.ndarray:
-    """Grey of 16 or 32 bits (h, w) as uint8; values outside the window, infinite ones too, take its ends, NaN black."""
-    if rules.window is None and grey.dtype.kind != "f":
-        return (grey.clip(0, 65535) // 257).astype(np.uint8)
-    low, high = rules.bounds or _ends(grey[np.isfinite(grey)], 100 if rules.window == PERCENTILE else 0)
+def _to_eight_bits(gray: np.ndarray, rules: Decoding) -> np.ndarray:
+    """Gray of 16 or 32 bits (h, w) as uint8; values outside the window, infinite ones too, take its ends, NaN black."""
+    if rules.window is None and gray.dtype.kind != "f":
+        return (gray.clip(0, 65535) // 257).astype(np.uint8)
+    low, high = rules.bounds or _ends(gray[np.isfinite(gray)], 100 if rules.window == PERCENTILE else 0)
     if low == high:
-        return np.zeros(grey.shape, np.uint8)
-    inside = np.nan_to_num(grey.astype(np.float64), nan=low, posinf=high, neginf=low).clip(low, high)
+        return np.zeros(gray.shape, np.uint8)
+    inside = np.nan_to_num(gray.astype(np.float64), nan=low, posinf=high, neginf=low).clip(low, high)
     return np.rint((inside - low) * (255.0 / (high - low))).astype(np.uint8)
 
 

@@ -47,13 +47,13 @@ DTYPE = np.dtype(
         ("width", "i4"),
         ("height", "i4"),
         ("format", "S8"),
-        ("grey", "?"),
+        ("gray", "?"),
         ("turned", "?"),
         ("animated", "?"),
         *((name, statistics.DTYPE[name]) for name in statistics.DTYPE.names or ()),
     ]
 )
-"""The record of one content: stored pixels, Pillow's name of the format, whether it is stored as grey, has an EXIF
+"""The record of one content: stored pixels, Pillow's name of the format, whether it is stored as gray, has an EXIF
 orientation, has more frames than one; and `statistics.DTYPE`."""
 
 _PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
@@ -236,7 +236,7 @@ class Scanner:
             rows[name] = measured[name]
         for row, (_, look, _) in zip(rows, fresh, strict=True):
             row["width"], row["height"], row["format"] = look.header.width, look.header.height, look.header.format
-            row["grey"], row["turned"], row["animated"] = look.is_grey, look.is_turned, look.is_animated
+            row["gray"], row["turned"], row["animated"] = look.is_gray, look.is_turned, look.is_animated
         return [Seen(key.hex(), row.tobytes()) for row, (_, _, key) in zip(rows, fresh, strict=True)]
 
     def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, bytes]], seen: Sequence[Seen]) -> None:

@@ -1,7 +1,7 @@
 """Find near-duplicates: the same image with another encoding, size or crop.
 
-Candidates come from a perceptual hash of 63 numbers, the low frequencies of a grey thumbnail, by an inverted file: each
-image is filed under the nearest of some thousand centres, and looks only into the few drawers next to it. Crops move
+Candidates come from a perceptual hash of 63 numbers, the low frequencies of a gray thumbnail, by an inverted file: each
+image is filed under the nearest of some thousand centers, and looks only into the few drawers next to it. Crops move
 the hash, so each image asks several times, as it is and as if it were cropped. What is found is compared finely, the
 one thumbnail shifted and stretched onto the other.
 
@@ -18,7 +18,7 @@ from imgclf import environment
 from imgclf.data.statistics import THUMB_PX
 
 MIN_SPREAD = 6.0
-"""Standard deviation of a thumbnail's grey below which it is too empty to be told from others."""
+"""Standard deviation of a thumbnail's gray below which it is too empty to be told from others."""
 
 _FREQUENCIES = 8
 _CROPS = (0.0, 0.025, 0.05)
@@ -46,14 +46,14 @@ class Pairs:
 
 
 def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
-    """The pairs of near-duplicates among grey thumbnails. Work grows with n ** 1.5, not with the number of pairs.
+    """The pairs of near-duplicates among gray thumbnails. Work grows with n ** 1.5, not with the number of pairs.
 
     Of many copies of one picture each finds its nearest dozen, so not every pair is there, but all hang together.
 
     Args:
         thumbs: uint8 (n, 32, 32).
         min_likeness: how alike two thumbnails must be, as `compare` says, to show the same picture.
-        seed: of the centres.
+        seed: of the centers.
     """
     rows = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_SPREAD)
     first, second = (rows[found] for found in candidates(thumbs[rows], seed))
@@ -70,14 +70,14 @@ def candidates(thumbs: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     if len(thumbs) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     hashes = perceptual_hashes(thumbs, 0.0)
-    centres = _centres(hashes, seed)
-    drawers = _nearest(hashes, centres, 1)[:, 0]
+    centers = _centers(hashes, seed)
+    drawers = _nearest(hashes, centers, 1)[:, 0]
     order = np.argsort(drawers, kind="stable")
-    bounds = np.searchsorted(drawers[order], np.arange(len(centres) + 1))
+    bounds = np.searchsorted(drawers[order], np.arange(len(centers) + 1))
     codes = [np.zeros(0, np.int64)]
     for crop in _CROPS:
         asking = perceptual_hashes(thumbs, crop) if crop else hashes
-        one, other = _look_up(asking, hashes, _nearest(asking, centres, _PROBES), order, bounds)
+        one, other = _look_up(asking, hashes, _nearest(asking, centers, _PROBES), order, bounds)
         codes.append(np.minimum(one, other) * len(thumbs) + np.maximum(one, other))
     pairs = np.unique(np.concatenate(codes))
     return pairs // len(thumbs), pairs % len(thumbs)
@@ -109,27 +109,27 @@ def _cropping(size: int, crop: float) -> np.ndarray:
     return matrix
 
 
-def _centres(hashes: np.ndarray, seed: int) -> np.ndarray:
+def _centers(hashes: np.ndarray, seed: int) -> np.ndarray:
     """About four times the root of n of them: a sample, moved twice to the mean of what is nearest (k-means)."""
     count = max(1, min(len(hashes), round(4 * len(hashes) ** 0.5)))
     rng = np.random.default_rng(seed)
     sample = hashes[rng.choice(len(hashes), min(len(hashes), 20 * count), replace=False)]
-    centres: np.ndarray = sample[:count]
+    centers: np.ndarray = sample[:count]
     for _ in range(2):
-        nearest = _nearest(sample, centres, 1)[:, 0]
-        sums = np.zeros_like(centres)
+        nearest = _nearest(sample, centers, 1)[:, 0]
+        sums = np.zeros_like(centers)
         np.add.at(sums, nearest, sample)
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(norms > 1e-6, sums / np.maximum(norms, 1e-6), centres)
-    return centres
+        centers = np.where(norms > 1e-6, sums / np.maximum(norms, 1e-6), centers)
+    return centers
 
 
-def _nearest(hashes: np.ndarray, centres: np.ndarray, count: int) -> np.ndarray:
-    """int (n, count): the nearest centres of each hash, in no order."""
-    count = min(count, len(centres))
+def _nearest(hashes: np.ndarray, centers: np.ndarray, count: int) -> np.ndarray:
+    """int (n, count): the nearest centers of each hash, in no order."""
+    count = min(count, len(centers))
     parts = []
     for i in range(0, len(hashes), 8 * _BATCH):
-        cosines = hashes[i : i + 8 * _BATCH] @ centres.T
+        cosines = hashes[i : i + 8 * _BATCH] @ centers.T
         parts.append(
             cosines.argmax(axis=1)[:, None] if count == 1 else np.argpartition(-cosines, count - 1, axis=1)[:, :count]
         )
@@ -197,7 +197,7 @@ def _reduced(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(thumbs: np.ndarray) -> np.ndarray:
-    """As float32, each pixel with half of its neighbours: linear interpolation then takes little more away."""
+    """As float32, each pixel with half of its neighbors: linear interpolation then takes little more away."""
     size = thumbs.shape[1]
     blur = np.eye(size, dtype=np.float32) / 2 + (np.eye(size, k=1) + np.eye(size, k=-1)).astype(np.float32) / 4
     blur[0, 0] = blur[-1, -1] = 0.75
@@ -260,7 +260,7 @@ def _normal(values: np.ndarray) -> np.ndarray:
 
 
 def _fine(values: np.ndarray, cut: int) -> np.ndarray:
-    """Each picture without its `cut` lowest frequencies along both axes, normalised."""
+    """Each picture without its `cut` lowest frequencies along both axes, normalized."""
     basis = _cosines(values.shape[1], cut)
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
     return _normal(values - basis.T @ (basis @ values @ basis.T) @ basis)

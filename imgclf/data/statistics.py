@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 SIDE_PX = 128
-"""The side of the grey square that brightness, information and sharpness are of. Smaller images get a smaller one."""
+"""The side of the gray square that brightness, information and sharpness are of. Smaller images get a smaller one."""
 
 THUMB_PX = 32
-"""The side of the grey thumbnail that near-duplicates are found by."""
+"""The side of the gray thumbnail that near-duplicates are found by."""
 
 _NEAR = 8
 
@@ -32,7 +32,7 @@ DTYPE = np.dtype(
 )
 """Of one image: the luminance's mean, standard deviation, 5th and 95th percentile, all 0 to 255; the entropy of its
 histogram in bits, 0 to 8; the share of pixels within 8 of the median, 0 to 1; how blurred it is, 0 to 1; how far the
-channels are apart, the mean of the largest less the smallest, 0 to 255; and a grey thumbnail."""
+channels are apart, the mean of the largest less the smallest, 0 to 255; and a gray thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class Tiles:
     """What `measure` needs of an image: luminance uint8 (t, t), its histogram (256,) in pixels, the same as (32, 32),
     and RGB uint8 (32, 32, 3)."""
 
-    grey: np.ndarray
+    gray: np.ndarray
     histogram: list[int]
     thumb: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
 
 
 def tiles(image: Image.Image) -> Tiles:
     """The small squares that stand for an RGB image; t is SIDE_PX or, where a side has fewer pixels, the half."""
     side = SIDE_PX if min(image.size) >= SIDE_PX else SIDE_PX // 2
-    grey = image.convert("L")
-    if grey.size != (side, side):
-        grey = grey.resize((side, side), Image.Resampling.BOX)
-    colours = image.resize((THUMB_PX, THUMB_PX), Image.Resampling.NEAREST)  # a sample of pixels
-    return Tiles(np.asarray(grey), grey.histogram(), np.asarray(grey.reduce(side // THUMB_PX)), np.asarray(colours))
+    gray = image.convert("L")
+    if gray.size != (side, side):
+        gray = gray.resize((side, side), Image.Resampling.BOX)
+    colors = image.resize((THUMB_PX, THUMB_PX), Image.Resampling.NEAREST)  # a sample of pixels
+    return Tiles(np.asarray(gray), gray.histogram(), np.asarray(gray.reduce(side // THUMB_PX)), np.asarray(colors))
 
 
 def measure(squares: Sequence[Tiles]) -> np.ndarray:
@@ -71,25 +71,25 @@ def measure(squares: Sequence[Tiles]) -> np.ndarray:
     result["low"], median, result["high"] = ((cumulated < share).sum(axis=1) for share in (0.05, 0.5, 0.95))
     result["entropy"] = -(shares * np.log2(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1)
     result["flat"] = (shares * (np.abs(levels - median[:, None]) <= _NEAR)).sum(axis=1)
-    result["blur"] = [max(_blur(one.grey), _blur(one.grey.T)) for one in squares]
-    red, green, blue = np.moveaxis(np.stack([one.colours for one in squares]), 3, 0)  # (n, 32, 32) each
+    result["blur"] = [max(_blur(one.gray), _blur(one.gray.T)) for one in squares]
+    red, green, blue = np.moveaxis(np.stack([one.colors for one in squares]), 3, 0)  # (n, 32, 32) each
     apart = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     result["chroma"] = apart.mean(axis=(1, 2))
     result["thumb"] = np.stack([one.thumb for one in squares])
     return result
 
 
-def _blur(grey: np.ndarray) -> float:
+def _blur(gray: np.ndarray) -> float:
     """How little a further blur along the rows of uint8 (t, t) changes its steps, 0 (all) to 1 (nothing).
 
     Source: Crete et al. 2007, "The blur effect: perception and estimation with a new no-reference perceptual blur
     metric". The step of a running mean over `span` pixels is the difference of the pixels at its ends over `span`.
     """
-    span = len(grey) // 16 + 1
+    span = len(gray) // 16 + 1
     half = span // 2
-    grey = np.ascontiguousarray(grey[:: len(grey) // 64])  # 64 rows say enough
-    steps = np.uint16(span) * _distance(grey[:, half + 1 : -half], grey[:, half : -half - 1])
-    ends = _distance(grey[:, span:], grey[:, :-span])
+    gray = np.ascontiguousarray(gray[:: len(gray) // 64])  # 64 rows say enough
+    steps = np.uint16(span) * _distance(gray[:, half + 1 : -half], gray[:, half : -half - 1])
+    ends = _distance(gray[:, span:], gray[:, :-span])
     total = int(steps.sum(dtype=np.int64))
     lost = int((np.maximum(steps, ends) - ends).sum(dtype=np.int64))
     return 1 - lost / total if total else 1.0

@@ -1,7 +1,7 @@
 """How often the doctor is right: faults of each kind are planted among photographs, and what it names is counted.
 
 Prints, for each kind, how many of the planted files were named, and how many of the others. The others are taken as
-they are: some may rightly be named, such as a grey photograph.
+they are: some may rightly be named, such as a gray photograph.
 
     python tests/benchmarks/findings.py DATA [--clean 2000] [--planted 20] [--report FILE]
 

@@ -77,7 +77,7 @@ def test_images_are_found_at_any_depth_of_a_class(tmp_path: Path) -> None:
         (("test",), [TEST]),
     ],
 )
-def test_folders_of_a_split_are_recognised(tmp_path: Path, folders: tuple[str, ...], sides: list[str]) -> None:
+def test_folders_of_a_split_are_recognized(tmp_path: Path, folders: tuple[str, ...], sides: list[str]) -> None:
     for folder in folders:
         put(tmp_path / folder / "ant" / "a.png")
         put(tmp_path / folder / "bee" / "deeper" / "b.png")

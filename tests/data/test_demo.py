@@ -105,14 +105,14 @@ def test_it_refuses_impossible_numbers(tmp_path: Path, numbers: dict[str, int]):
         rendering.render(tmp_path / "new", **numbers)
 
 
-def colours(image: Image.Image) -> np.ndarray:
-    """A histogram of 8 x 8 x 8 colours; square roots, so that Euclidean distance is Hellinger's."""
+def colors(image: Image.Image) -> np.ndarray:
+    """A histogram of 8 x 8 x 8 colors; square roots, so that Euclidean distance is Hellinger's."""
     red, green, blue = (np.asarray(image) // 32).astype(int).reshape(-1, 3).T
     return np.sqrt(np.bincount(red * 64 + green * 8 + blue, minlength=512) / red.size)
 
 
 def gradients(image: Image.Image) -> np.ndarray:
-    """How strong edges of 9 directions are in 8 x 8 cells: colour-blind, a plain HOG."""
+    """How strong edges of 9 directions are in 8 x 8 cells: color-blind, a plain HOG."""
     dy, dx = np.gradient(np.asarray(image.convert("L").resize((96, 96)), dtype=float))
     direction = (np.arctan2(dy, dx) % np.pi / np.pi * 9).astype(int) % 9
     layers = np.hypot(dx, dy) * (direction == np.arange(9)[:, None, None])
@@ -126,8 +126,8 @@ def accuracy(model: object, describe: Callable[[Image.Image], np.ndarray]) -> fl
     return float((cross_val_predict(model, features, dataset.labels) == dataset.labels).mean())
 
 
-def test_shape_tells_the_species_apart_and_colour_does_not():
-    # 0.2 is chance. A class that colour gives away would make every lesson drawn from the set a wrong one.
-    assert accuracy(KNeighborsClassifier(5), colours) < 0.35
+def test_shape_tells_the_species_apart_and_color_does_not():
+    # 0.2 is chance. A class that color gives away would make every lesson drawn from the set a wrong one.
+    assert accuracy(KNeighborsClassifier(5), colors) < 0.35
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.001))
     assert 0.5 < accuracy(linear, gradients) < 0.9

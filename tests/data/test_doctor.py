@@ -30,7 +30,7 @@ def examine(tmp_path: Path) -> Examine:
 
 
 def photograph(seed: int, width: int = 160, height: int = 160) -> Image.Image:
-    """Coloured noise of several scales."""
+    """Colored noise of several scales."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cells in (4, 10, 30, 80):
@@ -61,7 +61,7 @@ def test_nothing_is_wrong_with_clean_photographs(photographs: Path, examine: Exa
     assert kinds(examine(photographs)) == {}
 
 
-def two_greys() -> Image.Image:
+def two_grays() -> Image.Image:
     """A board of large squares."""
     board = np.indices((4, 4)).sum(axis=0) % 2 * 120 + 60
     return Image.fromarray(board.astype(np.uint8)).convert("RGB").resize((160, 160), Image.Resampling.NEAREST)
@@ -75,7 +75,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "very-dark": lambda path: photograph(99).point(lambda v: v // 8).save(path),
     "very-bright": lambda path: photograph(99).point(lambda v: 222 + v // 8).save(path),
     "blurry": lambda path: photograph(99).filter(ImageFilter.GaussianBlur(6)).save(path),
-    "low-information": lambda path: two_greys().save(path, quality=95),
+    "low-information": lambda path: two_grays().save(path, quality=95),
     "very-small": lambda path: photograph(99, 60, 31).save(path),
     "size-outlier": lambda path: photograph(99, 900, 900).save(path),
     "odd-aspect": lambda path: photograph(99, 340, 110).save(path),

@@ -80,7 +80,7 @@ def test_units_are_what_can_be_reached_by_contents_groups_and_relations(
         )
 
     units = grouping.units(samples, related)
-    for start in range(len(samples)):  # an independent search through the neighbours
+    for start in range(len(samples)):  # an independent search through the neighbors
         reached, ahead = {start}, [start]
         while ahead:
             here = ahead.pop()

@@ -127,13 +127,13 @@ def test_an_unknown_orientation_is_ignored() -> None:
     np.testing.assert_array_equal(pixels(encode(PHOTO, "PNG", exif=exif)), PHOTO)
 
 
-def test_grey_palette_and_one_bit_become_rgb() -> None:
-    grey = PHOTO[:, :, 0]
-    np.testing.assert_array_equal(pixels(encode(grey, "PNG")), np.stack([grey] * 3, axis=-1))
+def test_gray_palette_and_one_bit_become_rgb() -> None:
+    gray = PHOTO[:, :, 0]
+    np.testing.assert_array_equal(pixels(encode(gray, "PNG")), np.stack([gray] * 3, axis=-1))
     palette = Image.fromarray(PHOTO).quantize(8)
     np.testing.assert_array_equal(pixels(encode(palette, "PNG")), np.asarray(palette.convert("RGB")))
-    one_bit = Image.fromarray(grey > 100)
-    np.testing.assert_array_equal(pixels(encode(one_bit, "PNG"))[:, :, 1], np.where(grey > 100, 255, 0))
+    one_bit = Image.fromarray(gray > 100)
+    np.testing.assert_array_equal(pixels(encode(one_bit, "PNG"))[:, :, 1], np.where(gray > 100, 255, 0))
 
 
 def test_cmyk_becomes_rgb_by_subtraction() -> None:
@@ -151,10 +151,10 @@ def test_a_cmyk_jpeg_decodes_as_pillow_alone_decodes_it() -> None:
 
 def test_transparency_is_laid_over_white() -> None:
     rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]], np.uint8)
-    expected = [[200, 100, 0], [255, 255, 255], [244, 224, 204]]  # the last one: 0.2 of the colour, 0.8 of white
+    expected = [[200, 100, 0], [255, 255, 255], [244, 224, 204]]  # the last one: 0.2 of the color, 0.8 of white
     np.testing.assert_array_equal(pixels(encode(rgba, "PNG"))[0], expected)
-    grey_alpha = Image.merge("LA", [Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 0)])
-    np.testing.assert_array_equal(pixels(encode(grey_alpha, "PNG")), [[[255, 255, 255]]])
+    gray_alpha = Image.merge("LA", [Image.new("L", (1, 1), 10), Image.new("L", (1, 1), 0)])
+    np.testing.assert_array_equal(pixels(encode(gray_alpha, "PNG")), [[[255, 255, 255]]])
 
 
 def test_a_transparent_palette_entry_is_laid_over_white() -> None:
@@ -166,23 +166,23 @@ def test_a_transparent_palette_entry_is_laid_over_white() -> None:
 
 @pytest.mark.parametrize(("format", "dtype"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("PPM", "<u2")])
 def test_sixteen_bits_are_scaled_and_not_clipped(format: str, dtype: str) -> None:
-    grey = np.array([[0, 257, 128 * 257, 65535]], dtype)
+    gray = np.array([[0, 257, 128 * 257, 65535]], dtype)
     mode = "I;16" if dtype == "<u2" else "I;16B"
-    image = Image.frombytes(mode, (4, 1), grey.tobytes())
+    image = Image.frombytes(mode, (4, 1), gray.tobytes())
     decoded = pixels(encode(image, format))
     np.testing.assert_array_equal(decoded[0, :, 0], [0, 1, 128, 255])
     np.testing.assert_array_equal(decoded[:, :, 0], decoded[:, :, 2])
 
 
-def test_float_grey_is_stretched_between_its_own_ends() -> None:
-    grey = np.array([[-1.0, 0.0, 1.0, np.nan, np.inf, -np.inf]], np.float32)
-    np.testing.assert_array_equal(pixels(encode(grey, "TIFF"))[0, :, 0], [0, 128, 255, 0, 255, 0])
+def test_float_gray_is_stretched_between_its_own_ends() -> None:
+    gray = np.array([[-1.0, 0.0, 1.0, np.nan, np.inf, -np.inf]], np.float32)
+    np.testing.assert_array_equal(pixels(encode(gray, "TIFF"))[0, :, 0], [0, 128, 255, 0, 255, 0])
     assert pixels(encode(np.full((2, 2), np.nan, np.float32), "TIFF")).max() == 0
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_frame_is_taken(format: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
     np.testing.assert_array_equal(pixels(data)[4, 4], [255, 0, 0])
@@ -241,16 +241,16 @@ def test_a_forbidden_file_has_a_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
 def test_a_window_in_stored_units_becomes_black_to_white(mode: str, window: str) -> None:
     dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}[mode]
-    grey = np.array([[0, 1, 2048, 4095, 4096, 65535]], dtype)
-    data = encode(Image.frombytes(mode, (6, 1), grey.tobytes()), "TIFF")
+    gray = np.array([[0, 1, 2048, 4095, 4096, 65535]], dtype)
+    data = encode(Image.frombytes(mode, (6, 1), gray.tobytes()), "TIFF")
     decoded = np.asarray(images.decode(data, Decoding(window=window)))
     np.testing.assert_array_equal(decoded[0, :, 0], [0, 0, 128, 255, 255, 255])
 
 
 def test_a_percentile_window_leaves_out_one_in_a_hundred_on_either_side() -> None:
-    grey = np.arange(1000, 1000 + 301, dtype="<u2").reshape(7, 43)  # 301 values: 3 below, 3 above
-    grey[0, 0], grey[-1, -1] = 0, 65535
-    data = encode(Image.frombytes("I;16", (43, 7), grey.tobytes()), "PNG")
+    gray = np.arange(1000, 1000 + 301, dtype="<u2").reshape(7, 43)  # 301 values: 3 below, 3 above
+    gray[0, 0], gray[-1, -1] = 0, 65535
+    data = encode(Image.frombytes("I;16", (43, 7), gray.tobytes()), "PNG")
     decoded = np.asarray(images.decode(data, Decoding(window="percentile")))[:, :, 0].ravel()
     np.testing.assert_array_equal(decoded[[0, 1, 3, 150, 297, 299, 300]], [0, 0, 0, 128, 255, 255, 255])
     flat = encode(Image.fromarray(np.full((4, 4), 700, np.uint16)), "PNG")
@@ -415,9 +415,9 @@ def test_shrinking_is_antialiased() -> None:
 
 
 def test_arrays_are_taken_as_they_are() -> None:
-    grey = PHOTO[:, :, 0]
-    for array in (grey, grey[:, :, None]):
-        np.testing.assert_array_equal(images.load(array, 32), images.load(np.stack([grey] * 3, axis=-1), 32))
+    gray = PHOTO[:, :, 0]
+    for array in (gray, gray[:, :, None]):
+        np.testing.assert_array_equal(images.load(array, 32), images.load(np.stack([gray] * 3, axis=-1), 32))
     opaque = np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255, np.uint8)])
     np.testing.assert_array_equal(images.load(opaque, 32), images.load(PHOTO, 32))
 

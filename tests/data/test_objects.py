@@ -364,15 +364,15 @@ def test_ids_for_two_things_and_names_that_are_no_text_are_errors(
     ("mode", "dtype", "format"),
     [("I;16", "<u2", "PNG"), ("I;16B", ">u2", "TIFF"), ("I", "<i4", "TIFF"), ("F", "<f4", "TIFF")],
 )
-def test_objects_of_deep_grey_keep_their_depth_for_a_window(tmp_path: Path, mode: str, dtype: str, format: str) -> None:
-    grey = (np.arange(WIDTH * HEIGHT) * 3).reshape(HEIGHT, WIDTH).astype(dtype)
+def test_objects_of_deep_gray_keep_their_depth_for_a_window(tmp_path: Path, mode: str, dtype: str, format: str) -> None:
+    gray = (np.arange(WIDTH * HEIGHT) * 3).reshape(HEIGHT, WIDTH).astype(dtype)
     (tmp_path / "JPEGImages").mkdir()
-    Image.frombytes(mode, (WIDTH, HEIGHT), grey.tobytes()).save(tmp_path / "JPEGImages/a.tif", format)
+    Image.frombytes(mode, (WIDTH, HEIGHT), gray.tobytes()).save(tmp_path / "JPEGImages/a.tif", format)
     annotate(
         tmp_path / "Annotations/a.xml", "a.tif", voc_object("dog", (11, 3, 30, 20)), voc_object("cat", (1, 1, 2, 2))
     )
     dataset = collection.collect(tmp_path)
-    inside = grey[2:20, 10:30].astype(float)
+    inside = gray[2:20, 10:30].astype(float)
     expected = np.rint(np.clip(inside - 500, 0, 1000) * 0.255)
     decoded = images.decode(dataset.paths[0], Decoding(window="500,1500"))
     assert np.array_equal(np.asarray(decoded)[:, :, 0], expected)

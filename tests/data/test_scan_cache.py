@@ -139,8 +139,8 @@ def test_the_statistics_of_known_pictures(tmp_path: Path) -> None:
     def measured(image: Image.Image) -> np.ndarray:
         return statistics.measure([statistics.tiles(image)])[0]
 
-    grey = measured(Image.new("RGB", (200, 200), (100, 100, 100)))
-    assert (grey["mean"], grey["spread"], grey["entropy"], grey["flat"], grey["chroma"]) == (100, 0, 0, 1, 0)
+    gray = measured(Image.new("RGB", (200, 200), (100, 100, 100)))
+    assert (gray["mean"], gray["spread"], gray["entropy"], gray["flat"], gray["chroma"]) == (100, 0, 0, 1, 0)
     half = np.zeros((256, 256, 3), np.uint8)
     half[:, 128:] = (200, 200, 200)
     row = measured(Image.fromarray(half))

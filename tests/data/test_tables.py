@@ -1,4 +1,4 @@
-"""Tables of paths and labels: CSV, TSV, Parquet; what is recognised, and every fault that a table can have."""
+"""Tables of paths and labels: CSV, TSV, Parquet; what is recognized, and every fault that a table can have."""
 
 import csv
 import logging

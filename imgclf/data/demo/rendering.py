@@ -49,7 +49,7 @@ def _clouds(rng: Rng, shape: Shape, *cells: float | tuple[float, float]) -> Arra
 
 
 def _blur(field: Array, radius_px: float) -> Array:
-    """Gaussian blur of a field (h, w) or of colours (h, w, 3) with values in 0 to 1."""
+    """Gaussian blur of a field (h, w) or of colors (h, w, 3) with values in 0 to 1."""
     image = Image.fromarray((field * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius_px))
     return np.asarray(image, dtype=np.float32) / 255
 
@@ -72,9 +72,9 @@ class _Mask:
         """Fill the outline (n, 2)."""
         self._draw.polygon([tuple(p) for p in (points * FINE).tolist()], fill=round(value * 255))
 
-    def ellipse(self, centre: Array, radii: Array, value: float = 1.0) -> None:
-        """Fill an upright ellipse: its centre and its radii, each (x, y)."""
-        corners = np.concatenate([centre - radii, centre + radii]) * FINE
+    def ellipse(self, center: Array, radii: Array, value: float = 1.0) -> None:
+        """Fill an upright ellipse: its center and its radii, each (x, y)."""
+        corners = np.concatenate([center - radii, center + radii]) * FINE
         self._draw.ellipse(corners.tolist(), fill=round(value * 255))
 
     def stroke(self, points: Array, start_px: float, end_px: float, value: float = 1.0) -> None:
@@ -90,14 +90,14 @@ class _Mask:
 
 
 def _mix(below: Array, above: Array, alpha: Array) -> Array:
-    """Lay colours (h, w, 3), or one colour (3,), over others by alpha (h, w)."""
+    """Lay colors (h, w, 3), or one color (3,), over others by alpha (h, w)."""
     mixed: Array = below + (above - below) * alpha[..., None]
     return mixed
 
 
-def _lit(colour: Array, light: Array) -> Array:
-    """One colour (3,), or colours (h, w, 3), times light (h, w)."""
-    product: Array = colour * light[..., None]
+def _lit(color: Array, light: Array) -> Array:
+    """One color (3,), or colors (h, w, 3), times light (h, w)."""
+    product: Array = color * light[..., None]
     return product
 
 
@@ -151,10 +151,10 @@ def _pose(rng: Rng, outline: Array, shape: Shape) -> Pose:
 # -- grounds: what the leaf lies on, each float32 (h, w, 3), 0 to 255 --------------------------------------------------
 
 
-def _tint(rng: Rng, *colours: tuple[int, int, int]) -> Array:
-    """One of the colours, varied: more in brightness than in hue."""
-    colour = np.array(colours[rng.integers(len(colours))]) * rng.uniform(0.85, 1.15) + rng.normal(0, 4, 3)
-    return colour.astype(np.float32)
+def _tint(rng: Rng, *colors: tuple[int, int, int]) -> Array:
+    """One of the colors, varied: more in brightness than in hue."""
+    color = np.array(colors[rng.integers(len(colors))]) * rng.uniform(0.85, 1.15) + rng.normal(0, 4, 3)
+    return color.astype(np.float32)
 
 
 def _soil(rng: Rng, shape: Shape) -> Array:
@@ -175,9 +175,9 @@ def _grass(rng: Rng, shape: Shape) -> Array:
     for k in range(count):  # from the dark ones below to the light ones on top
         start = rng.uniform(-20, 2 * max(shape) + 20, 2)
         end = start + rng.uniform(30, 110) * heading(slant + rng.normal(0, 0.6))
-        colour = base * (0.45 + 0.6 * k / count) * rng.uniform(0.8, 1.2) + rng.normal(0, 6, 3)
+        color = base * (0.45 + 0.6 * k / count) * rng.uniform(0.8, 1.2) + rng.normal(0, 6, 3)
         blade = arc(start, end, rng.normal(0, 0.12), 6)
-        ink = tuple(colour.clip(0, 255).astype(int).tolist())
+        ink = tuple(color.clip(0, 255).astype(int).tolist())
         draw.line([tuple(p) for p in blade.tolist()], fill=ink, width=int(rng.integers(3, 8)))
     return np.asarray(image.reduce(2), dtype=np.float32)
 
@@ -256,7 +256,7 @@ AUTUMN = ((84, 118, 46), (128, 138, 50), (222, 186, 58), (218, 138, 44), (196, 8
 
 
 def _painted(rng: Rng, leaf: Leaf, pose: Pose, shape: Shape, light: Light) -> tuple[Array, Array]:
-    """The leaf's lit colours, float32 (h, w, 3), and how much of each pixel it covers, (h, w) from 0 to 1."""
+    """The leaf's lit colors, float32 (h, w, 3), and how much of each pixel it covers, (h, w) from 0 to 1."""
     outline = pose.pixels(leaf.outline)
     size_px = math.sqrt(np.ptp(outline[:, 0]) * np.ptp(outline[:, 1]))
     blade, veins = _Mask(shape), _Mask(shape)
@@ -282,31 +282,31 @@ def _painted(rng: Rng, leaf: Leaf, pose: Pose, shape: Shape, light: Light) -> tu
 
     trend = rng.normal(0, 0.8) * (y - 0.5) + rng.normal(0, 0.3) * np.sign(x)
     trend += rng.normal(0, 1.5) * (rim - 0.4) + rng.normal(0, 1.5) * (glow - 0.4)
-    colour = _pigment(rng, trend, rim)
+    color = _pigment(rng, trend, rim)
     rib = _tint(rng, (206, 190, 130)) if rng.uniform() < 0.65 else _tint(rng, (84, 50, 34))
-    colour = _mix(colour, (colour.mean(axis=(0, 1)) + rib) / 2, ribs * rng.uniform(0.45, 0.9))
-    return _lit(colour, shade) + shine[..., None], cover
+    color = _mix(color, (color.mean(axis=(0, 1)) + rib) / 2, ribs * rng.uniform(0.45, 0.9))
+    return _lit(color, shade) + shine[..., None], cover
 
 
 def _pigment(rng: Rng, trend: Array, rim: Array) -> Array:
-    """Autumn colours, float32 (h, w, 3): the second one where `trend` (h, w) is high, withered and spotted at times."""
+    """Autumn colors, float32 (h, w, 3): the second one where `trend` (h, w) is high, withered and spotted at times."""
     shape = trend.shape
     first = int(rng.integers(len(AUTUMN)))
     second = int(np.clip(first + rng.integers(-2, 3), 0, len(AUTUMN) - 1))
     clouds = _clouds(rng, shape, 50, 22, 9)
     share = 1 / (1 + np.exp(-2 * (trend + 0.7 * clouds + rng.normal(0, 0.6))))
-    colour = _mix(_tint(rng, AUTUMN[first]), _tint(rng, AUTUMN[second]), share)
+    color = _mix(_tint(rng, AUTUMN[first]), _tint(rng, AUTUMN[second]), share)
     if rng.uniform() < 0.4:  # withering from the margin
-        colour = _mix(colour, np.array([118, 78, 46], np.float32), np.clip(1.6 * rim - 0.8 + 0.35 * clouds, 0, 0.9))
+        color = _mix(color, np.array([118, 78, 46], np.float32), np.clip(1.6 * rim - 0.8 + 0.35 * clouds, 0, 0.9))
     if rng.uniform() < 0.4:
         spots = _Mask(shape)
         for _ in range(int(rng.integers(4, 30))):
             spots.ellipse(rng.uniform(0, max(shape), 2), rng.uniform(0.6, 2.6, 2), rng.uniform(0.3, 0.9))
-        colour = _mix(colour, np.array([70, 46, 32], np.float32), spots.field())
-    return colour
+        color = _mix(color, np.array([70, 46, 32], np.float32), spots.field())
+    return color
 
 
-# -- what lies on top, each a colour (h, w, 3) and a cover (h, w) ------------------------------------------------------
+# -- what lies on top, each a color (h, w, 3) and a cover (h, w) ------------------------------------------------------
 
 
 def _from_the_edge(rng: Rng, shape: Shape) -> tuple[Array, Array, Array]:
@@ -350,13 +350,13 @@ def _finger(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
     nail.polygon(tip + half * (inwards * (0.55 + 0.6 * np.cos(2 * t)) + across * 0.62 * np.sin(2 * t)))
     field = mask.field()
     skin = _tint(rng, (226, 180, 152), (196, 144, 112), (142, 98, 74), (94, 64, 48))
-    colour = _lit(skin, _rounded(field, 0.5 * half, light) + 0.02 * _clouds(rng, shape, 3))
+    color = _lit(skin, _rounded(field, 0.5 * half, light) + 0.02 * _clouds(rng, shape, 3))
     if rng.uniform() < 0.6:
-        colour = _mix(colour, skin * 0.5 + np.array([120, 100, 96], np.float32), 0.75 * nail.field())
-    return colour, field
+        color = _mix(color, skin * 0.5 + np.array([120, 100, 96], np.float32), 0.75 * nail.field())
+    return color, field
 
 
-def _neighbour(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
+def _neighbor(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
     """The tip of another leaf of any species, reaching in from the border."""
     leaf = list(SPECIES.values())[rng.integers(len(SPECIES))](rng)
     start, inwards, across = _from_the_edge(rng, shape)
@@ -379,7 +379,7 @@ def _blade(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
     return _lit(base, _rounded(field, 2, light) + 0.06 * _clouds(rng, shape, 20, 4)), field
 
 
-COVERS = (_twig, _finger, _neighbour, _blade)
+COVERS = (_twig, _finger, _neighbor, _blade)
 
 # -- the picture -------------------------------------------------------------------------------------------------------
 
@@ -413,8 +413,8 @@ def _photographed(rng: Rng, scene: Array) -> Array:
     return (seen + (rng.uniform(0.5, 4.5) * noise)[..., None]).clip(0, 255).astype(np.uint8)
 
 
-def _with_stalk(rng: Rng, colour: Array, cover: Array, pose: Pose) -> tuple[Array, Array]:
-    """A leaf's colours and cover together with its petiole's, which goes on where the midrib ends."""
+def _with_stalk(rng: Rng, color: Array, cover: Array, pose: Pose) -> tuple[Array, Array]:
+    """A leaf's colors and cover together with its petiole's, which goes on where the midrib ends."""
     joint, below = pose.pixels(np.array([[0.0, 0.02], [0.0, -0.03]]))
     length = rng.uniform(3, 8) * (below - joint)
     end = joint + length + rng.normal(0, 0.12, 2) * np.hypot(*length)
@@ -423,7 +423,7 @@ def _with_stalk(rng: Rng, colour: Array, cover: Array, pose: Pose) -> tuple[Arra
     mask.stroke(arc(joint, end, rng.normal(0, 0.1)), thick, 1.2 * thick)
     stalk = mask.field()
     paint = _tint(rng, (150, 120, 60), (120, 70, 48), (130, 140, 70))
-    return _mix(colour, paint, stalk * (1 - cover)), np.maximum(cover, stalk)
+    return _mix(color, paint, stalk * (1 - cover)), np.maximum(cover, stalk)
 
 
 def picture(species: str, index: int, seed: int = 0) -> Image.Image:
@@ -443,8 +443,8 @@ def picture(species: str, index: int, seed: int = 0) -> Image.Image:
 
     leaf = SPECIES[species](rng)
     pose = _pose(rng, leaf.outline, shape)
-    colour, cover = _painted(rng, leaf, pose, shape, light)
-    layers = [(*_with_stalk(rng, colour, cover, pose), rng.uniform(1, 6))]
+    color, cover = _painted(rng, leaf, pose, shape, light)
+    layers = [(*_with_stalk(rng, color, cover, pose), rng.uniform(1, 6))]
     for kind in rng.permutation(len(COVERS))[: rng.choice(3, p=[0.6, 0.32, 0.08])]:
         above, hides = COVERS[kind](rng, shape, light)
         lift = rng.uniform(1.5, 6)
