@@ -1,10 +1,10 @@
 """Cache arrays on disk: decoded pixels, features, activations, compiled backbones.
 
-An entry is a folder named after all that decides about its bytes. In it are `array.npy`, mapped into memory by whoever
-reads it, and `failed.json`, which says why a row of it holds nothing. Decoded pixels have a row for each different
-content in the order of their SHA-256. An entry is written under another name and renamed when it is whole. So what is
-there is whole, two processes that write the same entry do not meet, and what a crash leaves behind is never read and
-later removed. Entries of all kinds lie in one folder, under one limit.
+An entry is a folder named by a hash of everything that determines its bytes. It contains `array.npy`, which readers
+map into memory, and `failed.json`, which says why a row is empty. Decoded pixels have a row for each distinct content,
+in the order of SHA-256. An entry is written under another name and renamed when complete: so every entry is complete,
+processes that write the same entry do not collide, and what a crash leaves behind is never read and removed later.
+Entries of all kinds share one folder and one size limit.
 """
 
 import contextlib
@@ -38,19 +38,19 @@ _MIN_FREE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """An array, mapped from a file, and its rows that hold nothing with the reason."""
+    """An array, mapped from a file, and its empty rows with the reason."""
 
     array: np.ndarray
     failed: dict[int, str]
 
 
 def default_folder() -> Path:
-    """Where the entries are, unless the user names a folder."""
+    """Return the folder of the entries, unless the user names one."""
     return environment.cache_root() / "arrays"
 
 
 def key(hashes: Sequence[str] | np.ndarray, size_px: int, rules: Decoding) -> str:
-    """The name of an entry of pixels.
+    """Name an entry of pixels.
 
     Args:
         hashes: the contents' SHA-256, sorted, each once; texts, or an array of the dtype S64.
@@ -59,10 +59,10 @@ def key(hashes: Sequence[str] | np.ndarray, size_px: int, rules: Decoding) -> st
 
 
 def digest(facts: object, hashes: Sequence[str] | np.ndarray = ()) -> str:
-    """The name of an entry: SHA-256 of all that decides about its bytes.
+    """Name an entry: SHA-256 of everything that determines its bytes.
 
     Args:
-        facts: what JSON can hold.
+        facts: anything that JSON can represent.
         hashes: of contents, as `key` takes them.
     """
     total = hashlib.sha256(json.dumps(facts).encode())
@@ -72,20 +72,20 @@ def digest(facts: object, hashes: Sequence[str] | np.ndarray = ()) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Where what is derived from pixels is kept: the folder of `--cache`, within `--cache-limit-gb`."""
+    """Stores arrays derived from pixels in the folder of `--cache`, within `--cache-limit-gb`."""
 
     folder: Path
     limit: int  # bytes
 
     @classmethod
     def of(cls, cache: str, limit_gb: float) -> Self | None:
-        """The store of these settings; None where nothing is to be kept on disk."""
+        """Return the store of these settings; None if nothing is kept on disk."""
         if cache in ("off", "memory"):
             return None
         return cls(default_folder() if cache == "auto" else Path(cache), round(limit_gb * 1e9))
 
     def read(self, name: str, shape: tuple[int, ...] | None, dtype: type[np.generic]) -> np.ndarray | None:
-        """The array of an entry, mapped; None where there is none."""
+        """Map the array of an entry; None if there is none."""
         found = read(self.folder, name, shape, dtype)
         return found.array if found else None
 
@@ -93,7 +93,7 @@ class Store:
         """Write an array for later runs.
 
         Returns:
-            Why it could not be kept; None where it is.
+            The reason if it could not be kept, else None.
         """
         try:
             no_room = make_room(self.folder, array.nbytes, self.limit)
@@ -108,7 +108,7 @@ class Store:
 
 
 def read(folder: Path, name: str, shape: tuple[int, ...] | None, dtype: type[np.generic] = np.uint8) -> Entry | None:
-    """The entry, and note that it was used; None where there is none. A damaged one is removed.
+    """Read an entry and mark it as used; None if there is none. A damaged entry is removed.
 
     Args:
         shape: the array's; None takes any.
@@ -130,12 +130,12 @@ def read(folder: Path, name: str, shape: tuple[int, ...] | None, dtype: type[np.
 
 
 def make_room(folder: Path, needed: int, limit: int) -> str | None:
-    """Remove what crashes left behind, and the entries longest unused until `needed` bytes more are within the limit.
+    """Remove leftovers of crashes, and the least recently used entries, until `needed` more bytes are within the limit.
 
-    Disk space counts as well, of which a little is always left.
+    A little disk space is always left free.
 
     Returns:
-        Why there is no room; None where there is.
+        The reason if there is no room, else None.
 
     Raises:
         OSError: if the folder cannot be made or read.
@@ -160,7 +160,7 @@ def make_room(folder: Path, needed: int, limit: int) -> str | None:
 
 
 class Writer:
-    """Writes one entry, row after row. Left without `finish`, it leaves nothing behind.
+    """Writes one entry, row by row. Without `finish`, nothing remains.
 
     Raises:
         OSError: from any method, if the folder cannot be written or the disk is full.
@@ -204,10 +204,10 @@ class Writer:
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
 
     def finish(self, failed: dict[int, str], *, keep: bool = True) -> Entry:
-        """Put the whole entry in its place and map it.
+        """Move the complete entry to its place and map it.
 
         Args:
-            keep: False where the rows are not what the entry's name says; then they serve this process alone.
+            keep: False if the rows do not match the name of the entry; then only this process uses them.
         """
         with (self._stage / "failed.json").open("w", encoding="utf-8") as file:
             json.dump(failed, file)
@@ -228,7 +228,7 @@ def _matching(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
 
 
 def _free(folder: Path) -> int:
-    """Bytes that may be written."""
+    """Count the bytes that may be written."""
     return shutil.disk_usage(folder).free - _MIN_FREE_BYTES
 
 
@@ -247,7 +247,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Take an entry out of use in one step, then delete it. One that is mapped stays readable to whoever maps it."""
+    """Take an entry out of use in one step, then delete it. A mapped entry stays readable for its reader."""
     gone = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     with contextlib.suppress(OSError):  # another process was first, or, on Windows, still maps it
         path.rename(gone)
@@ -255,7 +255,7 @@ def _remove(path: Path) -> None:
 
 
 def _is_abandoned(stage: Path) -> bool:
-    """Whether nobody writes here any more: the writer's lock is gone with its process."""
+    """Whether no process writes here any more: a lock ends with its process."""
     if time.time() - _last_use(stage) < _STAGE_MIN_AGE_S:
         return False
     try:

@@ -16,12 +16,12 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) -> tuple[int, int]:
     """Put every image into `<class>/`, or `<split>/<class>/` where the samples have a split, unchanged.
 
-    Files are hard links where the disk can do that: a file that is then edited in place changes in both folders. A
-    class name with slashes becomes folders in each other, which `--depth` reads back. Groups are lost. The folder is
-    made whole or not at all, and nothing in it is ever overwritten.
+    Files are hard links where the disk supports them: a file edited in place then changes in both folders. A class name
+    with slashes becomes nested folders, which `--depth` reads. Groups are lost. The folder is complete or absent, and
+    nothing in it is ever overwritten.
 
     Args:
-        folder: a new or an empty one, outside of the dataset and of what that was read from.
+        folder: new or empty, outside the dataset and its source.
 
     Returns:
         How many files were linked, and how many copied.
@@ -36,10 +36,10 @@ def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) ->
 
 @contextlib.contextmanager
 def whole(dataset: Dataset, folder: Path) -> Iterator[Path]:
-    """A folder for images of the dataset that is there, whole, when the block ends well, and else not at all.
+    """Make a folder for images of the dataset that is complete when the block succeeds, and absent otherwise.
 
     Yields:
-        A temporary folder beside it, to be filled.
+        A temporary folder beside it.
 
     Raises:
         UsageError: if the folder is not new or empty, lies in the dataset, or cannot be written.
@@ -68,7 +68,7 @@ def whole(dataset: Dataset, folder: Path) -> Iterator[Path]:
 
 
 def _check_names(dataset: Dataset) -> None:
-    """Refuse what would lead out of the folder, or not be the same class when it is read again."""
+    """Refuse class names that lead out of the folder or read back as another class."""
     bad = [name for name in dataset.class_names if not all(map(is_safe, name.split("/")))]
     if bad:
         raise DatasetError(
@@ -85,7 +85,7 @@ def _check_names(dataset: Dataset) -> None:
 
 
 def is_safe(name: str) -> bool:
-    """Whether a name can be a folder's, and is read back as the same class."""
+    """Whether a class name can name a folder and reads back as the same class."""
     return bool(name) and name == name.strip() and not name.startswith(".") and not set(name) & set("\\\0")
 
 
@@ -121,7 +121,7 @@ def new_folder(root: Path, key: str, dataset: Dataset) -> Path:
     """Make the folder of a class.
 
     Raises:
-        DatasetError: if the disk takes it for that of another class.
+        DatasetError: if the disk does not tell it from that of another class.
     """
     path = root / key
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def new_folder(root: Path, key: str, dataset: Dataset) -> Path:
 
 
 def free_name(sample: Sample, taken: set[str]) -> str:
-    """Take the file's own name; where the class has it already, with its folders before it, then with a number.
+    """Choose a file name: its own, or if taken with its folders before it, or with a number.
 
-    A name that does not end as an image's does gets its format's ending, so that it is found again.
+    A name without the extension of an image gets that of its format, so that it is found again.
     """
     place = PurePosixPath(sample.path)
     parts: Sequence[str] = [part for part in place.parent.parts if part not in ("", ".", "..", "/")]

@@ -29,10 +29,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Found:
-    """What lies below `root`; paths are relative to it, with forward slashes.
+    """The files below `root`; paths are relative to it, with forward slashes.
 
-    `name` is what the user calls it: `root` itself, or the archive that was unpacked there. `files` are those to open,
-    sorted; `folders` those that could be listed; `skipped` is neither.
+    `name` is the path that the user passed: `root` itself, or the archive that was unpacked there. `files` are those to
+    open, sorted; `folders` those that could be listed; `skipped` is neither.
     """
 
     root: Path
@@ -43,11 +43,11 @@ class Found:
 
     @cached_property
     def others(self) -> list[str]:
-        """The files that are no images by their names, such as tables and annotations; sorted."""
+        """The files without the name of an image, such as tables and annotations; sorted."""
         return sorted(s.path for s in self.skipped if s.kind == "not-an-image")
 
     def without(self, paths: Sequence[str]) -> list[Skipped]:
-        """What is skipped, less the files that a reader has used after all."""
+        """Return what is skipped, without files that a layout used after all."""
         used = set(paths)
         return [s for s in self.skipped if s.path not in used]
 
@@ -67,7 +67,7 @@ class Listing:
 
 
 def scan(root: Path, name: Path | None = None) -> Found:
-    """Look through a folder at any depth, links to folders included. Each folder is read once, by its own path first.
+    """List a folder at any depth, links to folders included. Each folder is read once, by its own path first.
 
     Raises:
         DatasetError: if the folder cannot be read.
@@ -116,7 +116,7 @@ _WHY_NOT = {
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """`folder`, `image`, or why it is neither."""
+    """Return `folder`, `image`, or the reason why it is neither."""
     if entry.name.startswith("."):
         return "hidden"
     try:
@@ -130,10 +130,10 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def label(name: str, where: object) -> str:
-    """A class name in Unicode form NFC, so that the same name written by two systems is one class.
+    """Return a class name in Unicode form NFC, so that the same name written by two systems is one class.
 
     Raises:
-        DatasetError: if its bytes were not UTF-8; `where` says where it stands.
+        DatasetError: if its bytes are not UTF-8; `where` names its place.
     """
     try:
         name.encode("utf-8")
@@ -148,7 +148,7 @@ def label(name: str, where: object) -> str:
 
 
 def contents(found: Found) -> str:
-    """What there is instead of images, for a message."""
+    """Describe the other files of a folder, for a message."""
     suffixes = Counter(Path(path).suffix or "without a suffix" for path in found.others)
     parts = [f"{n} {suffix}" for suffix, n in suffixes.most_common(5)]
     kinds = Counter(s.kind for s in found.skipped)
@@ -159,13 +159,13 @@ def contents(found: Found) -> str:
 
 
 class Finder:
-    """Which of some files a table or an annotation means."""
+    """Finds the files that a table or an annotation names."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self._files = frozenset(files)
 
     def find(self, name: str, near: Sequence[str] = ("",)) -> str:
-        """The file of that path below one of the folders `near`, else the only one whose path ends so.
+        """Find the file of that path below one of the folders `near`, else the only one whose path ends so.
 
         The suffix may be missing from the name, backslashes count as slashes, and Unicode forms do not matter.
 
@@ -207,7 +207,7 @@ def _plain(text: str) -> str:
 
 
 def _ends(path: str, ending: Sequence[str]) -> bool:
-    """Whether the folders of a path end as a name's do; its last part has been compared already."""
+    """Whether the folders of a path end like those of a name; the last parts are known to match."""
     folders = _plain(path).split("/")[:-1]
     wanted = list(ending[:-1])
     return not wanted or folders[-len(wanted) :] == wanted

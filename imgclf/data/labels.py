@@ -16,14 +16,14 @@ EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": Fals
 
 
 def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
-    """Give images other labels, or leave them out, as a table says; no file is touched.
+    """Correct labels and leave out images by a table; no file is touched.
 
     Args:
         table: as `tables.open_table` reads it, with the columns `path`, as in the manifest, and `label`, and perhaps
             `exclude`: 1, true, yes or x leave the image out, and its label may then be empty.
 
     Returns:
-        The dataset, what is left out being in its `skipped` as "excluded", and notes for the user.
+        The dataset, with the images left out in `skipped` as "excluded", and notes for the user.
 
     Raises:
         DatasetError: if the table cannot be read, lacks a column, or has a row without a label, with too many fields,
@@ -81,7 +81,7 @@ def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
         table: as `tables.open_table` reads it, with a column `path`. Paths that are not among the images are counted.
 
     Returns:
-        The dataset, what is left out being in its `skipped` as "excluded", and a note for the user.
+        The dataset, with the images left out in `skipped` as "excluded", and a note for the user.
 
     Raises:
         DatasetError: if the list cannot be read, has no such column, or leaves no image.
@@ -103,7 +103,7 @@ def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
 
 
 def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
-    """Give classes other names, all at once; two stay two.
+    """Rename classes, all at once; distinct classes stay distinct.
 
     Raises:
         DatasetError: if there is no such class, or two classes would have one name.
@@ -119,11 +119,11 @@ def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
 
 
 def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
-    """Give classes the names that a table says; those with one name become one class.
+    """Rename classes by a table; classes with the same new name are merged.
 
     Args:
         table: as `tables.open_table` reads it, of an old and a new name in each line, with or without the header
-            `old,new`. Classes that are not in it keep their names; what it says of other classes is without influence.
+            `old,new`. Classes that are missing keep their names; unknown classes are ignored.
 
     Returns:
         The dataset, and notes for the user.
@@ -157,7 +157,7 @@ def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
 
 
 def _with_samples(dataset: Dataset, samples: Sequence[Sample], final: Mapping[str, str]) -> Dataset:
-    """The samples with the final names of their classes; names in the given order, sorted ones stay sorted."""
+    """Apply the final names of classes; keep their order, or keep them sorted."""
     samples = [replace(s, label=final[s.label]) if final.get(s.label, s.label) != s.label else s for s in samples]
     used = {s.label for s in samples}
     names = [name for name in dict.fromkeys([*final.values(), *sorted(used)]) if name in used]

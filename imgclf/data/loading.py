@@ -31,17 +31,17 @@ Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """uint8 (b, S, S, 3) and a source of randomness -> uint8 or float32 (b, s, s, 3), pixels 0-255."""
 
 WORTH_CACHING = 50_000_000
-"""From so many stored pixels on, which take about a second to decode, `auto` keeps what comes out on disk."""
+"""Number of stored pixels from which `auto` keeps decoded images on disk; they take about a second to decode."""
 
 _FILE_COST = 10_000
-"""What opening a file costs, in pixels."""
+"""Cost of opening a file, in pixels."""
 
 _CHUNK = 16
 _STEPS = 1 << 40
 
 
 class Rows(Protocol):
-    """Images by row numbers."""
+    """A source of images by row number."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -52,7 +52,7 @@ class Rows(Protocol):
 
 
 class Pixels:
-    """Images of one size, uint8 (n, s, s, 3), that are fetched when they are asked for.
+    """Images of one size, uint8 (n, s, s, 3), fetched on access.
 
     They are in memory, in a mapped file, or still in the image files; `len`, `shape`, slices and arrays of row numbers
     work as on an array, and always give an array.
@@ -73,13 +73,13 @@ class Pixels:
         return np.asarray(self._source[self._rows[index]])
 
     def take(self, rows: np.ndarray) -> "Pixels":
-        """Some of the images under new numbers, without copying them."""
+        """Select some of the images, without copying them."""
         return Pixels(self._source, self._rows[rows])
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """The different contents of a dataset's files, sorted by SHA-256, each with one of its samples, and the rules."""
+    """The distinct contents of a dataset's files, sorted by SHA-256, each with one of its samples, and the rules."""
 
     dataset: Dataset
     hashes: np.ndarray  # S64 (u,)
@@ -95,7 +95,7 @@ class _Contents:
         return self.dataset.root / self.dataset.samples[int(self.samples[row])].path
 
     def load(self, row: int) -> np.ndarray:
-        """uint8 (s, s, 3).
+        """Decode an image to uint8 (s, s, 3).
 
         Raises:
             ImageError: if it cannot be decoded.
@@ -111,7 +111,7 @@ class _Contents:
 
 
 class _Files:
-    """Images that are decoded whenever they are asked for."""
+    """Images that are decoded on every access."""
 
     def __init__(self, contents: _Contents) -> None:
         self.shape = contents.shape
@@ -144,10 +144,10 @@ def decode(
     """Decode and resize every sample, files of equal content once.
 
     Args:
-        cache: where the pixels are then: `memory`; a folder, in which they are found again; `auto`, which is such a
-            folder in the cache root, or memory for little work; `off` keeps none and decodes for every use anew.
-            A folder that cannot take them is no error: memory takes them, or else they are not kept.
-        cache_limit_gb: the size up to which such a folder may grow; what was not used for longest goes first.
+        cache: where to keep the pixels: `memory`; a folder, for later runs; `auto`, a folder in the cache root, or
+            memory for small datasets; `off` keeps none and decodes on every access. If the folder cannot be written,
+            memory is used, or else nothing is kept.
+        cache_limit_gb: maximum size of such a folder; the least recently used entries are removed first.
         on_progress: called with the number of samples done since the last call.
 
     Returns:
@@ -182,7 +182,7 @@ def decode(
 
 
 def content_hashes(dataset: Dataset) -> np.ndarray:
-    """S64 (n,): each sample's SHA-256; where the dataset has none, that of the file, or of its name if it is gone."""
+    """Return the SHA-256 of each sample, S64 (n,); if unknown, that of the file, or of its name if it is gone."""
 
     def of_file(path: str) -> str:
         try:
@@ -194,7 +194,7 @@ def content_hashes(dataset: Dataset) -> np.ndarray:
 
 
 def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int], None]) -> tuple[Rows, dict[int, str]]:
-    """The pixels' source, and the rows that have none with the reason."""
+    """Choose a source of the pixels; return it, and the rows without pixels with the reason."""
     needed = int(np.prod(contents.shape))
     if cache not in ("off", "memory") and (cache != "auto" or _is_worth_caching(contents)):
         folder = caches.default_folder() if cache == "auto" else Path(cache)
@@ -231,7 +231,7 @@ def _is_worth_caching(contents: _Contents) -> bool:
 def _from_folder(
     contents: _Contents, folder: Path, needed: int, limit: int, report: Callable[[int], None]
 ) -> caches.Entry | str:
-    """The cache's entry, found or made; or why there cannot be one.
+    """Find or make the entry in the cache, or return the reason why that is impossible.
 
     Raises:
         OSError: if the folder cannot be written.
@@ -255,7 +255,7 @@ def _from_folder(
 
 
 def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, str], bool]]:
-    """All rows in order, by threads, a few ahead of the reader.
+    """Decode all rows in order, in threads, slightly ahead of the reader.
 
     Yields:
         The first row's number; pixels uint8 (k, s, s, 3), black where there are none; why there are none, by row; and
@@ -290,7 +290,7 @@ def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, s
 
 
 def _available_memory() -> int:
-    """Bytes that can be taken without swapping; where the system does not say, half of all there are, or no limit."""
+    """Estimate the bytes available without swapping; if the system does not say, half of the memory, or no limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -320,7 +320,7 @@ def training_batches(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> Any:
-    """An endless Grain dataset of shuffled, full batches for `fit` with `steps_per_epoch`.
+    """Make an endless Grain dataset of shuffled, full batches for `fit` with `steps_per_epoch`.
 
     A batch is pixels (b, s, s, 3) and targets, float32 (b, classes), 1 at the label. The order of an epoch and the
     randomness of a batch follow from `seed` and the batch's number alone, on every backend, so reading can start at any
@@ -373,7 +373,7 @@ def training_batches(
 
 
 def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many rows as there are labels, every class as often as any other, give or take one, in random order."""
+    """Draw as many rows as there are labels, every class equally often (to within one), in random order."""
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     share, more = divmod(len(labels), len(members))
     extra = rng.permutation(len(members)) < more
@@ -386,5 +386,5 @@ def _balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Full batches in one epoch; never 0."""
+    """Count the full batches of an epoch; at least 1."""
     return max(1, count // batch_size)

@@ -20,7 +20,7 @@ _MOST_XML_BYTES = 10_000_000
 _CHUNK = 16
 _object = attrgetter("label", "left", "top", "right", "bottom")
 FAR = 1e9
-"""Further than this from the image's corner, in pixels, no box begins or ends."""
+"""Maximum distance of an edge from the corner of the image, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Box:
 
 @dataclass
 class Photograph:
-    """One file, relative to the root, with the objects in it. `size` is what the annotation says of it, if it does."""
+    """One file, relative to the root, with its objects. `size` is the size that the annotation states, if any."""
 
     path: str
     split: str
@@ -47,7 +47,7 @@ class Photograph:
 
 @dataclass
 class Annotations:
-    """All that the annotations say, the files that say it, and what they say wrongly."""
+    """The content of annotations, their files, and their errors."""
 
     photographs: list[Photograph]
     files: list[str]
@@ -55,7 +55,7 @@ class Annotations:
 
 
 def cut(found: Found, said: Annotations, settings: ReadConfig, kind: str, on_progress: Progress | None) -> Listing:
-    """Cut the objects out and keep them in the cache, unless they are there."""
+    """Cut the objects out into the cache, unless they are there."""
     merged: dict[str, Photograph] = {}  # a photograph that two files describe keeps one split, the first
     for photograph in said.photographs:
         known = merged.setdefault(photograph.path, Photograph(photograph.path, photograph.split, photograph.size)).boxes
@@ -126,7 +126,7 @@ def _cut_one(
 
 
 def _edges(box: Box, size: tuple[int, int], settings: ReadConfig) -> tuple[int, int, int, int] | Skipped:
-    """The whole pixels of a box with its margin, as far as they lie in the image; or why there are none."""
+    """Return the whole pixels of a box with its margin, within the image; or the reason why there are none."""
     width, height = size
     numbers = (box.left, box.top, box.right, box.bottom)
     if not all(abs(n) <= 2 * FAR for n in numbers):  # NaN, too, is not
@@ -160,7 +160,7 @@ def _ceil(value: float) -> int:
 
 
 def _turn(data: bytes, upright: tuple[int, int], said: tuple[int, int] | None) -> int:
-    """The EXIF orientation to apply to the boxes: 1, unless they were drawn on the pixels as stored.
+    """Return the EXIF orientation to apply to the boxes: 1, unless they were drawn on the stored pixels.
 
     A box belongs to the stored pixels, as COCO's and VOC's own tools take it, except where the annotation states the
     size of the image as EXIF turns it, and that is another one.
@@ -179,7 +179,7 @@ def _stored(upright: tuple[int, int], turn: int) -> tuple[int, int]:
 
 
 def _turned(edges: tuple[int, int, int, int], size: tuple[int, int], turn: int) -> tuple[int, int, int, int]:
-    """Where a box of the stored pixels lies in the upright image; `turn` is the EXIF orientation, 1 to 8."""
+    """Return a box of the stored pixels in the upright image; `turn` is the EXIF orientation, 1 to 8."""
     (left, top, right, bottom), (width, height) = edges, size
     if turn >= 5:  # mirrored along the diagonal first
         left, top, right, bottom, width, height = top, left, bottom, right, height, width

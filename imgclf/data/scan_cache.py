@@ -34,13 +34,13 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 VERSION = 1
-"""Raised by a change after which the same file may give another record, or the same thumbnails other pairs."""
+"""Part of every key: raised when the same file may give another record, or the same thumbnails other pairs."""
 
 SEARCHES = 50
-"""How many searches for near-duplicates are remembered; the oldest go first."""
+"""Number of searches for near-duplicates that are kept; the oldest are removed first."""
 
 LIMIT_BYTES = 2_000_000_000
-"""Size up to which the scans stay on disk: about a million images. Above it all of them go."""
+"""Maximum size of the scans on disk, enough for about a million images. Above it, all are removed."""
 
 DTYPE = np.dtype(
     [
@@ -65,7 +65,7 @@ _DOUBT_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Seen:
-    """What one file turned out to be: its SHA-256 and its record, or why it has none."""
+    """The SHA-256 and the record of a file, or the reason why it has none."""
 
     sha256: str = ""
     record: bytes = b""
@@ -78,12 +78,12 @@ class Seen:
 
 
 class Scanner:
-    """Looks at files, and remembers. Used as a context, it saves at the end what is not saved yet.
+    """Scans files and caches what it finds. As a context manager, it saves the rest at the end.
 
-    A cache that cannot be read or written is no error: then nothing is remembered, and a warning says so.
+    If the cache cannot be read or written, nothing is cached, and a warning says so.
 
     Args:
-        allow_truncated: whether a file that is cut short is an image.
+        allow_truncated: whether a truncated file is an image.
         folder: where the scans are kept; by default in the cache.
     """
 
@@ -116,7 +116,7 @@ class Scanner:
             self._database = None
 
     def examine(self, root: Path, paths: Sequence[str]) -> Iterator[list[Seen]]:
-        """Look at files below a folder, in threads; lists of what was seen, in the order of the paths.
+        """Scan files below a folder, in threads; yield lists of results in the order of the paths.
 
         Raises:
             MissingError: if one is HEIC and pillow-heif is not installed.
@@ -130,7 +130,7 @@ class Scanner:
             self._save()
 
     def records(self, dataset: Dataset) -> np.ndarray:
-        """An array (n,) of DTYPE, of the dataset's samples in their order; those not yet seen are looked at.
+        """Return the records of a dataset's samples in their order, (n,) of DTYPE; scan those not yet known.
 
         A sample that can no longer be read has zeros.
         """
@@ -144,7 +144,7 @@ class Scanner:
         return np.frombuffer(b"".join(seen.record if seen and seen.record else blank for seen in found), DTYPE)
 
     def near_duplicates(self, thumbs: np.ndarray, min_likeness: float) -> similar.Pairs:
-        """What `similar.find` finds among thumbnails, uint8 (n, 32, 32); of the same ones it is remembered."""
+        """Find near-duplicates among thumbnails, uint8 (n, 32, 32), or return the cached pairs of the same ones."""
         rules = f"{min_likeness!r} {thumbs.shape}".encode()
         key = hashlib.sha256(rules + np.ascontiguousarray(thumbs).tobytes()).digest()
         with self._lock:
@@ -173,7 +173,7 @@ class Scanner:
         return pairs
 
     def _examine(self, base: str, paths: Sequence[str]) -> list[Seen]:
-        """Look at some files, in one thread."""
+        """Scan some files, in one thread."""
         with images.prepared(self._allow_truncated):
             return self._examine_prepared(base, paths)
 
@@ -213,7 +213,7 @@ class Scanner:
         return seen_all
 
     def _find(self, key: bytes) -> Seen | None:
-        """What is remembered of a content that no known file has."""
+        """Look up a content that no known file has."""
         with self._lock:
             if not self._database:
                 return None
@@ -252,7 +252,7 @@ class Scanner:
             self._save()
 
     def _enter_root(self, root: Path) -> None:
-        """Load what is known of the files below a folder."""
+        """Load the records of the files below a folder."""
         name = os.fsencode(root.resolve())
         if name == self._root:
             return
@@ -304,7 +304,7 @@ class Scanner:
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        log.warning("%s: what is seen of the images cannot be kept there (%s).", self._folder, error)
+        log.warning("%s: the scan of the images cannot be cached there (%s).", self._folder, error)
         if self._database:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
@@ -312,7 +312,7 @@ class Scanner:
 
 
 def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[Out]:
-    """The results in order, by threads a little ahead of the reader; after an error or an interrupt no more begin."""
+    """Yield results in order, computed in threads slightly ahead of the reader; stop after an error or an interrupt."""
     threads = environment.cpu_count()  # with more they wait for each other
     pool = ThreadPoolExecutor(threads)
     ahead: deque[Future[Out]] = deque()
@@ -328,5 +328,5 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[O
 
 
 def _is_in_doubt(changed_ns: int) -> bool:
-    """Whether a file may yet change within the same tick of its clock: then its time says nothing."""
+    """Whether a file may still change within the same tick of its clock, so that its time says nothing."""
     return abs(time.time_ns() - changed_ns) < _DOUBT_NS

@@ -28,14 +28,14 @@ _MIN_COSINE = 0.80
 _BATCH = 512
 _COARSE_PX = 16
 _COARSE_SLACK = 0.3  # by which a coarse likeness may be too small
-_MARGIN = 1 / 16  # of the side: where a shifted picture has no pixels
+_MARGIN = 1 / 16  # of the side: where a shifted image has no pixels
 _MAX_SHIFT = 0.08  # of the side
 _MAX_STRETCH = 0.14
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows that show the same picture: int64 (m,) each, `first` below `second`; and how alike, float32 (m,), to 1."""
+    """Pairs of rows of one image: int64 (m,) each, `first` < `second`; and their likeness, float32 (m,), up to 1."""
 
     first: np.ndarray
     second: np.ndarray
@@ -46,13 +46,13 @@ class Pairs:
 
 
 def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
-    """The pairs of near-duplicates among gray thumbnails. Work grows with n ** 1.5, not with the number of pairs.
+    """Find pairs of near-duplicates among gray thumbnails. Work grows with n ** 1.5, not with the number of pairs.
 
-    Of many copies of one picture each finds its nearest dozen, so not every pair is there, but all hang together.
+    Each of many copies of one image finds its nearest dozen: not every pair is listed, but all copies are connected.
 
     Args:
         thumbs: uint8 (n, 32, 32).
-        min_likeness: how alike two thumbnails must be, as `compare` says, to show the same picture.
+        min_likeness: likeness (`compare`) from which two thumbnails are the same image.
         seed: of the centers.
     """
     rows = np.flatnonzero(thumbs.std(axis=(1, 2)) >= MIN_SPREAD)
@@ -66,7 +66,7 @@ def find(thumbs: np.ndarray, min_likeness: float, *, seed: int = 0) -> Pairs:
 
 
 def candidates(thumbs: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of rows, the lower first, of which each is among the nearest of the other as it is or cropped."""
+    """Find pairs of rows, the lower first, of which one is among the nearest of the other, as it is or cropped."""
     if len(thumbs) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     hashes = perceptual_hashes(thumbs, 0.0)
@@ -84,7 +84,7 @@ def candidates(thumbs: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def perceptual_hashes(thumbs: np.ndarray, crop: float) -> np.ndarray:
-    """Unit vectors float32 (n, 63): the low frequencies of the thumbnails without a share `crop` of each side."""
+    """Hash thumbnails, cropped by `crop` at each edge, to unit vectors of low frequencies, float32 (n, 63)."""
     basis = _cosines(THUMB_PX, _FREQUENCIES) @ _cropping(THUMB_PX, crop)  # (8, 32)
     values = np.einsum("ui,nij,vj->nuv", basis, thumbs.astype(np.float32), basis, optimize=True)
     values = values.reshape(len(thumbs), -1)[:, 1:]  # without the mean
@@ -100,7 +100,7 @@ def _cosines(size: int, count: int) -> np.ndarray:
 
 
 def _cropping(size: int, crop: float) -> np.ndarray:
-    """The matrix (s, s) that cuts a share off both ends of a row and stretches the rest, by linear interpolation."""
+    """Make the matrix (s, s) that crops both ends of a row and stretches the rest, by linear interpolation."""
     places = (np.arange(size) + 0.5) * (1 - 2 * crop) + size * crop - 0.5
     low = np.clip(np.floor(places).astype(int), 0, size - 2)
     matrix = np.zeros((size, size), np.float32)
@@ -110,7 +110,7 @@ def _cropping(size: int, crop: float) -> np.ndarray:
 
 
 def _centers(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """About four times the root of n of them: a sample, moved twice to the mean of what is nearest (k-means)."""
+    """Choose about 4 * sqrt(n) centers: a sample, after two steps of k-means."""
     count = max(1, min(len(hashes), round(4 * len(hashes) ** 0.5)))
     rng = np.random.default_rng(seed)
     sample = hashes[rng.choice(len(hashes), min(len(hashes), 20 * count), replace=False)]
@@ -125,7 +125,7 @@ def _centers(hashes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _nearest(hashes: np.ndarray, centers: np.ndarray, count: int) -> np.ndarray:
-    """int (n, count): the nearest centers of each hash, in no order."""
+    """Find the nearest centers of each hash, int (n, count), in no order."""
     count = min(count, len(centers))
     parts = []
     for i in range(0, len(hashes), 8 * _BATCH):
@@ -139,7 +139,7 @@ def _nearest(hashes: np.ndarray, centers: np.ndarray, count: int) -> np.ndarray:
 def _look_up(
     asking: np.ndarray, hashes: np.ndarray, drawers: np.ndarray, order: np.ndarray, bounds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of each image in its drawers: who asks, and what is found. Drawer by drawer, then the best of all."""
+    """Find the nearest images of each in its drawers, then the best of all: the asking rows, and the found ones."""
     askers = np.argsort(drawers.ravel(), kind="stable")
     limits = np.searchsorted(drawers.ravel()[askers], np.arange(len(bounds)))
     none = np.zeros(0, np.int64)
@@ -164,11 +164,11 @@ def _look_up(
 
 
 def compare(one: np.ndarray, other: np.ndarray, min_likeness: float = 0.0) -> np.ndarray:
-    """How alike two pictures are once the one is shifted and stretched onto the other, up to 1.
+    """Measure the likeness of two images, one aligned with the other; at most 1.
 
-    Gauss-Newton steps find shift and stretch along both axes beside brightness and contrast, on a coarse picture
-    first. The likeness is the smaller of two: the correlation of what is left without the coarse shading, in which many
-    pictures are alike, and the concordance of all of it, in which simple shapes of other brightness are not.
+    Gauss-Newton steps find shift and stretch along both axes as well as brightness and contrast, on a coarse image
+    first. The likeness is the smaller of two numbers: the correlation without coarse shading, which many images share,
+    and the concordance of the whole, which tells simple shapes of different brightness apart.
 
     Args:
         one, other: uint8 (m, 32, 32).
@@ -189,7 +189,7 @@ def compare(one: np.ndarray, other: np.ndarray, min_likeness: float = 0.0) -> np
 
 
 def _reduced(thumbs: np.ndarray) -> np.ndarray:
-    """uint8 (m, 32, 32) -> float32 (m, 16, 16), means of blocks."""
+    """Average blocks of 2 x 2: uint8 (m, 32, 32) -> float32 (m, 16, 16)."""
     block = thumbs.shape[1] // _COARSE_PX
     blocks = thumbs.reshape(len(thumbs), _COARSE_PX, block, _COARSE_PX, block)
     means: np.ndarray = blocks.mean(axis=(2, 4), dtype=np.float32)
@@ -197,7 +197,7 @@ def _reduced(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(thumbs: np.ndarray) -> np.ndarray:
-    """As float32, each pixel with half of its neighbors: linear interpolation then takes little more away."""
+    """Smooth to float32, each pixel with half of its neighbors, so that interpolation blurs little more."""
     size = thumbs.shape[1]
     blur = np.eye(size, dtype=np.float32) / 2 + (np.eye(size, k=1) + np.eye(size, k=-1)).astype(np.float32) / 4
     blur[0, 0] = blur[-1, -1] = 0.75
@@ -206,7 +206,7 @@ def _smoothed(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _align(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, steps: int) -> np.ndarray:
-    """Moves float32 (m, 4) that lay the source onto the goal: shift along y and x, stretch along y and x, in sides."""
+    """Find the moves that align source with goal, float32 (m, 4): shift along y and x, stretch along y and x."""
     count, size = len(source), source.shape[1]
     margin = round(size * _MARGIN)
     inner = slice(margin, size - margin)
@@ -229,7 +229,7 @@ def _align(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, steps: int) 
 
 
 def _correlation(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, cut: int) -> np.ndarray:
-    """float32 (m,): of the goal and of the moved source, both without the margin and their `cut` lowest frequencies."""
+    """Correlate goal and moved source, without margin and their `cut` lowest frequencies: float32 (m,)."""
     margin = round(source.shape[1] * _MARGIN)
     inner = slice(margin, source.shape[1] - margin)
     moved, still = _fine(_warp(source, moves)[:, inner, inner], cut), _fine(goal[:, inner, inner], cut)
@@ -238,7 +238,7 @@ def _correlation(source: np.ndarray, goal: np.ndarray, moves: np.ndarray, cut: i
 
 
 def _concordance(source: np.ndarray, goal: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """float32 (m,): the correlation of the goal and the moved source, less where means or deviations differ.
+    """Return the concordance of goal and moved source, float32 (m,): lower where means or deviations differ.
 
     Source: Lin 1989, "A concordance correlation coefficient to evaluate reproducibility".
     """
@@ -253,21 +253,21 @@ def _concordance(source: np.ndarray, goal: np.ndarray, moves: np.ndarray) -> np.
 
 
 def _normal(values: np.ndarray) -> np.ndarray:
-    """Each picture with mean 0 and standard deviation 1."""
+    """Standardize each image to mean 0 and standard deviation 1."""
     values = values - values.mean(axis=(1, 2), keepdims=True)
     normal: np.ndarray = values / (values.std(axis=(1, 2), keepdims=True) + 1e-3)
     return normal
 
 
 def _fine(values: np.ndarray, cut: int) -> np.ndarray:
-    """Each picture without its `cut` lowest frequencies along both axes, normalized."""
+    """Remove the `cut` lowest frequencies of each image along both axes, and standardize."""
     basis = _cosines(values.shape[1], cut)
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
     return _normal(values - basis.T @ (basis @ values @ basis.T) @ basis)
 
 
 def _warp(values: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """(m, s, s) drawn anew with each place stretched from the middle and shifted, by linear interpolation."""
+    """Resample (m, s, s), stretched from the middle and shifted, by linear interpolation."""
     size = values.shape[1]
     pixels = np.arange(size, dtype=np.float32)
     grid = (pixels + 0.5) / size - 0.5

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 SIDE_PX = 128
-"""The side of the gray square that brightness, information and sharpness are of. Smaller images get a smaller one."""
+"""Size of the gray square from which brightness, information and sharpness are computed; less for smaller images."""
 
 THUMB_PX = 32
-"""The side of the gray thumbnail that near-duplicates are found by."""
+"""Size of the gray thumbnail by which near-duplicates are found."""
 
 _NEAR = 8
 
@@ -37,8 +37,10 @@ channels are apart, the mean of the largest less the smallest, 0 to 255; and a g
 
 @dataclass(frozen=True)
 class Tiles:
-    """What `measure` needs of an image: luminance uint8 (t, t), its histogram (256,) in pixels, the same as (32, 32),
-    and RGB uint8 (32, 32, 3)."""
+    """The input of `measure` for one image.
+
+    Luminance uint8 (t, t), its histogram (256,) in pixels, luminance as (32, 32), and RGB uint8 (32, 32, 3).
+    """
 
     gray: np.ndarray
     histogram: list[int]
@@ -47,7 +49,7 @@ class Tiles:
 
 
 def tiles(image: Image.Image) -> Tiles:
-    """The small squares that stand for an RGB image; t is SIDE_PX or, where a side has fewer pixels, the half."""
+    """Reduce an RGB image to small squares; t is SIDE_PX, or half of it for a smaller image."""
     side = SIDE_PX if min(image.size) >= SIDE_PX else SIDE_PX // 2
     gray = image.convert("L")
     if gray.size != (side, side):
@@ -57,7 +59,7 @@ def tiles(image: Image.Image) -> Tiles:
 
 
 def measure(squares: Sequence[Tiles]) -> np.ndarray:
-    """The statistics of images from what `tiles` made of them, as an array (n,) of DTYPE."""
+    """Compute the statistics of images from the results of `tiles`, as an array (n,) of DTYPE."""
     result = np.zeros(len(squares), DTYPE)
     if not squares:
         return result
@@ -80,7 +82,7 @@ def measure(squares: Sequence[Tiles]) -> np.ndarray:
 
 
 def _blur(gray: np.ndarray) -> float:
-    """How little a further blur along the rows of uint8 (t, t) changes its steps, 0 (all) to 1 (nothing).
+    """Measure how little a further blur along the rows of uint8 (t, t) changes it, from 0 (sharp) to 1 (blurred).
 
     Source: Crete et al. 2007, "The blur effect: perception and estimation with a new no-reference perceptual blur
     metric". The step of a running mean over `span` pixels is the difference of the pixels at its ends over `span`.

@@ -26,15 +26,15 @@ _LEFT_OVER_S = 24 * 3600.0
 
 
 def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: Callable[[Path], None]) -> Path:
-    """The folder that `fill` has filled for this source; it is called only where there is none yet.
+    """Return the folder that `fill` filled for this source, calling it only if there is none yet.
 
-    It is filled under another name and then renamed, so a crash leaves nothing that could be taken for whole, and two
-    processes do each other no harm.
+    It is filled under another name and then renamed, so a crash leaves nothing that looks complete, and two processes
+    do not disturb each other.
 
     Args:
-        source: what the user named, for messages.
-        parts: the files that decide what comes out; another size or time of one of them means to unpack again.
-        options: what else decides it.
+        source: the path that the user passed, for messages.
+        parts: the files that determine the result; if the size or time of one changes, it is unpacked again.
+        options: everything else that determines it.
 
     Raises:
         DatasetError: if the cache cannot be written.
@@ -75,7 +75,7 @@ def _key(parts: Iterable[Path], options: Sequence[object]) -> str:
 
 
 def _remove_left_over(store: Path) -> None:
-    """Delete what processes that were killed have left here more than a day ago."""
+    """Delete what killed processes left here more than a day ago."""
     for path in store.glob(".*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _LEFT_OVER_S:
@@ -83,7 +83,7 @@ def _remove_left_over(store: Path) -> None:
 
 
 def write_index(folder: Path, samples: Iterable[Sample], skipped: Iterable[Skipped]) -> None:
-    """Note which samples an unpacked folder holds, and what was left out on the way."""
+    """Write the samples of an unpacked folder, and what was left out."""
     value = {
         "samples": [[s.path, s.label, s.split, s.group] for s in samples],
         "skipped": [[s.path, s.kind, s.reason] for s in skipped],
@@ -92,7 +92,7 @@ def write_index(folder: Path, samples: Iterable[Sample], skipped: Iterable[Skipp
 
 
 def read_index(folder: Path) -> Listing:
-    """What `write_index` noted.
+    """Read what `write_index` wrote.
 
     Raises:
         DatasetError: if it is gone or damaged.
@@ -107,7 +107,7 @@ def read_index(folder: Path) -> Listing:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one file, or pair of files, and what they show."""
+    """Images of one file, or pair of files, and their labels."""
 
     name: str
     split: str
