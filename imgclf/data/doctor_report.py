@@ -35,7 +35,7 @@ def write(dataset: Dataset, checkup: Checkup, path: Path) -> None:
 
 
 def render(dataset: Dataset, checkup: Checkup) -> str:
-    """The report as HTML."""
+    """Render the report as HTML."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -76,7 +76,7 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _thumbnail(path: Path) -> str:
-    """A small JPEG as a data URI; "" where there is no picture."""
+    """Make a small JPEG as a data URI; "" if there is no image."""
     try:
         image = images.look(images.read_bytes(path), THUMB_PX).image
     except (ImageError, MissingError):

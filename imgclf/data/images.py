@@ -21,10 +21,10 @@ from imgclf.settings import PERCENTILE, Resize
 from imgclf.settings import Decoding as Decoding
 
 VERSION = 1
-"""Raised by a change after which a file may give other pixels than before."""
+"""Part of every key: raised when a file may give other pixels than before."""
 
 DEFAULT = Decoding()
-"""The rules where none are chosen."""
+"""The default rules."""
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
@@ -41,10 +41,10 @@ ENDINGS = {
     "HEIF": (".heic", ".heif", ".hif"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""Pillow's names of the formats, and how the names of their files end, in lower case."""
+"""Pillow's names of the formats, and the extensions of their files, in lower case."""
 
 SUFFIXES = tuple(suffix for suffixes in ENDINGS.values() for suffix in suffixes)
-"""How the names of image files end, in lower case. The content then decides which format it is."""
+"""Extensions of image files, in lower case. The content then decides the format."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
 """Pillow's names of the formats that are opened, HEIF beside them where pillow-heif is installed. Others are not: EPS,
@@ -52,10 +52,10 @@ for one, would run a PostScript program."""
 
 EMPTY = "an empty file"
 NO_IMAGE = "not an image, or a format that cannot be read"
-"""Two of the reasons why an image cannot be decoded that are told apart elsewhere."""
+"""Two reasons why an image cannot be decoded that other modules distinguish."""
 
 NO_MEMORY = "too large for the memory"
-"""The one reason why an image cannot be decoded that lies in the machine and not in the file."""
+"""The one reason why an image cannot be decoded that is due to the machine, not the file."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
@@ -74,7 +74,7 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
 class _Process:
-    """What decoding changes in the whole process: warnings are silent, and Pillow knows what to do with half a file.
+    """Settings of the whole process while decoding: silent warnings, and Pillow's treatment of truncated files.
 
     Both are global. `warnings.catch_warnings`, left by threads in another order than entered, would never put the
     filters back, so the first one in changes them and the last one out restores them. Threads that want the same of
@@ -112,13 +112,13 @@ _PROCESS = _Process()
 
 
 def prepared(allow_truncated: bool = False) -> contextlib.AbstractContextManager[None]:
-    """A context in which many images are opened: each then need not prepare the process again."""
+    """Prepare the process once for opening many images."""
     return _PROCESS.prepared(allow_truncated)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: stored pixels (before EXIF orientation) and Pillow's name of the format."""
+    """The header of a file: size in stored pixels (before EXIF orientation) and Pillow's name of the format."""
 
     width: int
     height: int
@@ -126,7 +126,7 @@ class Header:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """A file's bytes.
+    """Read the bytes of a file.
 
     Raises:
         ImageError: if it cannot be read.
@@ -138,7 +138,7 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def fingerprint() -> str:
-    """What else than a file and the rules decides about its pixels: the versions of this decoder and what it calls."""
+    """Describe what else determines pixels, beside file and rules: the versions of this decoder and its libraries."""
     from PIL import __version__, features
 
     codecs = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "avif", "libtiff")]
@@ -147,10 +147,10 @@ def fingerprint() -> str:
 
 
 def inspect(data: bytes, allow_truncated: bool = False) -> Header:
-    """Open an encoded image without decoding it, except where its end looks cut off: then it is decoded to be sure.
+    """Read the header of an encoded image; if its end looks truncated, decode it to be sure.
 
     Raises:
-        ImageError: if it is not an image, is cut short (unless that is allowed), or has more than MAX_PIXELS pixels.
+        ImageError: if it is not an image, is truncated (unless that is allowed), or has more than MAX_PIXELS pixels.
         MissingError: if it is HEIC and pillow-heif is not installed.
     """
     with _opened(data, allow_truncated) as image:
@@ -162,7 +162,7 @@ def inspect(data: bytes, allow_truncated: bool = False) -> Header:
 
 @dataclass(frozen=True)
 class Look:
-    """What can be seen of a file at a glance: its header, how it is stored, and a small upright RGB image of it.
+    """A first look at a file: its header, how it is stored, and a small upright RGB image.
 
     `is_gray` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
     """
@@ -213,7 +213,7 @@ def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image
 
 
 def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Image.Image:
-    """The same, but gray of more than 8 bits stays as it is stored (I;16, I or F): its window can be chosen later.
+    """Decode, but keep gray of more than 8 bits as stored (I;16, I or F), so that its window can be chosen later.
 
     Raises:
         As `decode`.
@@ -227,7 +227,7 @@ def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Im
 
 @contextlib.contextmanager
 def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
-    """The image, not yet decoded; whatever goes wrong inside the block comes out as an ImageError with a reason."""
+    """Open an image without decoding it; any error inside the block becomes an ImageError with a reason."""
     if not data:
         raise ImageError(EMPTY)
     formats = _heif_formats() if _is_heif(data) else FORMATS
@@ -244,7 +244,7 @@ def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
 
 
 def _is_heif(data: bytes) -> bool:
-    """Whether the file's brands name HEIF. AVIF, which shares its container, is Pillow's own business."""
+    """Whether the brands of the file name HEIF. Pillow itself reads AVIF, which shares the container."""
     box = data[: min(int.from_bytes(data[:4], "big"), 256)]
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in box
 
@@ -259,7 +259,7 @@ def _heif_formats() -> tuple[str, ...]:
 
 
 def reason(error: Exception) -> str:
-    """Why an image cannot be read, in a few words, from what its decoder or the system raised."""
+    """Say in a few words why an image cannot be read, from the exception of its decoder or of the system."""
     match error:
         case FileNotFoundError():
             return "no such file"
@@ -277,7 +277,7 @@ def reason(error: Exception) -> str:
 
 
 def _ends_whole(data: bytes, format: str) -> bool:
-    """Whether the file ends as its format ends. False also where a format has no end mark."""
+    """Whether the file has the end mark of its format; False for formats without one."""
     if format in ("JPEG", "MPO"):
         return b"\xff\xd9" in data[-64:]
     if format == "PNG":
@@ -309,7 +309,7 @@ def to_rgb(image: Image.Image, rules: Decoding = DEFAULT) -> Image.Image:
 
 
 def _to_eight_bits(gray: np.ndarray, rules: Decoding) -> np.ndarray:
-    """Gray of 16 or 32 bits (h, w) as uint8; values outside the window, infinite ones too, take its ends, NaN black."""
+    """Convert gray of 16 or 32 bits (h, w) to uint8; values outside the window are clipped, NaN is black."""
     if rules.window is None and gray.dtype.kind != "f":
         return (gray.clip(0, 65535) // 257).astype(np.uint8)
     low, high = rules.bounds or _ends(gray[np.isfinite(gray)], 100 if rules.window == PERCENTILE else 0)
@@ -320,7 +320,7 @@ def _to_eight_bits(gray: np.ndarray, rules: Decoding) -> np.ndarray:
 
 
 def _ends(values: np.ndarray, share: int) -> tuple[float, float]:
-    """The smallest and the largest value after one in `share` is left out on either side; none where share is 0."""
+    """Find the smallest and the largest value, after leaving out one in `share` at both ends; none if share is 0."""
     if not values.size:
         return 0.0, 0.0
     first = (values.size - 1) // share if share else 0
@@ -354,7 +354,7 @@ def resize(image: Image.Image, size_px: int, mode: Resize = "squash") -> Image.I
 
 
 def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding = DEFAULT) -> np.ndarray:
-    """A file, bytes, or an array as the model's pixels.
+    """Turn a file, bytes, or an array into the model's pixels.
 
     Args:
         source: a path, encoded bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), 0-255.

@@ -52,7 +52,7 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
                 f"found {_shown(path)}."
             )
         if path in labels:
-            raise DatasetError(f"{where}: {_shown(path)} stands in an earlier line, too. Remove one of them.")
+            raise DatasetError(f"{where}: {_shown(path)} is listed in an earlier line, too. Remove one of them.")
         if exclude.casefold() not in EXCLUDE:
             raise DatasetError(f"{where}: expected 1 or 0 for exclude, found {_shown(exclude)}.")
         labels[path] = None if EXCLUDE[exclude.casefold()] else label

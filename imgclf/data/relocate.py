@@ -55,7 +55,7 @@ def find(dataset: Dataset, place: Path, settings: ReadConfig | None = None) -> D
     if gone:
         raise DatasetError(
             f"{place}: expected the {len(dataset)} images that {dataset.origin} held, told by their content; found "
-            f"{len(dataset) - len(gone)}, and nothing for {listed(gone, 3)}. Name the folder that holds them all."
+            f"{len(dataset) - len(gone)}, and nothing for {listed(gone, 3)}. Pass the folder that contains all of them."
         )
     moved = []
     for sample in dataset.samples:

@@ -18,13 +18,13 @@ MAX_BYTES = 20_000_000
 
 
 def read(path: Path) -> dict[str, str]:
-    """Key to name, from lines `key<tab>name`, `key,name` or `n01440764 tench, Tinca tinca`, or from JSON.
+    """Read class names by key, from lines `key<tab>name`, `key,name` or `n01440764 tench, Tinca tinca`, or from JSON.
 
-    JSON is `{"key": "name"}`, `{"0": ["n01440764", "tench"]}` or a list, whose places are then the keys. Of a
-    synset's synonyms the first one is taken.
+    JSON is `{"key": "name"}`, `{"0": ["n01440764", "tench"]}` or a list, whose indices are then the keys. The first of
+    the synonyms of a synset is used.
 
     Raises:
-        DatasetError: if the file cannot be read, or is nothing of that.
+        DatasetError: if the file cannot be read, or has another format.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -70,7 +70,7 @@ def _first(key: str, name: str) -> str:
 
 
 def beside(found: Found, classes: Collection[str]) -> dict[str, str] | None:
-    """The names of ImageNet's classes from a file in the folder itself; None unless all of them are synsets there."""
+    """Read the names of ImageNet classes from a file in the folder; None unless it names all of them as synsets."""
     if not classes or not all(SYNSET.fullmatch(name) for name in classes):
         return None
     for path in found.others:
@@ -87,10 +87,10 @@ def beside(found: Found, classes: Collection[str]) -> dict[str, str] | None:
 
 
 def apply(samples: list[Sample], names: Mapping[str, str], source: object) -> list[Sample]:
-    """The same samples with the names of their classes; where two classes would get one name, the key follows it.
+    """Give samples the names of their classes; if two classes would get one name, their keys are appended.
 
     Raises:
-        DatasetError: if not one class is among the keys.
+        DatasetError: if no class is among the keys.
     """
     classes = {s.label for s in samples}
     if not classes & set(names):

@@ -102,7 +102,7 @@ def read_index(folder: Path) -> Listing:
         samples = [Sample(*row) for row in value["samples"]]
         return Listing(folder, samples, [Skipped(*row) for row in value["skipped"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder}: damaged ({error}). Delete it, and it is made anew.") from None
+        raise DatasetError(f"{folder}: damaged ({error}). Delete it; it will be recreated.") from None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_a_zip_whose_paths_lead_out_is_refused(zipped: Path, tmp_path: Path, nam
         entry = zipfile.ZipInfo("x")
         entry.filename, entry.create_system = name, 0 if "\\" in name else 3
         file.writestr(entry, b"evil")
-    with pytest.raises(DatasetError, match="refused, since it holds a path that leads out of it"):
+    with pytest.raises(DatasetError, match="refused, since it contains a path that leads out of it"):
         collection.collect(zipped)
     assert not list(tmp_path.rglob("evil.png"))
 
@@ -154,7 +154,7 @@ def test_a_tar_with_a_link_to_anything_but_a_file_in_it_is_refused(
     image_folder: Factory, tmp_path: Path, kind: bytes, target: str
 ) -> None:
     archive = tar_of(tmp_path / "a.tar", (entry("link.png", kind, target), b""), folder=image_folder(count=1))
-    with pytest.raises(DatasetError, match=r"refused, since it holds a link, 'link\.png', to something"):
+    with pytest.raises(DatasetError, match=r"refused, since it contains a link, 'link\.png', to something"):
         collection.collect(archive)
 
 
@@ -182,7 +182,7 @@ def test_links_to_files_in_the_archive_become_these_files(image_folder: Factory,
 
 def test_links_in_a_circle_are_refused(image_folder: Factory, tmp_path: Path) -> None:
     circle = [(entry(f"ant/{a}.png", tarfile.SYMTYPE, f"{b}.png"), b"") for a, b in ("xy", "yx")]
-    with pytest.raises(DatasetError, match="holds a link"):
+    with pytest.raises(DatasetError, match="contains a link"):
         collection.collect(tar_of(tmp_path / "a.tar", *circle, folder=image_folder(count=1)))
 
 
@@ -191,7 +191,7 @@ def test_a_link_in_a_zip_is_judged_as_one_in_a_tar(zipped: Path) -> None:
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(zipped, "a") as file:
         file.writestr(link, "/etc/passwd")
-    with pytest.raises(DatasetError, match="holds a link"):
+    with pytest.raises(DatasetError, match="contains a link"):
         collection.collect(zipped)
 
 

@@ -78,7 +78,7 @@ def test_class_names_may_be_given_for_numbers(mnist: tuple[Path, np.ndarray, np.
         ),
         ("train-images-idx3-ubyte", b"\x03\x08\0\0" + b"\0" * 99, "0x00000803, found 0x03080000"),
         ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + b"\0" * 99, "found 0x00000d03"),
-        ("train-images-idx3-ubyte", b"", "found 0x00000000. Is it another file, or cut short"),
+        ("train-images-idx3-ubyte", b"", "found 0x00000000. Is it another file, or truncated"),
         ("train-images-idx3-ubyte", idx(np.zeros((12, 28, 28)))[:-1], "12 x 28 x 28 bytes after its header, found few"),
         ("train-images-idx3-ubyte", idx(np.zeros((12, 28, 28))) + b"\0", "after its header, found more"),
         ("train-images-idx3-ubyte", b"\0\0\x08\x03" + b"\xff" * 12, "4294967295 x 4294967295 x .* found fewer"),

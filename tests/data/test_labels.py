@@ -62,7 +62,7 @@ def test_new_classes_and_emptied_ones_are_reported(table: Path) -> None:
         (b"", "expected the columns path and label, found no path, label"),
         (b"path,class\n", "found no label"),
         (b"path,label\nant/9.png,ant\n", "line 2: .* below animals, such as ant/1.png, found 'ant/9.png'"),
-        (b"path,label\nant/1.png,ant\n\nant/1.png,bee\n", "line 4: 'ant/1.png' stands in an earlier line, too"),
+        (b"path,label\nant/1.png,ant\n\nant/1.png,bee\n", "line 4: 'ant/1.png' is listed in an earlier line, too"),
         (b"path,label\nant/1.png,\n", "line 2: expected a label for 'ant/1.png', found none"),
         (b"path,label\nant/1.png\n", "line 2: expected a label for 'ant/1.png', found none"),
         (b"path,label,exclude\nant/1.png,ant,maybe\n", "line 2: expected 1 or 0 for exclude, found 'maybe'"),

@@ -131,7 +131,7 @@ def test_a_damaged_or_forbidden_cache_is_a_warning(
     (tmp_path / "file").touch()
     for cache in (tmp_path / "scans", tmp_path / "file"):
         assert np.array_equal(scan(folder, cache)[1], expected)
-        assert "what is seen of the images cannot be kept there" in caplog.text
+        assert "the scan of the images cannot be cached there" in caplog.text
         caplog.clear()
 
 

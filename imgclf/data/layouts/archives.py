@@ -26,7 +26,7 @@ from imgclf.data.file_listing import SPLIT_NAMES, Progress
 from imgclf.errors import DatasetError
 
 _SPARE_BYTES = 100_000_000
-"""What is left free on the disk: an archive of a few kilobytes can hold files of many terabytes."""
+"""Space left free on the disk: an archive of a few kilobytes can unpack to many terabytes."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _BROKEN = (
@@ -54,19 +54,19 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, on_progress: Progress | None = None) -> Path:
-    """The folder in the cache that holds what the archive holds; a second call finds it there.
+    """Unpack an archive into a folder in the cache, once, and return it.
 
-    Where the archive wraps everything in one folder, that folder is returned. Files are as they were packed.
+    If the archive wraps everything in one folder, that folder is returned.
 
     Raises:
-        DatasetError: if the archive is damaged or encrypted, does not fit on the disk, or holds something that would
-            come to stand outside of it: a path that leads out, or a link to anything but a file in it.
+        DatasetError: if the archive is damaged or encrypted, does not fit on the disk, or contains something that
+            would end up outside of it: a path that leads out, or a link to anything but a file in it.
     """
     return _core(unpacking.once(path, [path], ["archive"], lambda folder: _fill(path, folder, on_progress)))
 
 
 def _core(folder: Path) -> Path:
-    """The folder inside folders that hold nothing else; class folders and folders of a split stay where they are."""
+    """Skip folders that contain only one folder, except class folders and folders of a split."""
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.casefold() in SPLIT_NAMES:
@@ -100,7 +100,7 @@ def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             if place not in files and target.exists():
-                raise DatasetError(f"{path}: {place!a} stands in it twice, which differ only in case. Rename one.")
+                raise DatasetError(f"{path}: two paths differ only in case: {place!a}. Rename one of them.")
             target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() or _unreadable(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
@@ -113,7 +113,7 @@ def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
 
 
 def _no_room(path: Path, folder: Path) -> DatasetError:
-    return DatasetError(f"{path}: what it holds does not fit on the disk of {folder.parent}.")
+    return DatasetError(f"{path}: its content does not fit on the disk of {folder.parent}.")
 
 
 def _unreadable(member: _Member) -> IO[bytes]:
@@ -121,7 +121,7 @@ def _unreadable(member: _Member) -> IO[bytes]:
 
 
 def _place(path: Path, name: str) -> str:
-    """A member's path below the folder, "" for the folder itself.
+    """Return the path of a member below the folder, "" for the folder itself.
 
     Raises:
         DatasetError: if it leads out of the folder.
@@ -134,12 +134,12 @@ def _place(path: Path, name: str) -> str:
         or "\0" in name
         or (os.sep != "/" and os.sep in name)
     ):
-        raise DatasetError(f"{path}: refused, since it holds a path that leads out of it: {name!a}.")
+        raise DatasetError(f"{path}: refused, since it contains a path that leads out of it: {name!a}.")
     return "/".join(parts)
 
 
 def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str], room: int) -> None:
-    """Put a copy of a file of the archive in the place of every link to it.
+    """Replace every link by a copy of the file in the archive that it points to.
 
     Raises:
         DatasetError: if a link points to anything else, or the copies take more bytes than there is room for.
@@ -150,8 +150,8 @@ def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str], ro
         if not ready:
             place, target = min(waiting.items())
             raise DatasetError(
-                f"{path}: refused, since it holds a link, {place!a}, to something that is no file in it: "
-                f"{target!a}. Unpack it yourself, look at it, and give the folder."
+                f"{path}: refused, since it contains a link, {place!a}, to something that is not a file in it: "
+                f"{target!a}. Unpack it yourself, check it, and pass the folder."
             )
         for place, target in ready.items():
             room -= (folder / target).stat().st_size
@@ -182,7 +182,7 @@ def _of_zip(path: Path) -> Iterator[tuple[_Member, int, int]]:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:
-    """A zip entry's path. Programs of macOS write UTF-8 without saying so, old ones of Windows write backslashes."""
+    """Return the path of a zip entry. macOS writes UTF-8 without saying so; old Windows programs write backslashes."""
     name = entry.filename
     if not entry.flag_bits & 0x800:  # the bit that says UTF-8; without it, names are in code page 437
         with contextlib.suppress(UnicodeError):
@@ -191,7 +191,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry of a tar whose damaged header is an error: `tarfile` would take it for the end of the archive."""
+    """A tar entry whose damaged header is an error; `tarfile` would take it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:

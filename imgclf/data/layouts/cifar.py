@@ -35,11 +35,11 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
     """Unpack the batches into PNG files in the cache; CIFAR-100 with its fine labels.
 
-    The batches are pickles; they are read by a reader that can build numbers, texts and arrays of bytes and knows
-    nothing that could be called.
+    The batches are pickles; they are read by an unpickler that builds only numbers, texts and arrays of bytes, and can
+    call nothing else.
 
     Raises:
-        DatasetError: if there are none, or a file is damaged or holds anything else.
+        DatasetError: if there are none, or a file is damaged or contains anything else.
     """
     found = source.found
     meta, paths = _files(found)
@@ -59,7 +59,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
 
 
 def _files(found: Found) -> tuple[str, list[str]]:
-    """The file with the names of the classes, and the batches beside it; nothing where one of the two is missing."""
+    """Find the file with the class names and the batches beside it; nothing if one of them is missing."""
     for meta in found.others:
         folder, slash, name = meta.rpartition("/")
         if name not in _META:
@@ -96,7 +96,7 @@ def _batch(path: Path, name: str, split: str, names: Sequence[str]) -> Batch:
 
 @dataclass
 class _Array:
-    """What NumPy pickles of an array, as it stands there; NumPy's own code never sees it."""
+    """The pickled state of a NumPy array; NumPy's own code never sees it."""
 
     state: tuple[Any, ...] = field(default=())
 
@@ -104,7 +104,7 @@ class _Array:
         self.state = state if isinstance(state, tuple) else ()
 
     def array(self) -> np.ndarray | None:
-        """uint8 (rows, columns), or None if it was anything but a table of bytes."""
+        """Return uint8 (rows, columns), or None if the array is anything but a table of bytes."""
         match self.state:
             case (int(), (int() as rows, int() as columns), _Dtype(kind="u1"), bool() as fortran, bytes() as data):
                 if rows >= 0 and columns >= 0 and rows * columns == len(data):
@@ -117,11 +117,11 @@ class _Dtype:
     kind: object = None
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and alignment: for bytes there is nothing in them."""
+        """Ignore byte order and alignment, which mean nothing for bytes."""
 
 
 class _Maker:
-    """What a pickle may call, and cannot change."""
+    """A function that a pickle may call and cannot change."""
 
     __slots__ = ("make",)
 
@@ -150,7 +150,7 @@ _ALLOWED = {
     ("numpy", "dtype"): _Maker(_dtype),
     ("_codecs", "encode"): _Maker(_encode),  # how Python 3 writes bytes in the protocol of Python 2
 }
-"""All that a pickle may name, and what it gets instead. None of these does more than to hold what it is given."""
+"""Everything that a pickle may name, and its replacement. Each only stores what it is given."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -162,7 +162,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickled(path: Path) -> dict[bytes, Any]:
-    """A pickled dictionary with its keys as bytes."""
+    """Read a pickled dictionary, with its keys as bytes."""
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="bytes").load()

@@ -26,10 +26,10 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 
 
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
-    """Cut every object out of its photograph, into the cache; the splits are those that the files' names speak of.
+    """Cut every object out of its photograph, into the cache; file names tell the splits.
 
     Raises:
-        DatasetError: if there are no annotations, one of them is damaged, or not one object can be cut out.
+        DatasetError: if there are no annotations, one of them is damaged, or no object can be cut out.
     """
     if source.file:
         home = source.root.parent if source.root.name == "annotations" else source.root
@@ -39,14 +39,14 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
         files = _files(found)
     if not files:
         raise DatasetError(
-            f"{found.name}: expected COCO's JSON in it or in annotations/, with images, annotations, categories and "
-            "boxes, found none."
+            f"{found.name}: expected COCO JSON in the folder or in annotations/, with images, annotations, categories "
+            "and boxes, found none."
         )
     return objects.cut(found, _annotations(found, files, settings), settings, "coco", on_progress)
 
 
 def _files(found: Found) -> list[str]:
-    """The annotations of the COCO kind: JSON in the folder, in `annotations` or in folders of a split, with boxes."""
+    """Find annotations of the COCO kind: JSON with boxes, in the folder, in `annotations` or in folders of a split."""
     places = {"", "annotations", *SPLIT_NAMES}
     files = [path for path in found.others if path.lower().endswith(".json")]
     return [p for p in files if p.rpartition("/")[0].casefold() in places and _speaks_of_boxes(found.root / p)]
@@ -97,9 +97,9 @@ def _annotations(found: Found, files: Sequence[str], settings: ReadConfig) -> An
 
 
 def _name_once(names: dict[object, Any], key: object, name: object, expected: str) -> None:
-    """Note what an id stands for; two things under one id would give objects the pixels or the class of another."""
+    """Record the meaning of an id; two meanings would give objects the pixels or the class of another."""
     if names.setdefault(key, name) != name:
-        raise DatasetError(f"{expected}, found {key!r} for {names[key]!r} and {name!r}. Number them anew.")
+        raise DatasetError(f"{expected}, found {key!r} for {names[key]!r} and {name!r}. Give each its own id.")
 
 
 def _has(row: object, key: str, *kinds: type) -> bool:

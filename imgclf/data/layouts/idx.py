@@ -35,8 +35,8 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     """Unpack IDX files into PNG files in the cache. Labels are numbers; `t10k` is the test split.
 
     Raises:
-        DatasetError: if there are none, or two data sets beside each other, a magic number is wrong, a file is shorter
-            or longer than it says, or there are not as many labels as images.
+        DatasetError: if there are no IDX files or two datasets, a magic number is wrong, a file is shorter or longer
+            than its header says, or the numbers of labels and images differ.
     """
     found = source.found
     pairs = _pairs(found)
@@ -82,7 +82,7 @@ def _pairs(found: Found) -> list[tuple[str, str, str]]:
 
 
 def _array(path: Path, dimensions: int) -> np.ndarray:
-    """uint8 array of an IDX file, plain or gzipped."""
+    """Read an IDX file, plain or gzipped, as a uint8 array."""
     magic = 0x0800 + dimensions  # unsigned bytes
     try:
         with path.open("rb") as file:
@@ -100,7 +100,7 @@ def _content(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, dimensions
     if found != magic or len(header) < 4 + 4 * dimensions:
         raise DatasetError(
             f"{path}: expected an IDX file of unsigned bytes in {dimensions} dimensions, which begins with the magic "
-            f"number 0x{magic:08x}, found 0x{found:08x}. Is it another file, or cut short?"
+            f"number 0x{magic:08x}, found 0x{found:08x}. Is it another file, or truncated?"
         )
     shape = [int.from_bytes(header[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
     count = int(np.prod(shape, dtype=object))

@@ -30,15 +30,15 @@ NAMES = {
     "split": ("split", "subset", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
 }
-"""How columns are usually called, in any case; the first that is there is meant."""
+"""Usual names of columns, in any case; the first that exists counts."""
 
 _OWN = (set(COLUMNS), {"exclude"}, {"label", "confidence", "error"}, {"label", "predicted", "confidence"})
-"""Columns by which imgclf's own tables are known: manifests, corrections, and what predict and evaluate write."""
+"""Columns of imgclf's own tables: manifests, corrections, and those that predict and evaluate write."""
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where in a row the path, the label, the split and the group stand; None where there is no such column."""
+    """The columns of path, label, split and group; None if there is no such column."""
 
     path: int
     label: int
@@ -69,9 +69,9 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
 def _beside(found: Found, settings: ReadConfig) -> dict[str, str]:
     """Find the tables in a folder that label its images, with their splits ("" where a column may tell).
 
-    They lie in the folder itself or in its folders of a split, name a column of paths and one of labels, and one of
-    the first paths that they name is there. Unless a table is asked for, what imgclf itself writes and reads does not
-    count (`_OWN`): class folders stand above it.
+    They are in the folder itself or in its folders of a split, have a column of paths and one of labels, and one of
+    their first paths exists. Unless a table is asked for, tables that imgclf itself writes and reads do not count
+    (`_OWN`): class folders take precedence.
 
     Raises:
         DatasetError: if there are several that are not the parts of one split.
@@ -96,7 +96,7 @@ def _beside(found: Found, settings: ReadConfig) -> dict[str, str]:
 
 
 def _asked_for(found: Found, settings: ReadConfig) -> dict[str, str]:
-    """The same where the user has asked for a table: the only one there is counts, whatever is wrong with it.
+    """Find the tables if the user asks for one: then a single table counts, whatever is wrong with it.
 
     Raises:
         DatasetError: if there is none.
@@ -141,15 +141,15 @@ def _near(table: str) -> list[str]:
 
 
 def _read(found: Found, tables: dict[str, str], settings: ReadConfig) -> Listing:
-    """Label the images of a folder by tables in it; a path may lack its suffix or the folders it starts with.
+    """Label the images of a folder by its tables; a path may lack its extension or its first folders.
 
     Args:
         tables: as `_beside` gives them.
 
     Raises:
         DatasetError: if a table is damaged, lacks a column, has a label or a split that is impossible, gives one image
-            two labels, or names not one image that is there.
-        UsageError: if a column that was named is not there.
+            two labels, or names no image that exists.
+        UsageError: if a column that was named is missing.
     """
     finder = Finder(found.files)
     listing = Listing(found.root, [], found.without(list(tables)), tables=list(tables))
@@ -162,7 +162,7 @@ def _read(found: Found, tables: dict[str, str], settings: ReadConfig) -> Listing
 
 
 def _read_file(path: Path, settings: ReadConfig) -> Listing:
-    """Label the images that a table names; paths are relative to its folder, and may lead out of it.
+    """Label the images that a table names; paths are relative to its folder and may lead out of it.
 
     Raises:
         As `_read`.
@@ -193,7 +193,7 @@ def _add(
     seen: dict[str, tuple[str, int]],
     find: Callable[[str], str],
 ) -> None:
-    """Add a table's rows to a listing; `seen` holds each file's label and line, and grows."""
+    """Add the rows of a table to a listing; `seen` maps files to their labels and lines, and grows."""
     places = _places(table, settings)
     listing.group_column = None if places.group is None else table.header[places.group]
     width = len(table.header)
@@ -247,10 +247,10 @@ def _places(table: Table, settings: ReadConfig) -> _Places:
 
 
 def _column(table: Table, what: str, asked: str | None) -> int | None:
-    """The place of the column that was asked for, else of the one that is usually called so.
+    """Find the column that was asked for, else the one with a usual name.
 
     Raises:
-        UsageError: if the one that was asked for is not there, or there twice.
+        UsageError: if the column that was asked for is missing, or exists twice.
     """
     plain = [name.casefold().replace(" ", "_").replace("-", "_") for name in table.header]
     if asked is None:

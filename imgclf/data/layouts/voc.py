@@ -28,10 +28,10 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 
 
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
-    """Cut every object out of its photograph, into the cache; the splits are those of `ImageSets/Main`, if there are.
+    """Cut every object out of its photograph, into the cache; lists in `ImageSets/Main` tell the splits.
 
     Raises:
-        DatasetError: if there are no annotations, or not one object can be cut out.
+        DatasetError: if there are no annotations, or no object can be cut out.
     """
     found = source.found
     files = _files(found) or [path for path in found.others if path.lower().endswith(".xml")]
@@ -43,7 +43,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
 
 
 def _files(found: Found) -> list[str]:
-    """The annotations of the VOC kind: XML in `Annotations`, or for at least half of the images one of that name."""
+    """Find annotations of the VOC kind: XML in `Annotations`, or named like at least half of the images."""
     files = [path for path in found.others if path.lower().endswith(".xml")]
     if not files or any(PurePosixPath(path).parent.name == "Annotations" for path in files):
         return [path for path in files if PurePosixPath(path).parent.name == "Annotations"]
