@@ -28,7 +28,7 @@ TABLE_LIMIT = 100
 
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, exported model or a name from imgclf models.")
+        str, typer.Argument(metavar="MODEL", help="Run, exported model, imagenet, or a name in imgclf models.")
     ],
     images: Annotated[
         list[str] | None,

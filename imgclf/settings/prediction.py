@@ -36,7 +36,7 @@ class PredictConfig(Truncation):
     )
     shard: str | None = setting(
         None,
-        "Predict only part I of N of the images.",
+        "Predict only part I of N.",
         metavar="I/N",
         check=Check(lambda text: 1 <= _part(text)[0] <= _part(text)[1], "I/N such as 1/4, I from 1 to N"),
     )

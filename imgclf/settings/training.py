@@ -155,7 +155,7 @@ class TrainConfig(DataConfig, Orientation):
     )
     unfreeze_from: str | None = setting(
         None,
-        "First trainable layer or block, or a fraction of them.",
+        "First trainable layer or block, or a fraction such as 0.3.",
         panel=TRAINING,
         metavar="LAYER",
         check=Check(_is_share_or_name, "a layer's name, or a fraction above 0, up to 1"),

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shlex
@@ -32,7 +33,8 @@ def make(folder: Path, names: tuple[str, ...] = NASTY, count: int = 4, wrong: in
         for number in range(count):
             path = f"{place}/{number}.png"
             Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / "images" / path)
-            samples.append(Sample(path, name, TEST if number else TRAIN, sha256=f"{place}{number}"))
+            sha256 = hashlib.sha256((folder / "images" / path).read_bytes()).hexdigest()
+            samples.append(Sample(path, name, TEST if number else TRAIN, sha256=sha256))
     dataset = Dataset(folder / "images", tuple(samples), names)
     write_manifest(dataset, run.manifest)
     run.write_labels(list(names))
