@@ -1,0 +1,242 @@
+"""Predict a batch of images: find them, skip those with a prediction, and write the predictions.
+
+A batch may have no end: a watched folder, or a list on stdin.
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from imgclf.errors import DatasetError, UsageError
+from imgclf.settings import PredictConfig
+
+if TYPE_CHECKING:
+    from imgclf.prediction.classifier import Classifier
+    from imgclf.prediction.decision import Prediction
+
+FILE_FORMATS = ("jsonl", "csv", "parquet")
+RESUMABLE = ("jsonl", "csv")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which images are predicted, and where the predictions go.
+
+    Args:
+        config: how to predict; the format of a file follows from its name.
+        images: files, folders, archives and patterns; "-" stands for a list on stdin.
+        output: a new file for the predictions.
+        resume: whether `output` exists and gets the predictions that it lacks.
+        sort_into: a folder that gets one folder of images per class.
+        embeddings: a new file for the embeddings.
+        watch: a folder whose new files are predicted until interrupted.
+
+    Raises:
+        UsageError: if settings contradict each other.
+    """
+
+    config: PredictConfig
+    images: tuple[str, ...] = ()
+    output: Path | None = None
+    resume: bool = False
+    sort_into: Path | None = None
+    embeddings: Path | None = None
+    watch: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", replace(self.config, format=_format(self.config.format, self.output)))
+        output, watch, sort_into = self.output, self.watch, self.sort_into
+        if not self.images and watch is None:
+            raise UsageError("expected images or --watch, found neither. Name files, folders, a pattern, or -.")
+        if self.config.format == "parquet" and output is None:
+            raise UsageError("--format parquet: expected -o with a file, found none. Parquet is not text.")
+        if self.resume and (output is None or self.config.format not in RESUMABLE):
+            raise UsageError(f"--resume: expected -o with a file that ends in .jsonl or .csv, found {output}.")
+        if self.resume and self.embeddings:
+            raise UsageError("--resume: --embeddings cannot be resumed. Leave out one of them.")
+        if watch and self.config.engine == "ray":
+            raise UsageError("--watch: --engine ray needs a list with an end. Leave out one of them.")
+        if watch and sort_into and sort_into.resolve().is_relative_to(watch.resolve()):
+            raise UsageError(f"--sort-into {sort_into}: expected a folder outside of {watch}, which is watched.")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether each prediction is wanted at once, because the images have no known end."""
+        return self.watch is not None or "-" in self.images
+
+
+@dataclass
+class Tally:
+    """Counts predictions and unreadable images."""
+
+    total: int = 0
+    unreadable: int = 0
+    example: str = field(default="", repr=False)
+
+    def add(self, prediction: "Prediction") -> None:
+        """Count a prediction."""
+        self.total += 1
+        if prediction.error is not None:
+            self.unreadable += 1
+            self.example = self.example or f"{prediction.path}: {prediction.error}"
+
+    @property
+    def message(self) -> str:
+        """How many images cannot be read; empty for none."""
+        if not self.unreadable:
+            return ""
+        return f"{self.unreadable} of {self.total} images cannot be read, such as {self.example}"
+
+    def check(self) -> None:
+        """Apply `PredictConfig.strict`.
+
+        Raises:
+            DatasetError: if an image cannot be read.
+        """
+        if self.unreadable:
+            raise DatasetError(f"{self.message}. Leave out --strict to accept this.")
+
+
+Predictions = Iterator["Prediction"]
+
+
+def run(
+    batch: Batch,
+    load: "Callable[[int | None], Classifier]",
+    *,
+    table: Callable[[Predictions], None],
+    track: Callable[[Predictions, TextIO | None], Predictions],
+) -> Tally:
+    """Predict a batch.
+
+    Args:
+        load: returns the classifier for a number of images; None for an unknown number.
+        table: shows predictions in the format "table".
+        track: passes predictions on and shows the progress of writing them to a file.
+
+    Raises:
+        UsageError: if a file cannot be written, or cannot be resumed.
+        ImgclfError: if writing fails.
+    """
+    tally, config = Tally(), batch.config
+    with ExitStack() as stack:
+        stack.callback(gc.enable)
+        gc.disable()  # while modules are loaded, whose objects stay
+        write, done = _open(stack, batch, table, track)
+        found, count = _find(batch, done)
+        classifier = load(count)
+        gc.enable()
+        with_embeddings = batch.embeddings is not None
+        predictions = classifier.stream(found, config.batch_size, tta=config.tta, embeddings=with_embeddings)
+        actions: list[Callable[[Prediction], None]] = [tally.add]
+        if batch.embeddings:
+            from imgclf.prediction import embeddings
+
+            actions.append(stack.enter_context(embeddings.create(batch.embeddings)))
+        if batch.sort_into:
+            from imgclf.prediction import sorting
+
+            actions.append(sorting.Sorter(batch.sort_into, classifier.labels).place)
+        write(_each(predictions, actions))
+    return tally
+
+
+def write_lines(lines: Iterable[str], file: TextIO) -> None:
+    """Write each line at once."""
+    for line in lines:
+        file.write(line)
+        file.flush()
+
+
+def _format(format: str, output: Path | None) -> str:
+    """The format of a file, by its name where none is given: tables are for the screen."""
+    if output is None:
+        return format
+    suffix = output.suffix.lower().removeprefix(".")
+    if format != "table":
+        if suffix in FILE_FORMATS and format in FILE_FORMATS and suffix != format:
+            raise UsageError(f"-o {output}: expected a name that ends in .{format}, as --format says, found .{suffix}.")
+        return format
+    if suffix not in FILE_FORMATS:
+        raise UsageError(
+            f"-o {output}: expected a name that ends in .jsonl, .csv or .parquet, or --format jsonl, csv or parquet."
+        )
+    return suffix
+
+
+def _open(
+    stack: ExitStack,
+    batch: Batch,
+    table: Callable[[Predictions], None],
+    track: Callable[[Predictions, TextIO | None], Predictions],
+) -> tuple[Callable[[Predictions], None], set[str]]:
+    """The function that writes predictions, and the paths of images that have one."""
+    from imgclf.prediction import outputs
+
+    config, top, done = batch.config, batch.config.top, set[str]()
+    if config.format == "parquet" and batch.output:
+        add = stack.enter_context(outputs.parquet(batch.output, top))
+        return lambda predictions: _drain(map(add, track(predictions, None))), done
+    file: TextIO = sys.stdout
+    if batch.output and batch.resume:
+        file, done = stack.enter_context(outputs.resume(batch.output, config.format, top))
+    elif batch.output:
+        file = stack.enter_context(outputs.create(batch.output))
+    if config.format == "table":
+        return table, done
+    ascii_only = (file.encoding or "").lower().replace("-", "") != "utf8"
+
+    def write(predictions: Predictions) -> None:
+        tracked = track(predictions, file)
+        if config.format == "jsonl":
+            write_lines(outputs.to_jsonl(tracked, top, ascii_only=ascii_only), file)
+        elif batch.resume:
+            write_lines((outputs.to_csv_line(prediction, top) for prediction in tracked), file)
+        else:
+            write_lines(outputs.to_csv(tracked, top), file)
+
+    return write, done
+
+
+def _drain(steps: Iterator[None]) -> None:
+    for _ in steps:
+        pass
+
+
+def _find(batch: Batch, done: set[str]) -> tuple[Iterable[Any], int | None]:
+    """The images to predict, and their number; None where it is unknown, and MANY for many."""
+    from imgclf.prediction import sources
+    from imgclf.prediction.classifier import Named
+    from imgclf.prediction.loading import MANY
+
+    known = sources.present(batch.watch) if batch.watch else set[str]()
+    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in batch.images else ()
+    found: Iterator[Any] = sources.find(batch.images, listed) if batch.images else iter(())
+    if batch.watch:
+        found = chain(_noted(found, known), sources.watch(batch.watch, known))
+    found = sources.shard(found, *batch.config.shards)
+    if done:
+        found = (path for path in found if (path.name if isinstance(path, Named) else path) not in done)
+    if batch.is_live:
+        return found, None
+    first = list(islice(found, MANY))
+    return (first, len(first)) if len(first) < MANY else (chain(first, found), MANY)
+
+
+def _noted(found: Iterator[Any], known: set[str]) -> Iterator[Any]:
+    for path in found:
+        if isinstance(path, str):
+            known.add(path)
+        yield path
+
+
+def _each(predictions: Predictions, actions: "list[Callable[[Prediction], None]]") -> Predictions:
+    for prediction in predictions:
+        for action in actions:
+            action(prediction)
+        yield prediction
