@@ -70,10 +70,10 @@ def read(
 
 
 def settled(dataset: Dataset, config: C) -> C:
-    """Take the settings that a dataset was read with into others.
+    """Fill in the settings that a dataset was read with.
 
     Raises:
-        UsageError: if the others ask for data that are read in another way.
+        UsageError: if `config` asks for other settings of the data; a default value asks for nothing.
     """
     if dataset.settings is None:
         return config

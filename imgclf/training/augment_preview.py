@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from imgclf import environment
-from imgclf.data import copying, images
+from imgclf.data import copying, images, reading
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import plots
@@ -59,10 +59,10 @@ def augment(
         to: a new or empty folder for `config.copies` variants of each training image, in class folders.
 
     Raises:
-        UsageError: if a file exists already or cannot be written.
+        UsageError: if a file exists already or cannot be written, or `config` asks for other data than the dataset's.
         DatasetError: if no training image can be decoded.
     """
-    config = config or AugmentConfig()
+    config = reading.settled(dataset, config or AugmentConfig())
     output, to = (Path(path) if path else None for path in (output, to))
     if output and os.path.lexists(output):
         raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")

@@ -67,6 +67,7 @@ def train(
 
     Raises:
         DatasetError: if there are not at least two classes with training images.
+        UsageError: if `config` asks for other settings of the data than those the dataset was read with.
         RunError: if the folder cannot be used, or the training diverged.
         MissingError: if weights that were asked for cannot be had.
     """
