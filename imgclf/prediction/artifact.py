@@ -1,4 +1,4 @@
-"""`artifact.json`: what prediction must know of the exported models beside it, and the hashes that prove them whole."""
+"""`artifact.json`: the description of the exported models beside it, with their hashes."""
 
 import hashlib
 import os

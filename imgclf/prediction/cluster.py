@@ -1,4 +1,4 @@
-"""Images -> what they show, on all machines of a Ray cluster, and whichever of them fall out meanwhile."""
+"""Classify images on all machines of a Ray cluster."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Feature vectors -> a file, however many there are: few are held at a time."""
+"""Write feature vectors to a file, few at a time."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Items -> results by several threads at once, in order, with few of them held at a time."""
+"""Process items in several threads, in order, with few of them in memory."""
 
 import threading
 from collections.abc import Callable, Iterator

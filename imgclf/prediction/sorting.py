@@ -1,4 +1,4 @@
-"""Images -> a folder for each class that a model sees in them."""
+"""Sort images into a folder for each predicted class."""
 
 import contextlib
 import filecmp

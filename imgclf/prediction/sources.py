@@ -1,4 +1,4 @@
-"""What the user names -> the images that are meant."""
+"""Find the images that the user names: files, folders, archives, patterns, stdin."""
 
 import glob
 import hashlib
