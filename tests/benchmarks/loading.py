@@ -19,8 +19,8 @@ import numpy as np
 from processes import unzip, verdict
 
 from imgclf import environment
-from imgclf.data import collection, loading
-from imgclf.settings import TrainConfig
+from imgclf.data import loading, reading
+from imgclf.settings import DataConfig, TrainConfig
 
 RATE, SHARE = 10_000, 0.95
 BATCH = 32
@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        dataset = collection.collect(options.data or unzip("tiny-imagenet", Path(temporary)), limit=options.limit)
+        source = options.data or unzip("tiny-imagenet", Path(temporary))
+        dataset = reading.read(source, DataConfig(limit=options.limit), split=False)
         dataset, pixels = loading.decode(dataset, options.size, cache=f"{temporary}/cache")
         labels, classes = dataset.labels, len(dataset.class_names)
         batches = loading.training_batches(pixels, labels, classes=classes, batch_size=BATCH, seed=0)
