@@ -1,6 +1,6 @@
 """Fit temperature, rejection, thresholds and prediction sets, and measure calibration.
 
-Everything here is fitted on labels and probabilities of images that no weight was fitted on: the validation part.
+Everything here is fitted on labels and probabilities of the validation split, which no weight was fitted on.
 """
 
 import math
@@ -13,29 +13,29 @@ from imgclf.errors import DatasetError, UsageError
 BINS = 15
 
 TEMPERATURES = (0.05, 20.0)
-_PRIOR = 0.5  # deviation of the logarithm of the temperature, before any image was seen
+_PRIOR = 0.5  # standard deviation of the logarithm of the temperature, before any image
 
 GOALS = ("precision", "recall", "cost")
-"""What a threshold can be chosen for."""
+"""What a threshold can be fitted for."""
 
 _TINY = 1e-30
 
 
 def measure(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> dict[str, Any]:
-    """How far confidence is from accuracy, over bins of equal width of the confidence.
+    """Measure how far confidence is from accuracy, over bins of equal width of the confidence.
 
     Args:
         labels: int (n,).
         probabilities: float (n, classes); rows sum to 1.
 
     Returns:
-        `ece`, the expected calibration error, and `mce`, the largest, both in [0, 1], lower is better; and `bins`, the
-        bins that hold images: `from`, `to`, `n`, `confidence` and `accuracy`, both means.
+        `ece`, the expected calibration error, and `mce`, the maximum, both in [0, 1], lower is better; and `bins` with
+        images: `from`, `to`, `n`, `confidence` and `accuracy`, both means.
 
     Source: Guo et al. 2017, arXiv:1706.04599, eq. 3 and 5.
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     rows = []
     for number in np.unique(place).tolist():
@@ -46,7 +46,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> 
                 "to": (number + 1) / bins,
                 "n": int(own.sum()),
                 "confidence": float(confidence[own].mean()),
-                "accuracy": float(right[own].mean()),
+                "accuracy": float(correct[own].mean()),
             }
         )
     gaps = [(abs(row["accuracy"] - row["confidence"]), row["n"]) for row in rows]
@@ -55,26 +55,25 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> 
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The number by which logits are to be divided so that confidence is right: of the smallest log loss.
+    """Fit the divisor of the logits that gives the smallest log loss.
 
-    Few images say little, and a model without a mistake asks for no temperature at all but 0. So a temperature far from
-    1 has to be earned: its logarithm is taken to be normal around 0 with a deviation of 0.5 before the images speak.
+    Few images say little, and for a model without a mistake the best temperature would be 0. The logarithm therefore
+    has a normal prior around 0 with a standard deviation of 0.5.
 
     Args:
         labels: int (n,).
-        logits: float (n, classes), or logarithms of probabilities, which are the same but for a constant.
+        logits: float (n, classes), or logarithms of probabilities, which differ by a constant only.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2; the prior is ours.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     logits = logits.astype(np.float64)
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        nats = np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, labels]
+        nats = -log_softmax(logits / math.exp(log_temperature), axis=1)[rows, labels]
         return float(nats.sum()) + (log_temperature / _PRIOR) ** 2 / 2
 
     low, high = (math.log(end) for end in TEMPERATURES)
@@ -82,80 +81,80 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The probabilities (n, classes) that the same logits give when divided by the temperature; float32."""
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _TINY)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    """Return the probabilities (n, classes), float32, that the logits give when divided by the temperature."""
+    from scipy.special import softmax
+
+    logs = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
+    return softmax(logs / temperature, axis=1).astype(np.float32)
 
 
 def rejection(labels: np.ndarray, probabilities: np.ndarray, precision: float) -> float:
-    """The least confidence from which on this share of the answers is right.
+    """Find the lowest confidence from which this share of the predictions is correct.
 
     Args:
         labels: int (n,).
         probabilities: float (n, classes).
-        precision: the wanted share of right answers among those that are given, in (0, 1].
+        precision: the share of correct predictions to reach among the covered images, in (0, 1].
 
     Raises:
         DatasetError: if no confidence reaches it.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     order = np.argsort(-confidence, kind="stable")
-    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    shares = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     last = np.append(confidence[order][1:] != confidence[order][:-1], True)  # equals are all in or all out
     met = np.flatnonzero((shares >= precision) & last)
     if not len(met):
         best = int(np.where(last, shares, -1).argmax())
         raise DatasetError(
-            f"expected a confidence from which on {precision:g} of the answers are right, found none on "
-            f"{len(labels)} validation images: the most is {shares[best]:.3g}, from {confidence[order][best]:.3g} on. "
-            "Ask for less, or train a better model."
+            f"--precision {precision:g} cannot be reached on {len(labels)} validation images: the highest is "
+            f"{shares[best]:.3g}, at a confidence of {confidence[order][best]:.3g}. Lower it, or train a better model."
         )
     return 0.0 if met[-1] == len(order) - 1 else float(confidence[order][met[-1]])
 
 
 def threshold(positive: np.ndarray, scores: np.ndarray, goal: str) -> float:
-    """The probability from which on the positive class is the answer, in a problem of two classes.
+    """Fit the probability from which the positive one of two classes is predicted.
 
     Args:
         positive: bool (n,).
         scores: float (n,), the probability of the positive class.
-        goal: `precision=0.95`, the least threshold that reaches it; `recall=0.9`, the greatest one; or `cost=1:10`, the
-            one of the smallest cost if a false alarm costs 1 and a miss 10.
+        goal: `precision=0.95`, the lowest threshold that reaches it; `recall=0.9`, the highest one; or `cost=1:10`, the
+            one with the lowest cost if a false alarm costs 1 and a miss 10.
 
     Raises:
-        UsageError: if the goal is none of these.
-        DatasetError: if it cannot be reached, or one of the two classes has no image.
+        UsageError: if the goal is another.
+        DatasetError: if it cannot be reached, or one of the two classes lacks images.
     """
     name, wanted, miss = parse_goal(goal)
     if positive.all() or not positive.any():
-        raise DatasetError(f"--threshold {goal}: expected validation images of both classes, found those of one alone.")
+        raise DatasetError(f"--threshold {goal}: expected validation images of both classes, found one class only.")
     levels = np.unique(scores)  # rising
     order = np.argsort(scores)
-    at = np.searchsorted(scores[order], levels)  # so many images lie below each level
+    at = np.searchsorted(scores[order], levels)  # images below each level
     rising = np.append(0, np.cumsum(positive[order]))
-    hits, answered = positive.sum() - rising[at], len(scores) - at
+    hits, predicted = positive.sum() - rising[at], len(scores) - at
     if name == "recall":
         return float(levels[np.flatnonzero(hits / positive.sum() >= wanted)[-1]])
     if name == "precision":
-        met = np.flatnonzero(hits / answered >= wanted)
+        met = np.flatnonzero(hits / predicted >= wanted)
         if not len(met):
-            best = int((hits / answered).argmax())
+            best = int((hits / predicted).argmax())
             raise DatasetError(
-                f"--threshold {goal}: expected a threshold that reaches it on {len(scores)} validation images, found "
-                f"none: the most is {hits[best] / answered[best]:.3g}, at {levels[best]:.3g}. Ask for less."
+                f"--threshold {goal}: cannot be reached on {len(scores)} validation images; the highest is "
+                f"{hits[best] / predicted[best]:.3g}, at a threshold of {levels[best]:.3g}. Lower the goal."
             )
         return float(levels[met[0]])
-    costs = wanted * (answered - hits) + miss * (positive.sum() - hits)
+    costs = wanted * (predicted - hits) + miss * (positive.sum() - hits)
     return float(levels[int(costs.argmin())])
 
 
 def parse_goal(goal: str) -> tuple[str, float, float]:
-    """The name of a goal and its one or two numbers.
+    """Parse a goal: its name and its one or two numbers.
 
     Raises:
-        UsageError: if it is none of those of `threshold`.
+        UsageError: if it is not one of those of `threshold`.
     """
     name, _, value = (part.strip() for part in goal.partition("="))
     try:
@@ -173,10 +172,10 @@ def parse_goal(goal: str) -> tuple[str, float, float]:
 
 
 def conformal(labels: np.ndarray, probabilities: np.ndarray, coverage: float) -> float:
-    """The probability from which on a class belongs to the prediction set, so that sets hold the true class.
+    """Fit the probability from which a class belongs to the prediction set, so that sets contain the true class.
 
-    For images drawn as these were, the set of all classes of at least this probability holds the true class in a share
-    `coverage` of cases or more, whatever the model. With few images it is 0: every class is in every set.
+    For images drawn as these were, the set of all classes of at least this probability contains the true class in a
+    share `coverage` of cases or more, whatever the model. With few images it is 0: every class is in every set.
 
     Args:
         labels: int (n,).
@@ -186,5 +185,5 @@ def conformal(labels: np.ndarray, probabilities: np.ndarray, coverage: float) ->
     Source: Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341; split conformal prediction.
     """
     own = np.sort(probabilities[np.arange(len(labels)), labels])
-    rank = math.floor((len(own) + 1) * (1 - coverage) + 1e-9)  # so many may lie below
+    rank = math.floor((len(own) + 1) * (1 - coverage) + 1e-9)  # how many may lie below
     return float(own[rank - 1]) if rank >= 1 else 0.0

@@ -81,11 +81,11 @@ def describe(scores: dict[str, Any]) -> str:
     if not decided or decided["answered"] == 1:
         return ""
     rejected = round((1 - decided["answered"]) * n)
-    text = f"Coverage {decided['answered']:.1%}: {rejected} of {n} images are rejected and count as errors"
+    text = f"Coverage {decided['answered']:.1%}: {rejected} of {n} images rejected, counted as errors. Accuracy "
     if decided["precision"] is not None:
         low, high = decided["interval"]
-        text += f"; accuracy on the others is {decided['precision']:.3f} (95% CI {low:.3f} to {high:.3f})"
-    return f"{text}, and without the rules {scores['argmax']['accuracy']:.3f} on all."
+        text += f"on the others: {decided['precision']:.3f} (95% CI {low:.3f} to {high:.3f}); "
+    return f"{text}on all without rejection or threshold: {scores['argmax']['accuracy']:.3f}."
 
 
 def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> tuple[Artifact, dict[str, Any]]:

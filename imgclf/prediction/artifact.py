@@ -20,8 +20,8 @@ NAME = "artifact.json"
 class File:
     """One exported model: its format, and hash and size as `hash_tree` gives them.
 
-    `precision` is what it calculates in: `float32`, `float16` or `int8`. `agreement` maps a precision in which it can
-    be run to the share of images, 0 to 1, that then keep the label of float32, as the export saw it.
+    `precision` is that of its arithmetic: `float32`, `float16` or `int8`. `agreement` maps a precision in which it can
+    run to the share of images, 0 to 1, whose label is that of float32, measured at export.
     """
 
     format: str
@@ -33,9 +33,9 @@ class File:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What holds for every file in `files`, which maps a name in the artefact's folder to its description.
+    """The description of all models in `files`, which maps a name in the artifact's folder to its description.
 
-    The models take float32 (n, image_size, image_size, 3), RGB 0-255, made of files by the rules of `decoding`.
+    The models take float32 (n, image_size, image_size, 3), RGB 0-255, decoded from files by the rules of `decoding`.
     `labels` are in the order of their outputs. `temperature` is already inside their graphs. `decision` contains the
     rules from probabilities to a prediction. `data_sha256` is the digest of the dataset that they were trained on, ""
     where imgclf did not train them.
@@ -57,15 +57,15 @@ class Artifact:
 
     @property
     def decoding(self) -> Decoding:
-        """How the files became pixels that the models learned from, and how all others shall."""
+        """How files become pixels, in training and in prediction."""
         return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
 
 
 def hash_tree(path: Path) -> tuple[str, int]:
-    """SHA-256 and size in bytes of a file, or of all files in a folder together with their names.
+    """Return SHA-256 and size in bytes of a file, or of all files in a folder together with their names.
 
     Raises:
-        ArtifactError: if there is no such file or folder, or it cannot be read.
+        ArtifactError: if the file or folder is missing or cannot be read.
     """
     try:
         if not path.is_dir():
@@ -91,10 +91,10 @@ def write(folder: Path, facts: Artifact) -> None:
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
     values = asdict(facts)
     values["decision"] = {key: value for key, value in values["decision"].items() if value is not None}
-    values["reject_below"] = values["decision"].pop("reject_below", None)  # stands alone, as it did before the others
+    values["reject_below"] = values["decision"].pop("reject_below", None)  # at the top, where older versions read it
     optional = ("window", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
-    chosen = [key for key in optional if values[key]]  # what older versions need not know
+    chosen = [key for key in optional if values[key]]  # left out where unset, so that older versions can read the file
     runs.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
 
 
@@ -108,14 +108,14 @@ def _described(file: File) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Artifact:
-    """Read the `artifact.json` of a folder. The files that it describes are not opened.
+    """Read the `artifact.json` of a folder, without opening the files that it describes.
 
     Raises:
-        ArtifactError: if it is missing, damaged, or of a newer schema than this version knows.
+        ArtifactError: if it is missing, damaged, or of a newer schema.
     """
     path = folder / NAME
     if not path.is_file():
-        raise ArtifactError(f"{folder}: expected an exported model (with {NAME}), found none. imgclf train makes one.")
+        raise ArtifactError(f"{folder}: expected an exported model (with {NAME}), found none. imgclf train writes one.")
     try:
         values = runs.read_json(path)
     except RunError as error:
@@ -129,8 +129,7 @@ def read(folder: Path) -> Artifact:
         return _parse(values)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise ArtifactError(
-            f"{path}: expected the description of a model, found a damaged one ({type(error).__name__}: {error}). "
-            "Export again or restore it."
+            f"{path}: damaged description of a model ({type(error).__name__}: {error}). Export again or restore it."
         ) from None
 
 
@@ -183,7 +182,7 @@ def _parse_decision(values: dict[str, Any], reject_below: Any, labels: list[str]
 
 
 def verify(folder: Path, facts: Artifact, name: str) -> None:
-    """Check that a file is the one that `artifact.json` describes.
+    """Check that a file has the hash that `artifact.json` states.
 
     Raises:
         ArtifactError: if it is not described, missing, or has another hash.
@@ -196,7 +195,7 @@ def verify(folder: Path, facts: Artifact, name: str) -> None:
     sha256, _ = hash_tree(path)
     if sha256 != facts.files[name].sha256:
         raise ArtifactError(
-            f"{path}: expected SHA-256 {facts.files[name].sha256[:12]}... as in {NAME}, found {sha256[:12]}...: it was "
+            f"{path}: expected SHA-256 {facts.files[name].sha256[:12]}... as in {NAME}, found {sha256[:12]}...: "
             "changed or damaged. Export again or restore it."
         )
 

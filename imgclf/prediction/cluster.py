@@ -27,33 +27,33 @@ Reopen = Callable[[], Classifier]
 """Opens the same model in another process: it must be picklable."""
 
 BLOCK = 256
-"""So many images at most go to a machine together; they are done again where it falls out meanwhile."""
+"""Images sent to a machine together, at most; if it drops out, they are recomputed."""
 
 BLOCKS_EACH = 4
-"""Few images make smaller blocks, so that each processor gets so many: the last ones then end together."""
+"""Blocks per processor, at least: few images make smaller blocks, so that the last ones end together."""
 
 PORTION = 100_000
-"""So many images at most are listed before the first is answered: a list may be longer than the memory."""
+"""Images listed before the first prediction, at most: a list may not fit into memory."""
 
 RETRIES = 5
-"""So often the work is begun again, if nothing was answered in between, before all ends."""
+"""Restarts without a prediction in between, at most."""
 
 TRIES = 2
-"""So many processes may end over an image alone, after one did over its block, before nobody reads it again."""
+"""Processes that may die on an image alone, after one died on its block, before it is given up."""
 
-DEADLY = f"each of the {1 + TRIES} processes that read it ended without a word"
+DEADLY = f"each of the {1 + TRIES} processes that read it died"
 
 PAUSE_S = 1.0
 PATIENCE_S = 10.0
 
 SILENCE = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
-"""Ray reads these when it is imported; it would print on stdout, among the results, that a machine fell out."""
+"""Ray reads these on import; it would otherwise report lost machines on stdout, among the results."""
 
 
 class ClusterClassifier(Classifier):
-    """An exported model that answers on every processor of a Ray cluster. `load` with the engine `ray` makes one.
+    """An exported model that predicts on every processor of a Ray cluster. `load` with the engine `ray` makes one.
 
-    Every machine needs imgclf, and sees the model and the images under the paths that they have here.
+    Every machine needs imgclf, and the model and the images under the same paths as here.
     """
 
     def __init__(self, facts: Artifact, runtime: Runtime, outliers: Outliers | None, again: Reopen) -> None:
@@ -70,17 +70,17 @@ class ClusterClassifier(Classifier):
         tta: bool = False,
         embeddings: bool = False,
     ) -> Iterator[Prediction]:
-        """Classify files one after the other, in order, each once, however many machines fall out while others stay.
+        """Classify files in order, each once, as long as one machine stays.
 
-        The first PORTION of the list are read before the first answer. An image over which several processes end, as
-        they do for lack of memory, is answered with an error.
+        The first PORTION of the list is read before the first prediction. An image on which several processes die, for
+        instance for lack of memory, gets an error.
 
         Args:
-            batch_size: of no effect on the machines, which get as much as suits their number.
+            batch_size: has no effect on the machines; the size of their blocks depends on their number.
             tta, embeddings: as in `Classifier.stream`.
 
         Raises:
-            UsageError: as in `Classifier.stream`; or if there is no cluster, or a source is not a path.
+            UsageError: as in `Classifier.stream`; or without a cluster, or for a source that is not a path.
             ImgclfError: if the cluster fails as a whole.
         """
         self._check(sources, batch_size, embeddings)
@@ -106,15 +106,15 @@ class ClusterClassifier(Classifier):
                     if failures > RETRIES:
                         what = " ".join(str(error).split())
                         raise ImgclfError(
-                            f"--engine ray: the cluster fails ({type(error).__name__}: {what:.500})."
+                            f"--engine ray: the cluster failed ({type(error).__name__}: {what:.500})."
                         ) from error
-                    log.info("The cluster lost a worker; going on after %d images.", done)
+                    log.info("The cluster lost a worker; resuming after %d images.", done)
                     time.sleep(PAUSE_S)
 
     def _blocks(self, ray: Any, names: Sequence[str], tta: bool, embeddings: bool) -> Iterator[dict[str, np.ndarray]]:
-        """What `_Worker` gives, block after block, in order.
+        """Yield the blocks that `_Worker` returns, in order.
 
-        What a machine held that falls out is done again by Ray itself, mostly: where it notices too late it raises.
+        Ray itself recomputes most blocks of a lost machine; where it notices too late it raises.
         """
         import pyarrow
 
@@ -131,8 +131,8 @@ class ClusterClassifier(Classifier):
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_options.preserve_order = True
         context.raise_original_map_exception = True
-        context.max_consecutive_actor_init_deaths = RETRIES  # of machines that go while a process starts there
-        answers = ray.data.from_arrow(blocks).map_batches(
+        context.max_consecutive_actor_init_deaths = RETRIES  # of machines that drop out while a process starts there
+        predicted = ray.data.from_arrow(blocks).map_batches(
             _Worker,
             fn_constructor_args=(self._again, tta, embeddings, ledger),
             batch_size=None,
@@ -140,7 +140,7 @@ class ClusterClassifier(Classifier):
             compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=min(cpus, len(blocks))),
             num_cpus=1,
         )
-        yield from answers.iter_batches(batch_size=None, batch_format="numpy")
+        yield from predicted.iter_batches(batch_size=None, batch_format="numpy")
 
     def _prediction(self, name: str, block: Mapping[str, np.ndarray], row: int) -> Prediction:
         error = os.fsdecode(block["error"][row])
@@ -159,9 +159,9 @@ class ClusterClassifier(Classifier):
 
 
 class Ledger:
-    """What the processes have in hand, so that it is known over which image one ended. It lives on one of the machines.
+    """What the processes work on, so that it is known on which image one died. It lives on one of the machines.
 
-    Blocks and images are called by their numbers.
+    Blocks and images are identified by their numbers.
     """
 
     def __init__(self) -> None:
@@ -169,10 +169,10 @@ class Ledger:
         self._ends: Counter[tuple[int, int]] = Counter()
 
     def begin(self, block: int) -> list[int] | None:
-        """Note that a process begins with a block: None where it is the first one.
+        """Note that a process starts a block; return None if it is the first to do so.
 
         Returns:
-            The images of the block over which TRIES processes ended; the others are now to be taken one by one.
+            The images of the block on which TRIES processes died; the others are then taken one by one.
         """
         if block not in self._in_hand:
             self._in_hand[block] = None
@@ -184,7 +184,7 @@ class Ledger:
         return [image for (where, image), ends in self._ends.items() if where == block and ends >= TRIES]
 
     def take(self, block: int, image: int) -> None:
-        """Note that the process with this block now reads one image alone."""
+        """Note that the process with this block now reads this image alone."""
         self._in_hand[block] = image
 
 
@@ -196,10 +196,10 @@ class _Worker:
         self._classifier: Classifier | None = None
 
     def __call__(self, block: Any) -> dict[str, np.ndarray]:
-        """Answer a table with the columns `path` and `block`."""
+        """Classify the images of a table with the columns `path` and `block`."""
         import ray
 
-        if self._classifier is None:  # here, since what is wrong with the model is then told as it is
+        if self._classifier is None:  # here, so that errors of the model are reported as they are
             self._classifier = self._again()
         files = [os.fsdecode(path) for path in block["path"].to_pylist()]
         number = block["block"][0].as_py()
@@ -212,14 +212,14 @@ class _Worker:
             else:
                 ray.get(self._ledger.take.remote(number, image))
                 found += self._predict([file])
-        answer = {
+        arrays = {
             "error": np.array([os.fsencode(each.error or "") for each in found], dtype=object),
             "outlier_score": np.array([np.nan if (s := each.outlier_score) is None else s for each in found]),
             "probabilities": _rows([each.probabilities for each in found]),
         }
         if self._embeddings:
-            answer["embedding"] = _rows([each.embedding for each in found])
-        return answer
+            arrays["embedding"] = _rows([each.embedding for each in found])
+        return arrays
 
     def _predict(self, files: Sequence[str]) -> list[Prediction]:
         assert self._classifier
@@ -227,13 +227,13 @@ class _Worker:
 
 
 def _check_deaths(found: Sequence[Prediction], file: str) -> None:
-    """Raise ImgclfError if RETRIES images before this one were deadly, too: then it is not them."""
+    """Raise ImgclfError if RETRIES images before this one were deadly, too: then the cause is another."""
     if len(found) >= RETRIES and all(each.error == DEADLY for each in found[-RETRIES:]):
-        raise ImgclfError(f"--engine ray: the cluster fails ({file}, like {RETRIES} images before it: {DEADLY}).")
+        raise ImgclfError(f"--engine ray: the cluster failed ({file}, like {RETRIES} images before it: {DEADLY}).")
 
 
 def _rows(values: list[np.ndarray | None]) -> np.ndarray:
-    """float32 (n, width); zeros for what is None."""
+    """Stack rows as float32 (n, width), with zeros for None."""
     width = max((len(value) for value in values if value is not None), default=1)
     return np.stack([np.zeros(width, np.float32) if value is None else value for value in values])
 
@@ -249,10 +249,10 @@ def _name(source: Source) -> str:
 
 @contextlib.contextmanager
 def _connected() -> Iterator[Any]:
-    """The package `ray`, with its cluster.
+    """Connect to the cluster, and yield the package `ray`.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is no cluster.
     """
     for name, value in SILENCE.items():
         os.environ.setdefault(name, value)
@@ -271,8 +271,8 @@ def _connected() -> Iterator[Any]:
     except (OSError, ValueError) as error:  # a ConnectionError is an OSError
         what = " ".join(str(error).split())
         raise UsageError(
-            f"--engine ray: expected a Ray cluster, found none ({what:.200}). `ray start --head` begins one; the "
-            "variable RAY_ADDRESS names one that is elsewhere."
+            f"--engine ray: cannot connect to a Ray cluster ({what:.200}). Start one with `ray start --head`, or "
+            "name one in the variable RAY_ADDRESS."
         ) from None
     try:
         yield ray
@@ -281,14 +281,14 @@ def _connected() -> Iterator[Any]:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nothing answers there. Ray itself would try for two minutes."""
+    """Raise OSError if the address does not respond. Ray itself would try for two minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in host:
         socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
 
 
 def _raise_ours(error: BaseException) -> None:
-    """Raise what imgclf said on a machine, if that is why: Ray wraps it."""
+    """Raise the error of imgclf on a machine, if that is the cause: Ray wraps it."""
     cause = getattr(error, "cause", error)
     if isinstance(cause, ImgclfError):
         raise cause from None

@@ -18,23 +18,23 @@ from imgclf.prediction.decision import Prediction
 
 SUFFIXES = (".npz", ".parquet")
 ROWS = 1000
-"""So many are written together."""
+"""Rows written at once."""
 
 
 @contextlib.contextmanager
 def create(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    """A new file with one row for each image that could be read.
+    """Create a file with one row for each image that could be read.
 
-    A `.npz` holds the arrays `paths`, text (n,), and `embeddings`, float32 (n, d); numpy reads it without pickle. A
-    `.parquet` holds the columns `path` and `embedding`, a list of d float32.
+    A `.npz` contains the arrays `paths`, text (n,), and `embeddings`, float32 (n, d); numpy reads it without pickle. A
+    `.parquet` contains the columns `path` and `embedding`, a list of d float32.
 
     Yields:
         A function that takes predictions with their embeddings.
 
     Raises:
-        UsageError: if the name ends otherwise, or the file exists or cannot be made.
+        UsageError: if the extension is another, or the file exists or cannot be created.
         MissingError: if pyarrow is needed and not installed.
-        ImgclfError: if it cannot be written to its end; it is then not there.
+        ImgclfError: if writing fails; the file then does not exist.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--embeddings {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
@@ -45,7 +45,7 @@ def create(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 @contextlib.contextmanager
 def _npz(path: Path) -> Iterator[Callable[[Prediction], None]]:
-    """Rows go to two files without names first: how many there are, which an array begins with, is known last."""
+    """Rows go to two temporary files first: an array begins with their number, which is known last."""
     with tempfile.TemporaryFile(dir=path.parent) as vectors, tempfile.TemporaryFile("w+", dir=path.parent) as names:
         count = length = width = 0
 
@@ -59,7 +59,7 @@ def _npz(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
         try:
             yield add
-        finally:  # also when interrupted: what is finished is kept
+        finally:  # also when interrupted, to keep what is finished
             vectors.seek(0)
             names.seek(0)
             with zipfile.ZipFile(path, "w", allowZip64=True) as archive:

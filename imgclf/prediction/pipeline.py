@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -12,84 +12,99 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class _Raised:
-    """Stands in the place of a result: raised there. None is the end of all items."""
+    """Stands in the place of a result, and is raised there. None marks the end of all items."""
 
     error: BaseException | None
 
 
-def run(items: Iterator[T], work: Callable[[list[T]], list[R]], *, workers: int, batch: int, ahead: int) -> Iterator[R]:
-    """Give each item's result in the items' order.
+class _Line(Generic[T, R]):
+    """What the threads share: the items to do, and the results that are done, by their place."""
 
-    Items are taken in a thread of their own, so a list that comes slowly is answered as it comes: a worker takes what
-    is there, up to `batch` items, and waits for no more.
+    def __init__(self, ahead: int) -> None:
+        self.todo: SimpleQueue[tuple[int, T] | None] = SimpleQueue()
+        self.room = threading.Semaphore(ahead)
+        self.stopped = threading.Event()
+        self._done: dict[int, R | _Raised] = {}
+        self._arrived = threading.Condition()
 
-    Args:
-        work: makes a list of results of a list of items. It is called by several threads.
-        ahead: so many items at most are taken before the first of their results is asked for.
-
-    Raises:
-        Exception: what `items` or `work` raises, after the results that come before it.
-    """
-    todo: SimpleQueue[tuple[int, T] | None] = SimpleQueue()
-    done: dict[int, R | _Raised] = {}
-    arrived = threading.Condition()
-    room = threading.Semaphore(ahead)
-    stopped = threading.Event()
-
-    def deliver(results: dict[int, Any]) -> None:
-        with arrived:
-            done.update(results)
-            arrived.notify()
-
-    def feed() -> None:
+    def feed(self, items: Iterator[T]) -> None:
+        """Take items while there is room; run in a thread of its own."""
         place = 0
         try:
-            while room.acquire() and not stopped.is_set():
-                todo.put((place, next(items)))
+            while self.room.acquire() and not self.stopped.is_set():
+                self.todo.put((place, next(items)))
                 place += 1
         except StopIteration:
-            deliver({place: _Raised(None)})
+            self._deliver({place: _Raised(None)})
         except BaseException as error:
-            deliver({place: _Raised(error)})
+            self._deliver({place: _Raised(error)})
 
-    def labour() -> None:
-        while not stopped.is_set() and (first := todo.get()) is not None:
+    def labor(self, work: Callable[[list[T]], list[R]], batch: int) -> None:
+        """Work on what is there, up to `batch` items at a time; run in several threads."""
+        while not self.stopped.is_set() and (first := self.todo.get()) is not None:
             taken = [first]
             try:
-                while len(taken) < batch and (another := todo.get_nowait()) is not None:
+                while len(taken) < batch and (another := self.todo.get_nowait()) is not None:
                     taken.append(another)
             except Empty:
                 pass
             places = [place for place, _ in taken]
             try:
-                deliver(dict(zip(places, work([item for _, item in taken]), strict=True)))
+                self._deliver(dict(zip(places, work([item for _, item in taken]), strict=True)))
             except BaseException as error:
-                deliver(dict.fromkeys(places, _Raised(error)))
+                self._deliver(dict.fromkeys(places, _Raised(error)))
 
-    # The feeder may wait for ever for what somebody types, and must not keep the process from ending.
-    threading.Thread(target=feed, name="sources", daemon=True).start()
-    threads = [threading.Thread(target=labour, name=f"predict-{number}", daemon=True) for number in range(workers)]
+    def _deliver(self, results: dict[int, Any]) -> None:
+        with self._arrived:
+            self._done.update(results)
+            self._arrived.notify()
+
+    def wait_for(self, place: int) -> R | _Raised:
+        """Return the result at a place, once it is there."""
+        with self._arrived:
+            while place not in self._done:
+                self._arrived.wait()
+            return self._done.pop(place)
+
+
+def run(items: Iterator[T], work: Callable[[list[T]], list[R]], *, workers: int, batch: int, ahead: int) -> Iterator[R]:
+    """Yield the result of each item, in the order of the items.
+
+    Items are taken in a thread of their own, so that a list that arrives slowly is processed as it arrives: a worker
+    takes what is there, up to `batch` items, and does not wait for more.
+
+    Args:
+        work: makes a list of results from a list of items. Several threads call it.
+        ahead: how many items are taken, at most, before the first of their results is asked for.
+
+    Raises:
+        Exception: what `items` or `work` raises, after the results that come before it.
+    """
+    line: _Line[T, R] = _Line(ahead)
+    # The feeder may wait for ever for input that somebody types, and must not keep the process from ending.
+    threading.Thread(target=line.feed, args=(items,), name="sources", daemon=True).start()
+    threads = [
+        threading.Thread(target=line.labor, args=(work, batch), name=f"predict-{number}", daemon=True)
+        for number in range(workers)
+    ]
     for thread in threads:
         thread.start()
     try:
         place = 0
         while True:
-            with arrived:
-                while place not in done:
-                    arrived.wait()
-                result = done.pop(place)
+            result = line.wait_for(place)
             if isinstance(result, _Raised):
                 if result.error is None:
                     return
                 raise result.error
             yield result
             place += 1
-            room.release()
+            line.room.release()
     finally:
-        stopped.set()
-        room.release()
+        line.stopped.set()
+        line.room.release()
         for _ in threads:
-            todo.put(None)
+            line.todo.put(None)
         for thread in threads:
-            if thread is not threading.current_thread():  # where the garbage collector ends what nobody read to its end
+            if thread is not threading.current_thread():  # where the garbage collector ends a stream that was not read
                 thread.join()

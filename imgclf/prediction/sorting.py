@@ -13,31 +13,31 @@ from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.decision import Prediction
 
 REJECTED = "_rejected"
-"""The folder of images in which the model is not sure enough of any class."""
+"""The folder of rejected images."""
 
 
 class Sorter:
-    """Puts files into `<folder>/<class>/`, unchanged, and overwrites nothing that is there.
+    """Links or copies files into `<folder>/<class>/`, and never overwrites a file.
 
-    Files are hard links where the disk can do that, else copies. A class name with slashes becomes folders in each
-    other. A file whose name is taken by another one is called `name-1.jpg`; the same file is not put there twice.
+    Files are hard links where the disk allows it, otherwise copies. A class name with slashes becomes nested folders.
+    If a name is taken by another file, the new one is called `name-1.jpg`; the same file is not added twice.
 
     Raises:
-        UsageError: if a class name cannot be a folder's name, or the folder cannot be made.
+        UsageError: if a class name cannot be a folder's name, or the folder cannot be created.
     """
 
     def __init__(self, folder: Path, labels: Sequence[str]) -> None:
         bad = [label for label in labels if not all(map(copying.is_safe, label.split("/"))) or label == REJECTED]
         if bad:
-            raise UsageError(f"--sort-into: expected class names that can be folders, found {bad[0]!r}.")
+            raise UsageError(f"--sort-into: the class {bad[0]!r} cannot be the name of a folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"--sort-into {folder}: the folder cannot be made ({error.strerror}).") from None
+            raise UsageError(f"--sort-into {folder}: the folder cannot be created ({error.strerror}).") from None
         self._folder = folder
 
     def place(self, prediction: Prediction) -> None:
-        """Put one image into its class; one that has an error, or came from no file, stays out.
+        """Put one image into the folder of its class, unless it could not be read or is not a file.
 
         Raises:
             ImgclfError: if it cannot be written.
@@ -53,11 +53,11 @@ class Sorter:
                 if _put(source, folder / name):
                     return
         except OSError as error:
-            raise ImgclfError(f"--sort-into {folder}: {source} cannot be put there ({error.strerror}).") from None
+            raise ImgclfError(f"--sort-into {folder}: {source} cannot be added ({error.strerror}).") from None
 
 
 def _put(source: Path, target: Path) -> bool:
-    """Whether the file now stands there, or did before; False where something else does."""
+    """Whether the target now is this file; False where another file has its name."""
     try:
         os.link(source, target)
         return True

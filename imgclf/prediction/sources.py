@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 STDIN = "-"
 CHUNK_BYTES = 1 << 16
 SHARD_BYTES = 1 << 14
-"""So much of a file decides which shard it is in; that and its size. More would mean that each machine reads all."""
+"""The first bytes of a file and its size decide its shard. With more bytes, each machine would read all files."""
 
 POLL_S = 0.5
 
 
 def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]:
-    """The paths of the images, in the order of the names; one by one, so that a list may be endless.
+    """Find the images, in the order of the names; one by one, so that a list may be endless.
 
     Args:
-        names: files; folders, searched at any depth for what ends as images do, hidden files left out; zip and tar
-            archives of such folders; patterns such as `photos/**/*.jpg`; and `-` for `listed`. What exists under a
-            name comes before what a pattern finds.
+        names: files; folders, searched at any depth for files with the extensions of images, without hidden ones; zip
+            and tar archives of such folders; patterns such as `photos/**/*.jpg`; and `-` for `listed`. A name that
+            exists is not taken as a pattern.
         listed: the lines of a list of files, folders and archives.
 
     Raises:
-        DatasetError: if no image is meant by any of the names: folders without images, patterns without a match. A
-            file that is missing is given as it is.
+        DatasetError: if none of the names gives an image: folders without images, patterns without a match. A missing
+            file is returned as it is.
     """
     empty = True
     for name in names:
@@ -42,11 +42,11 @@ def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]
             empty = False
             yield path
     if empty:
-        raise DatasetError(f"expected images, found none in {', '.join(names)}.")
+        raise DatasetError(f"{', '.join(names)}: expected images, found none.")
 
 
 def lines(stream: IO[bytes] | None) -> Iterator[bytes]:
-    """The lines of a stream, each as soon as it is there.
+    """Read the lines of a stream, each as soon as it arrives.
 
     Raises:
         UsageError: if it cannot be read.
@@ -66,10 +66,10 @@ def lines(stream: IO[bytes] | None) -> Iterator[bytes]:
 
 
 def shard(found: Iterable[str | Named], part: int, parts: int) -> Iterator[str | Named]:
-    """Those images that part number `part` of `parts`, from 1 on, shall answer.
+    """Select the images of shard number `part` of `parts`, counted from 1.
 
-    The first bytes of a file and its size decide, wherever it lies and whatever it is called: machines that see the
-    same files under other paths share them out alike. A file that cannot be read is decided by its name.
+    The first bytes of a file and its size decide, not its path: machines that see the same files under other paths
+    divide them alike. For a file that cannot be read, its name decides.
     """
     for path in found:
         if parts == 1 or _number(path.path if isinstance(path, Named) else path) % parts == part - 1:
@@ -86,14 +86,14 @@ def _number(path: str) -> int:
 
 
 def watch(folder: Path, known: set[str]) -> Iterator[str]:
-    """Images that appear in a folder, at any depth, once they have stopped growing. It never ends.
+    """Yield images that appear in a folder, at any depth, once they have stopped growing. It never ends.
 
     Args:
-        known: paths that are not meant. What is given is added, and what has gone is taken out: a file that is
-            replaced under its name is meant again.
+        known: paths to leave out. Yielded paths are added, and those of deleted files removed: a file that replaces
+            another one under its name is yielded again.
 
     Raises:
-        DatasetError: if the folder cannot be read any more.
+        DatasetError: if the folder can no longer be read.
     """
     before: dict[str, tuple[int, int]] = {}
     while True:
@@ -108,7 +108,7 @@ def watch(folder: Path, known: set[str]) -> Iterator[str]:
 
 
 def _state(path: str) -> tuple[int, int] | None:
-    """Size and time of a file; None for one that is empty or gone."""
+    """Size and time of a file; None for one that is empty or missing."""
     try:
         status = os.stat(path)  # noqa: PTH116  (as above)
     except OSError:
@@ -117,10 +117,10 @@ def _state(path: str) -> tuple[int, int] | None:
 
 
 def present(folder: Path) -> set[str]:
-    """The images in a folder, at any depth.
+    """Find the images in a folder, at any depth.
 
     Raises:
-        DatasetError: if there is no such folder, or it cannot be read.
+        DatasetError: if the folder is missing or cannot be read.
     """
     return set(_in_folder(folder))
 
@@ -137,7 +137,7 @@ def _of_name(name: str) -> Iterator[str | Named]:
     if glob.has_magic(name) and not os.path.lexists(name):
         places = _matches(name)
         if not places:
-            log.warning("%s: nothing matches this pattern", name)
+            log.warning("%s: no file matches this pattern.", name)
     return (path for place in places for path in _of_path(place))
 
 
@@ -155,8 +155,10 @@ def _of_path(path: str) -> Iterator[str | Named]:
 
 
 def _of_file(path: str) -> Iterator[str | Named]:
-    """What an archive holds; any other file is itself meant."""
-    from imgclf.data.layouts import archives  # here, since most predictions are of files and should start at once
+    """The images in an archive; any other file as it is."""
+    from imgclf.data.layouts import (
+        archives,
+    )  # here, since most sources are images and should start at once
 
     try:
         if archives.is_archive(Path(path)):
@@ -166,7 +168,7 @@ def _of_file(path: str) -> Iterator[str | Named]:
             return
     except ValueError:  # a NUL in the path
         pass
-    except ImgclfError as error:  # one broken archive costs no other image its answer
+    except ImgclfError as error:  # one broken archive does not stop the other images
         log.warning("%s", error)
     yield path
 

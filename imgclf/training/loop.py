@@ -215,12 +215,16 @@ def batches(model: keras.Model, train: Part, plan: Plan, first_epoch: int) -> An
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """What an image of each class weighs, so that every class weighs the same in all, 1 on average: float32 (classes,).
+    """Weigh images so that every class has the same total weight, and images 1 on average: float32 (classes,).
 
-    Those of scikit-learn's `balanced`: n / (classes * images of the class).
+    A class without images has the weight 1.
     """
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32)
+    from sklearn.utils.class_weight import compute_class_weight
+
+    known = np.unique(labels)
+    weights = np.ones(classes, np.float32)
+    weights[known] = compute_class_weight("balanced", classes=known, y=labels)
+    return weights
 
 
 def _loss(plan: Plan, labels: np.ndarray, classes: int) -> keras.losses.Loss | Callable[[Any, Any], Any]:
@@ -503,16 +507,16 @@ def predict(
 
 
 def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy in nats, without label smoothing, and the share of right answers.
+    """Return the mean cross-entropy in nats, without label smoothing, and the accuracy.
 
     Args:
         logits: float (n, classes).
         labels: int (n,).
     """
-    peak = logits.max(axis=1, keepdims=True)
-    log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))
-    loss = float((log_sum - logits[np.arange(len(labels)), labels]).mean())
-    return loss, float((logits.argmax(axis=1) == labels).mean())
+    from scipy.special import log_softmax
+
+    loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+    return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

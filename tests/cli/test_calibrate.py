@@ -66,7 +66,7 @@ def test_a_precision_that_no_confidence_reaches_ends_with_3(imgclf, run, capsys)
     wrong = np.array([1, 1, 0, 0, 0])
     outputs.write_predictions(run.validation, [f"{i}.png" for i in range(5)], wrong, CHANCES, NAMES)
     assert imgclf("calibrate", run.path, "--reject-below", "auto") == 3
-    assert "the most is" in capsys.readouterr().err
+    assert "the highest is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "", "path,label,predicted,confidence,p_a,p_b\nx,a,a,nan,nan,0\n"])

@@ -193,7 +193,7 @@ def test_nothing_found_is_a_dataset_error_and_leaves_no_file(imgclf, trained_run
     (tmp_path / "empty").mkdir()
     for name in ("empty", "*.jpg"):
         assert imgclf("predict", trained_run.path, tmp_path / name, "-o", tmp_path / "out.csv") == 3
-        assert f"{tmp_path / name}." in capsys.readouterr().err
+        assert f"{tmp_path / name}: expected images" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 

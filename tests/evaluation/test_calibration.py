@@ -62,7 +62,7 @@ def test_rejection_gives_the_least_confidence_with_the_wanted_share_of_right_ans
     assert calibration.rejection(labels, probabilities, 1.0) == 0.9
     assert calibration.rejection(labels, probabilities, 0.75) == 0.7
     assert calibration.rejection(labels, probabilities, 0.6) == 0  # all answers together reach it
-    with pytest.raises(DatasetError, match=r"none on 1 validation images: the most is 0, from 0\.9 on"):
+    with pytest.raises(DatasetError, match=r"on 1 validation images: the highest is 0, at a confidence of 0\.9"):
         calibration.rejection(np.array([1]), probabilities[:1], 0.5)
 
 
@@ -106,7 +106,7 @@ def test_thresholds_are_the_best_of_all_levels(n, seed, wanted):
     if precise:
         assert calibration.threshold(positive, scores, f"precision={wanted}") == precise[0]
     else:
-        with pytest.raises(DatasetError, match="the most is"):
+        with pytest.raises(DatasetError, match="the highest is"):
             calibration.threshold(positive, scores, f"precision={wanted}")
 
 

@@ -94,7 +94,7 @@ def test_what_cannot_be_reached_or_is_missing_is_an_error(run):
         decisions.calibrate(run, CalibrateConfig(threshold="recall=1", positive="wasp"))
     wrong = 1 - LABELS
     outputs.write_predictions(run.validation, list("abcde"), wrong, CHANCES, NAMES)
-    with pytest.raises(DatasetError, match="none on 5 validation images"):
+    with pytest.raises(DatasetError, match="cannot be reached on 5 validation images"):
         decisions.calibrate(run, CalibrateConfig(reject_below="auto", precision=1.0))
     run.validation.unlink()
     with pytest.raises(RunError, match=r"validation\.csv"):

@@ -259,7 +259,7 @@ def test_rejected_images_have_a_column_and_are_no_mistakes(run):
     rejected = {f"c-{label}-{column}" for label in found.labels[:2]}
     assert rejected <= set(re.findall(r'href="#(c-\d+-\d+)"', page))
     assert rejected <= set(re.findall(r'class="cell" id="(c-\d+-\d+)"', page))
-    sentence = "Coverage 77.8%: 2 of 9 images are rejected and count as errors; accuracy on the others is 0.571"
+    sentence = "Coverage 77.8%: 2 of 9 images rejected, counted as errors. Accuracy on the others: 0.571"
     assert sentence in page and sentence in (run.path / "report.md").read_text()
     pixels = plots.draw_confusion_matrix(scores).axes[0]
     assert [label.get_text() for label in pixels.get_xticklabels()][-1] == "(rejected)"

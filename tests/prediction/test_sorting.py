@@ -51,16 +51,16 @@ def test_of_a_link_the_file_is_taken(tmp_path):
 
 @pytest.mark.parametrize("label", ["..", "a/../b", "", ".hidden", "_rejected"])
 def test_a_class_that_cannot_be_a_folder_is_a_usage_error(tmp_path, label):
-    with pytest.raises(UsageError, match="class names that can be folders"):
+    with pytest.raises(UsageError, match="cannot be the name of a folder"):
         sorting.Sorter(tmp_path / "out", ("ants", label))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         sorting.Sorter(tmp_path / "out", LABELS)
     sorter = sorting.Sorter(tmp_path / "folder", LABELS)
     (tmp_path / "folder" / "bees").write_text("a file")
-    with pytest.raises(ImgclfError, match="cannot be put there"):
+    with pytest.raises(ImgclfError, match="cannot be added"):
         sorter.place(image(tmp_path / "1.jpg", "one"))

@@ -94,14 +94,14 @@ def test_what_is_missing_is_given_as_it_is(found):
 
 def test_a_pattern_without_a_match_gives_nothing_and_is_logged(found, caplog):
     assert found("photos/a.jpg", "none/*.jpg") == ["photos/a.jpg"]
-    assert "none/*.jpg: nothing matches this pattern" in caplog.text
+    assert "none/*.jpg: no file matches this pattern" in caplog.text
 
 
 @pytest.mark.parametrize("names", [["none/*.jpg", "photos/*.tif"], ["photos/empty"], ["-"]])
 def test_nothing_at_all_is_a_dataset_error_that_repeats_the_names(found, names):
     with pytest.raises(DatasetError, match="expected images") as caught:
         found(*names)
-    assert str(caught.value).endswith(", ".join(names) + ".")
+    assert str(caught.value).startswith(", ".join(names) + ": ")
 
 
 def test_a_folder_that_cannot_be_searched_is_logged(found, caplog, monkeypatch):
