@@ -173,7 +173,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     library = logging.getLogger("imgclf")
     library.setLevel(logging.INFO)
-    library.addHandler(_Notes())
+    library.handlers[:] = [_Notes()]
     library.propagate = False  # absl and others hang handlers on the root logger
     try:
         code = _run()

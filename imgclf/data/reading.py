@@ -72,6 +72,8 @@ def read(
 def settled(dataset: Dataset, config: C) -> C:
     """Fill in the settings that a dataset was read with.
 
+    The seed may differ: it is also that of the initial weights and of the shuffling, for one dataset as it was split.
+
     Raises:
         UsageError: if `config` asks for other settings of the data; a default value asks for nothing.
     """
@@ -80,6 +82,8 @@ def settled(dataset: Dataset, config: C) -> C:
     values = {f.name: getattr(dataset.settings, f.name) for f in fields(dataset.settings)}
     for field in fields(dataset.settings):
         asked, default = getattr(config, field.name), field.default
+        if field.name == "seed" and asked != default:
+            values["seed"] = asked
         if asked not in (values[field.name], default):
             raise UsageError(
                 f"{field.name}: {dataset.origin} was read with {values[field.name]!r}, but {asked!r} is asked for. "

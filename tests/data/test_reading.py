@@ -99,8 +99,9 @@ def test_settings_of_a_subclass_are_remembered_as_those_of_the_data(image_folder
     dataset = imgclf.read(image_folder(count=10, size_px=8), config)
     assert dataset.settings == DataConfig(seed=5, test_fraction=0.3)
     assert reading.settled(dataset, TrainConfig(epochs=3)) == config
-    with pytest.raises(UsageError, match=r"seed: .* was read with 5, but 6 is asked for. Pass the same settings"):
-        reading.settled(dataset, TrainConfig(seed=6))
+    assert reading.settled(dataset, TrainConfig(seed=6)).seed == 6  # of the weights; the split stays
+    with pytest.raises(UsageError, match=r"limit: .* was read with None, but 6 is asked for. Pass the same settings"):
+        reading.settled(dataset, TrainConfig(limit=6))
 
 
 def coco(folder: Path, count: int = 8) -> Path:
