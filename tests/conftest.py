@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 import imgclf
+
+# a busy machine is slow, which is no fault of what is tested
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 COLORS = ((200, 60, 50), (50, 160, 70), (60, 80, 200), (210, 180, 40), (150, 60, 180))
 
