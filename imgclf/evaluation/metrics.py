@@ -61,13 +61,8 @@ def score(
         replicates: of the bootstrap; fewer for the areas with very many images and classes.
 
     Returns:
-        `n`, the keys of `SCORES` and `LOSSES`, `per_class` {name: {the scores of `PER_CLASS`, `roc_auc` and
-        `average_precision` (one class against the rest), support, rejected, `intervals` of precision and recall}},
-        `top_k` {"1": share, ...}, `confusion_matrix` {labels, counts} with the true classes as rows and the predicted
-        ones as columns, without the rejected images, `most_confused` (pairs of classes, most frequent first), `argmax`
-        (the same scores of the most probable class: those of `SCORES` but the areas, `per_class`, and in `intervals`
-        that of `accuracy`), `calibration` (see `calibration.measure`), `intervals` {score: [low, high]}, 95%: Wilson's
-        for shares of images, else a bootstrap by class, and by group where there are groups; and `warnings`, sentences.
+        The content of `metrics.json` but `decision`, as docs/files.md describes it. Intervals are Wilson's for shares
+        of images, else of a bootstrap by class, and by group where there are groups.
 
     Raises:
         ValueError: if there are no images, the shapes do not fit together, an index is not one of a class, or a row is
@@ -84,10 +79,8 @@ def score(
     ranks = _ranks(labels, probabilities)
     top = {str(k): ranks < k for k in sorted({1, top_k}) if k <= classes}
     sums, bare = Sums(labels, probabilities, predicted), Sums(labels, probabilities, argmax)
-    found, own_areas = sums.numbers(), areas.per_class(labels, probabilities)
-    for key, name in zip(AREAS, areas.NAMES, strict=True):
-        defined = [value for row in own_areas if (value := row[name]) is not None]
-        found[key] = float(np.mean(defined)) if defined else None
+    own_areas = areas.per_class(labels, probabilities)
+    found = sums.numbers() | {key: _mean_of(own_areas, name) for key, name in zip(AREAS, areas.NAMES, strict=True)}
     ends = _intervals(labels, probabilities, sums, found, top, groups, replicates)
     return {
         "n": n,
@@ -101,6 +94,12 @@ def score(
         "intervals": ends,
         "warnings": _warnings(labels, class_names, groups),
     }
+
+
+def _mean_of(rows: list[dict[str, float | None]], name: str) -> float | None:
+    """The mean over the rows that define a score; None if none does."""
+    defined = [value for row in rows if (value := row[name]) is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def _intervals(

@@ -18,7 +18,7 @@ QUALITY = 72
 
 
 def draw(path: Path, rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -> str | None:
-    """The whole image, upright, at most so large; None if it cannot be read any more."""
+    """Draw the whole image, upright, with its longer side at most `side_px`; None if it cannot be read."""
     try:
         image = images.decode(path, rules)
     except (ImageError, MissingError):
@@ -30,11 +30,11 @@ def draw(path: Path, rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -
 
 
 def draw_all(paths: Iterable[Path], rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -> list[str | None]:
-    """The same for many, on all processors."""
+    """Draw many images, on all processors."""
     with ThreadPoolExecutor(environment.cpu_count(), thread_name_prefix="thumbnail") as pool:
         return list(pool.map(lambda path: draw(path, rules, side_px), paths))
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A file's content as an address that holds it."""
+    """Return a file's content as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
