@@ -125,6 +125,11 @@ class Run:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 
+    @property
+    def backbone(self) -> Path:
+        """While training lasts, the network of a backbone that its name alone does not give again."""
+        return self.path / "backbone.keras"
+
     def read_config(self) -> dict[str, Any]:
         """Return the content of `config.json`: `data`, `config` (a resolved TrainConfig), `versions`, `hardware`.
 

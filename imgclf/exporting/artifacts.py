@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgclf import __version__, environment, runs
-from imgclf.errors import RunError, UsageError
+from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import NO_RULES
@@ -156,8 +156,10 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
     environment.prepare_keras()
     import keras
 
+    from imgclf.models import flattening
+
     try:
-        model = keras.saving.load_model(run.model, compile=False)
+        model = flattening.load(run.model)
         names = {layer.name for layer in model.layers}
         outputs = {name: model.get_layer(name).output for name in OUTPUTS if name in names or name != "feature_map"}
         classifier = keras.Model(model.input, outputs, name=model.name)
@@ -187,7 +189,15 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
             with _stage(run) as stage:
                 new = stage / FILES[format]
                 kind, _, precision = format.partition("-")
-                _write(run, kind, precision or File.precision, new, model, graph, facts)
+                try:
+                    _write(run, kind, precision or File.precision, new, model, graph, facts)
+                except (ImgclfError, OSError, KeyboardInterrupt):
+                    raise
+                except Exception as error:  # each converter has errors of its own
+                    raise ArtifactError(
+                        f"{run.path / new.name}: {model.name} cannot be exported as {format} "
+                        f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
+                    ) from error
                 file = File(kind, *artifact.hash_tree(new), precision or File.precision)
                 described = replace(facts, files={new.name: file}, decision=NO_RULES)  # compared without rules
                 artifact.write(stage, described)

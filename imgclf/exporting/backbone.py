@@ -17,7 +17,7 @@ from typing import Any
 from imgclf import __version__, environment, runs
 from imgclf.errors import RunError
 from imgclf.exporting import artifacts, parity
-from imgclf.models import classifier
+from imgclf.models import backbones, classifier
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 
@@ -40,8 +40,15 @@ def export_backbone(run: Run) -> Path:
     facts = artifact.read(run.path)
     model = artifacts.load_model(run, facts)
     if "feature_map" not in model.output:
-        raise RunError(f"{run.model}: expected a network with global average pooling, found one without a backbone.")
-    variables = {f"{layer.name}/{v.name}": v for layer in classifier.backbone_layers(model) for v in layer.weights}
+        raise RunError(
+            f"{run.model}: expected a network with global average pooling, found one that ends in tokens or a "
+            "vector. --weights RUN takes its backbone."
+        )
+    variables = {
+        name: variable
+        for layer in classifier.backbone_layers(model)
+        for name, variable in zip(backbones.variable_names(layer), layer.weights, strict=True)
+    }
     with np.errstate(over="ignore"):
         arrays = {name: keras.ops.convert_to_numpy(v).astype(np.float16) for name, v in variables.items()}
     for name, array in arrays.items():

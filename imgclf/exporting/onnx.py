@@ -8,6 +8,8 @@ import logging
 import warnings
 from typing import Any
 
+import numpy as np
+
 from imgclf import environment
 from imgclf.exporting import savedmodel
 from imgclf.prediction.artifact import Artifact
@@ -33,9 +35,20 @@ def convert(graph: Any, facts: Artifact) -> bytes:
 
         logging.getLogger("tf2onnx").setLevel(logging.ERROR)
         signature = list(graph.structured_input_signature[0])
-        model, _ = tf2onnx.convert.from_function(savedmodel.named(graph), input_signature=signature, opset=OPSET)
+        model, _ = tf2onnx.convert.from_function(
+            savedmodel.named(graph), input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+        )
         facts_inside = {"labels": json.dumps(facts.labels), "image_size": str(facts.image_size), "resize": facts.resize}
         onnx.helper.set_model_props(model, facts_inside)
         onnx.checker.check_model(model)
         content: bytes = model.SerializeToString()
     return content
+
+
+def _erfc(graph: Any, node: Any, *_: Any) -> None:
+    """Write 1 - erf(x) for erfc(x), by which TensorFlow calculates GELU and which ONNX lacks."""
+    kinds, shapes = [graph.get_dtype(node.output[0])], [graph.get_shape(node.output[0])]
+    one = graph.make_const(f"{node.name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=kinds)
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], outputs=node.output, shapes=shapes, dtypes=kinds)

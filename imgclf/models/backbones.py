@@ -234,9 +234,17 @@ def _by_name(model_layers: Sequence[layers.Layer], file: Path) -> Stored:
     if not any("/" in name for name in held):
         raise ValueError("no array in it is named as <layer>/<variable>")
     for layer in model_layers:
-        names = [f"{layer.name}/{v.name}" for v in layer.weights]
+        names = variable_names(layer)
         if names:
             yield layer, [held[name] for name in names if name in held]
+
+
+def variable_names(layer: layers.Layer) -> list[str]:
+    """`<layer>/<variable>` for each of a layer's weights; numbered where a layer of layers repeats a name."""
+    names = [variable.name for variable in layer.weights]
+    if len(set(names)) < len(names):
+        names = [f"{number}_{name}" for number, name in enumerate(names)]
+    return [f"{layer.name}/{name}" for name in names]
 
 
 def _by_order(model_layers: Sequence[layers.Layer], group: h5py.Group) -> Stored:

@@ -315,6 +315,12 @@ def _key(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
 
 
+def get(name: str) -> ModelFacts | None:
+    """The facts about a model, as `find` knows it; None where there is none."""
+    names = {_key(known): known for known in MODELS} | _ALIASES
+    return MODELS.get(names.get(_key(name), ""))
+
+
 def find(name: str) -> ModelFacts:
     """The facts about a model; case, dashes and underscores do not matter (`MobileNet-v2` is `mobilenetv2`).
 

@@ -1,6 +1,8 @@
 """Build a classifier graph: preprocessing, backbone, head, and the outputs that exports use.
 
 `pixels` -> backbone layers -> `feature_map` -> `embedding` -> `dropout` -> `logits` -> `probabilities`
+
+There is a `feature_map` where the backbone gives one.
 """
 
 from imgclf import environment
@@ -17,15 +19,22 @@ def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: in
     """Put a classification head on a backbone.
 
     Args:
-        backbone: pixels float32 0-255 (n, s, s, 3) -> feature map (n, h, w, d).
+        backbone: pixels float32 0-255 (n, s, s, 3) -> map (n, h, w, d) or tokens (n, t, d), whose average is the
+            embedding, or the embedding itself (n, d).
         classes: number of classes, at least 2.
         dropout: share of the embedding set to zero in training, in [0, 1).
 
     Returns:
         A model from pixels to probabilities (n, classes), float32, rows summing to 1.
     """
-    x = layers.Activation("linear", dtype="float32", name="feature_map")(backbone.output)  # (n, h, w, d)
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="embedding")(x)  # -> (n, d)
+    x = backbone.output
+    if len(x.shape) == 4:
+        x = layers.Activation("linear", dtype="float32", name="feature_map")(x)  # (n, h, w, d)
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="embedding")(x)  # -> (n, d)
+    elif len(x.shape) == 3:
+        x = layers.GlobalAveragePooling1D(dtype="float32", name="embedding")(x)  # (n, t, d) -> (n, d)
+    else:
+        x = layers.Activation("linear", dtype="float32", name="embedding")(x)  # (n, d)
     if dropout:
         x = layers.Dropout(dropout, seed=seed, dtype="float32", name="dropout")(x)
     head = layers.Dense(
@@ -44,6 +53,17 @@ def logits(model: keras.Model) -> keras.Model:
     history = model.output._keras_history
     node = history.operation._inbound_nodes[history.node_index]
     return keras.Model(model.input, node.input_tensors[0])
+
+
+def backbone(model: keras.Model) -> keras.Model:
+    """What a classifier stands on: pixels -> map, tokens or vector; the layers are the classifier's own."""
+    head = model.get_layer("feature_map" if has_map(model) else "embedding")
+    return keras.Model(model.input, head._inbound_nodes[0].input_tensors[0], name=model.name)
+
+
+def has_map(model: keras.Model) -> bool:
+    """Whether the embedding is the average of a feature map, which class activation maps need."""
+    return any(layer.name == "feature_map" for layer in model.layers)
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:

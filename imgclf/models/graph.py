@@ -15,7 +15,8 @@ import numpy as np
 
 from imgclf import environment
 from imgclf.errors import UsageError
-from imgclf.models import classifier
+from imgclf.models import classifier, flattening
+from imgclf.models.flattening import HubLayer
 
 environment.prepare_keras()
 
@@ -33,7 +34,7 @@ _COUNTED = (layers.Dense, layers.Conv2D, *_DEPTHWISE)
 
 
 def multiply_adds(model: keras.Model, names: Container[str] | None = None) -> int:
-    """Multiply-adds of the convolutions and dense layers for one image; other layers are neglected.
+    """Multiply-adds of convolutions, dense layers and attention for one image; other layers are neglected.
 
     Args:
         model: a flat graph of one fixed image size; a layer that is used twice counts twice.
@@ -48,7 +49,9 @@ def multiply_adds(model: keras.Model, names: Container[str] | None = None) -> in
 
 def _multiply_adds(node: Any) -> int:
     layer = node.operation
-    if not isinstance(layer, _COUNTED):
+    if not isinstance(layer, keras.layers.Layer):
+        return _products(node)
+    if not layer.weights:
         return 0
     shape = node.output_tensors[0].shape[1:]
     if None in shape:
@@ -56,7 +59,42 @@ def _multiply_adds(node: Any) -> int:
     positions = math.prod(shape[:-1])
     if isinstance(layer, layers.SeparableConv2D):
         return positions * (math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape))
-    return positions * math.prod(layer.kernel.shape)  # each weight is used once per position
+    if isinstance(layer, _COUNTED):
+        return positions * math.prod(layer.kernel.shape)  # each weight is used once per position
+    if not flattening.attends(layer) and not isinstance(layer, HubLayer):
+        return 0
+    if not shape[:-1]:  # one row from many, as pooling by attention gives
+        positions = math.prod(node.input_tensors[0].shape[1:-1])
+    total = _attention(layer, positions)
+    size = node.input_tensors[0].shape[1:-1]
+    for inner in layer._flatten_layers():
+        if isinstance(inner, (*_COUNTED, layers.EinsumDense)):
+            is_patching = hasattr(inner, "strides") and len(shape) == 2 and len(size) == 2  # a map became tokens
+            uses = (
+                math.prod(s // step for s, step in zip(size, inner.strides, strict=True)) if is_patching else positions
+            )
+            total += uses * math.prod(inner.kernel.shape)
+    return total
+
+
+def _attention(layer: keras.layers.Layer, positions: int) -> int:
+    """Multiply-adds of queries with keys, and of their weights with values: 2 t^2 d, or 2 t w^2 d in windows."""
+    total = 0
+    for inner in layer._flatten_layers():
+        window = getattr(inner, "window_size", None)
+        if isinstance(inner, layers.MultiHeadAttention):
+            total += 2 * positions * positions * inner.num_heads * inner.key_dim
+        elif "Attention" in type(inner).__name__ and hasattr(inner, "head_dim"):
+            near = int(np.prod(np.broadcast_to(window, 2))) if window else positions
+            total += 2 * positions * min(near, positions) * inner.num_heads * inner.head_dim
+    return total
+
+
+def _products(node: Any) -> int:
+    """Multiply-adds of a matrix product among the operations."""
+    if type(node.operation).__name__ != "Matmul":
+        return 0
+    return math.prod(node.output_tensors[0].shape[1:]) * int(node.input_tensors[0].shape[-1])
 
 
 def is_depthwise(model: keras.Model) -> bool:
@@ -96,6 +134,10 @@ class Cut:
         return (1 + 2 * self.share) / (3 * self.share) if self.share else float("inf")
 
 
+def _weights(node: Any) -> list[Any]:
+    return getattr(node.operation, "weights", [])
+
+
 class _Graph:
     """The nodes of a flat functional model in an order of computation in which layers without weights come early."""
 
@@ -111,7 +153,7 @@ class _Graph:
         ready = [node for node in waiting if not missing[node]]
         self.nodes: list[Any] = []
         while ready:
-            node = min(ready, key=lambda node: (bool(node.operation.weights), place[node]))
+            node = min(ready, key=lambda node: (bool(_weights(node)), place[node]))
             ready.remove(node)
             self.nodes.append(node)
             for consumer in self.consumers[node]:
@@ -147,7 +189,7 @@ class _Graph:
             merges = len(self.sources(node)) > 1 and not isinstance(node.operation, layers.Concatenate)
             ends = node.operation.name == "feature_map"
             passes = self.consumers[node] and all(consumer in found for consumer in self.consumers[node])
-            if not node.operation.weights and not merges and (ends or passes):
+            if not _weights(node) and not merges and (ends or passes):
                 found.add(node)
         return found
 

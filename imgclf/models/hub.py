@@ -58,7 +58,7 @@ def _get(file: HubFile, offline: bool, on_progress: Callable[[int, int], None] |
     found = cached(file)
     if found:
         return found
-    reason = "--offline" if offline else _why_unreachable(file.url)
+    reason = "--offline" if offline else why_unreachable(file.url)
     if reason is not None:
         return reason
     try:
@@ -78,7 +78,7 @@ def _is_whole(path: Path, file: HubFile) -> bool:
         return hashlib.file_digest(opened, lambda: _hasher(file)).hexdigest() == file.hash
 
 
-def _why_unreachable(url: str) -> str | None:
+def why_unreachable(url: str) -> str | None:
     """None if the address answers within CONNECT_S seconds, else the reason.
 
     In a thread, because the look-up of a host's name obeys no time-out.

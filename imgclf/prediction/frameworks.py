@@ -83,9 +83,11 @@ class KerasRuntime:
         environment.prepare_keras()
         import keras
 
+        from imgclf.models import flattening  # knows the layers that a file may contain
+
         try:
             with environment.silence_stderr_fd():
-                model = keras.saving.load_model(path, compile=False, safe_mode=True)
+                model = flattening.load(path)
             outputs = model.output
             if not isinstance(outputs, dict):
                 layers = {layer.name: layer.output for layer in model.layers}

@@ -63,7 +63,7 @@ class TrainConfig(DataConfig, Orientation):
         "Backbone",
         panel=MODEL,
         choices=(AUTO, "efficientnet-lite0", "small-cnn"),
-        other=("a name from imgclf models",),
+        other=("a name from imgclf models", "keras-hub:PRESET", "FILE.keras"),
         everyday=True,
     )
     weights: str = setting(

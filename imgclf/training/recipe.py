@@ -2,23 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
 from imgclf import runs
 from imgclf.errors import UsageError
-from imgclf.models import backbones, catalog, classifier, convnets, efficientnet_lite0
+from imgclf.models import classifier, sources, stored
+from imgclf.models.sources import Facts
 from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
-
-STRONGER = "efficientnetv2-b0"
-"""A backbone to name to those who have a network."""
-
-BUNDLED = "bundled"
-"""The weights that come with imgclf."""
-
-OWN = {"small-cnn": convnets.small_cnn, catalog.DEFAULT: efficientnet_lite0.build}
-"""The networks of this package, for which no hub has weights."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
     "scratch": {
@@ -70,19 +62,15 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     """
     notes: list[str] = []
     name = config.backbone
-    if config.weights in ("imagenet", "embedded"):
-        own = name == "auto" or catalog.find(name).name == catalog.DEFAULT
-        config = replace(config, weights=BUNDLED if own or config.weights == "embedded" else "hub")
-    if name == "auto" and config.weights == BUNDLED:
-        name = catalog.DEFAULT
-    if name == "auto" and config.weights not in ("auto", "hub", "none"):
+    if name == AUTO and config.weights != AUTO and not sources.is_word(config.weights):
         config = _as_in_run(config)
         name = config.backbone
-    if name == "auto":
-        name, note = _choose_backbone(config)
+    if name == AUTO:
+        name, note = sources.default(config.weights, scratch=config.method == "scratch")
         notes.append(note)
-    facts = catalog.find(name)
-    weights = _choose_weights(facts.name, config)
+    facts = sources.find(name, offline=config.offline).facts
+    notes += [facts.note] if facts.note else []
+    weights = _choose_weights(facts, config)
     method = config.method
     if method == "auto":
         method = "scratch" if weights == "none" else "auto"
@@ -102,9 +90,11 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         config, steps_notes = _without_steps(config)
         notes += steps_notes
     steps = config.size_steps
+    if steps and not facts.any_size:
+        raise UsageError(f"--image-sizes: {facts.name} is trained at one size. Use --image-size.")
     size = config.image_size or (steps[-1] if steps else facts.image_size)
     if method == "auto":
-        if not steps and not config.image_size:
+        if not steps and not config.image_size and facts.any_size:
             steps = (size, _larger(size))
             config = replace(config, image_sizes=",".join(map(str, steps)))
         size = steps[0] if steps else size
@@ -152,17 +142,6 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     return cleared, [f"no effect on a probe, whose head is solved and not stepped towards: {options}"] if given else []
 
 
-def _choose_backbone(config: TrainConfig) -> tuple[str, str]:
-    if config.method == "scratch" or config.weights == "none":
-        return "small-cnn", "backbone: small-cnn, to be trained from scratch"
-    if config.weights == "hub":
-        return STRONGER, f"backbone: {STRONGER} with ImageNet weights from the hub"
-    return catalog.DEFAULT, (
-        f"backbone: {catalog.DEFAULT} with ImageNet weights, bundled with imgclf. Stronger, with a network: --backbone "
-        f"{STRONGER}."
-    )
-
-
 def _as_in_run(config: TrainConfig) -> TrainConfig:
     """Take the backbone and the image size of the run that gives the weights."""
     path = Path(config.weights)
@@ -170,34 +149,45 @@ def _as_in_run(config: TrainConfig) -> TrainConfig:
         raise UsageError(f"--weights {path}: a file does not say which network it is for. Give --backbone as well.")
     theirs = TrainConfig.from_dict(runs.find(path).read_config()["config"])
     size = config.image_size or (None if config.image_sizes else theirs.image_size)
-    return replace(config, backbone=theirs.backbone, image_size=size)
+    if sources.portable(theirs.backbone):
+        return replace(config, backbone=theirs.backbone, image_size=size)
+    return replace(config, backbone=str(path.resolve()), weights=AUTO, image_size=size)
 
 
-def _choose_weights(name: str, config: TrainConfig) -> str:
-    if config.weights == "hub" and name in OWN:
-        raise UsageError(f"--weights hub: the hub has none for {name}. Use --weights auto, none, FILE or RUN.")
-    if config.weights == BUNDLED and name != catalog.DEFAULT:
-        raise UsageError(f"--weights {BUNDLED}: these are for --backbone {catalog.DEFAULT}, found {name}.")
-    if config.weights == "auto":
-        if config.method == "scratch" or name == "small-cnn":
-            return "none"
-        return BUNDLED if name == catalog.DEFAULT else "hub"
-    return config.weights
+def _choose_weights(facts: Facts, config: TrainConfig) -> str:
+    if config.weights == AUTO:
+        return sources.NONE if config.method == "scratch" else facts.pretrained or sources.NONE
+    if config.weights == "imagenet" and facts.imagenet and facts.pretrained:
+        return facts.pretrained
+    weights = sources.word(config.weights)
+    if sources.is_word(weights) and weights not in (facts.pretrained, sources.NONE):
+        has = f"{facts.pretrained}, auto" if facts.pretrained else "auto"
+        raise UsageError(
+            f"--weights {config.weights}: {facts.name} has no weights of this kind. Use {has}, none, FILE or RUN."
+        )
+    return weights
 
 
-def build(config: TrainConfig, classes: int) -> keras.Model:
-    """The classifier graph of resolved settings, in float32, with its weights and a random head."""
-    return _classifier(_backbone(config, config.image_size, config.weights), config, classes)
+def build(config: TrainConfig, classes: int, *, kept: Path | None = None) -> keras.Model:
+    """The classifier graph of resolved settings, in float32, with its weights and a random head.
+
+    Args:
+        kept: a file of the run that contains the backbone, for one that its name alone does not give again.
+    """
+    backbone = stored.backbone(kept) if kept else _backbone(config, config.image_size, config.weights)
+    return _classifier(backbone, config, classes)
 
 
 def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
     """The same classifier as gradient descent wants it: at `config.precision`, and of any size if sizes grow."""
     if config.precision == "float32" and not config.size_steps:
         return model
+    if not sources.portable(config.backbone):
+        return stored.at_precision(model, config.precision)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        backbone = _backbone(config, None if config.size_steps else config.image_size, "none")
+        backbone = _backbone(config, None if config.size_steps else config.image_size, sources.NONE)
         twin = _classifier(backbone, config, model.output_shape[-1])
     finally:
         keras.config.set_dtype_policy(policy)
@@ -210,13 +200,5 @@ def _classifier(backbone: keras.Model, config: TrainConfig, classes: int) -> ker
 
 
 def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
-    if config.backbone in OWN:
-        model = OWN[config.backbone](size)
-        if weights == BUNDLED:
-            efficientnet_lite0.load_weights(model)
-        elif weights != "none":
-            backbones.load_weights(model, Path(weights))
-        return model
-    source: Literal["hub", "none"] | Path
-    source = "hub" if weights == "hub" else "none" if weights == "none" else Path(weights)
-    return backbones.build(config.backbone, weights=source, image_size=size, offline=config.offline)
+    source = sources.find(config.backbone, offline=config.offline)
+    return source.build(size, weights, offline=config.offline)

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import math
+import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from imgclf.data import loading, reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import calibration, decisions, plots, report, scoring
+from imgclf.models import classifier, flattening, sources
 from imgclf.prediction import artifact, decision
 from imgclf.runs import Run
 from imgclf.settings import AUTO, TrainConfig
@@ -49,6 +52,7 @@ def train(
     *,
     output: Path | str | None = None,
     with_report: bool = True,
+    backbone: keras.Model | None = None,
     model: keras.Model | None = None,
     on_progress: OnProgress | None = None,
     started: float | None = None,
@@ -58,6 +62,8 @@ def train(
     Args:
         output: the run folder, new or empty; by default `runs/<data>-<backbone>-<n>`.
         with_report: whether to write `report.html`, too.
+        backbone: a backbone of your own, in place of `config.backbone`: a functional model from pixels (n, s, s, 3),
+            0-255, to a map, tokens or a vector.
         model: what `build` gave for these settings and classes, its head anew or not: of no use to any method but a
             probe, which sets the whole head.
         started: since when the time limit counts, of `time.monotonic`; by default from now on.
@@ -72,15 +78,19 @@ def train(
         MissingError: if weights that were asked for cannot be had.
     """
     started = time.monotonic() if started is None else started
-    config, notes = recipe.resolve(reading.settled(dataset, config or TrainConfig()))
-    devices.choose(config.device)
-    devices.check_batch(loop.batch_size(config))
-    trackers.check(config)
+    config = reading.settled(dataset, config or TrainConfig())
     with ExitStack() as stack:
+        if backbone is not None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
+            config = replace(config, backbone=str(_save_own(backbone, folder)))
+        config, notes = recipe.resolve(config)
+        devices.choose(config.device)
+        devices.check_batch(loop.batch_size(config))
+        trackers.check(config)
         decoding = stack.enter_context(_Decoding(dataset, config, on_progress))
         # before there is a folder: weights that cannot be had leave nothing behind
         model = model if model is not None else build(config, len(dataset.class_names))
-        stem = f"{dataset.name}-{config.backbone}"
+        stem = f"{dataset.name}-{_short(config.backbone)}"
         run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
         for context in (_explained(run), run.lock(), _log_to(run)):
             stack.enter_context(context)
@@ -93,6 +103,8 @@ def train(
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         runs.write_json(run.config, _facts(dataset, config))
+        if not sources.portable(config.backbone):
+            classifier.backbone(model).save(run.backbone)
         _train(run, model, decoding, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
@@ -140,6 +152,7 @@ def resume(
                 _export(run, missing)
                 log.info("%s: exported %s", run.path, ", ".join(missing))
             run.checkpoint.unlink(missing_ok=True)
+            run.backbone.unlink(missing_ok=True)
             log.info("%s: this training is finished", run.path)
             return run
         dataset = run_data.read(run, data)
@@ -150,7 +163,10 @@ def resume(
             runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
             datasets.write_manifest(dataset, run.manifest)
         with _Decoding(dataset, config, on_progress) as decoding:
-            _train(run, build(config, len(dataset.class_names)), decoding, config, on_progress, started)
+            kept = next((file for file in (run.backbone, run.model) if file.is_file()), None)
+            kept = None if sources.portable(config.backbone) else kept
+            model = build(config, len(dataset.class_names), kept=kept)
+            _train(run, model, decoding, config, on_progress, started)
         if with_report and run.metrics.is_file():
             report.write(run, files=dataset.files)
     return run
@@ -166,12 +182,29 @@ def _with_more_epochs(run: Run, config: TrainConfig, epochs: int) -> TrainConfig
     return replace(config, epochs=epochs)
 
 
-def build(config: TrainConfig, classes: int) -> keras.Model:
+def _save_own(backbone: keras.Model, folder: Path) -> Path:
+    """A user's model as a file, which is what training knows: what cannot be saved could not be resumed."""
+    path = folder / f"{backbone.name}.keras"
+    try:
+        backbone.save(path)
+    except Exception as error:  # a foreign model makes Keras raise nearly anything
+        raise UsageError(
+            f"backbone: {backbone.name} cannot be saved, so a run could not contain it ({error})."
+        ) from None
+    return path
+
+
+def _short(backbone: str) -> str:
+    """A backbone's name as part of a folder's."""
+    return re.sub(r"[^\w.-]+", "-", re.split(r"[/\\:]", backbone.rstrip("/\\"))[-1].removesuffix(".keras"))
+
+
+def build(config: TrainConfig, classes: int, *, kept: Path | None = None) -> keras.Model:
     """The classifier that resolved settings ask for, with the initial weights that its seed gives."""
     if config.deterministic:
         devices.make_deterministic()
     keras.utils.set_random_seed(config.seed)
-    return recipe.build(config, classes)
+    return recipe.build(config, classes, kept=kept)
 
 
 def _facts(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
@@ -232,6 +265,7 @@ def _train(
         runs.write_atomic(run.path / "learning_curve.png", picture)
     _export(run, _formats_in_time(training))
     run.checkpoint.unlink(missing_ok=True)
+    run.backbone.unlink(missing_ok=True)
     log.info("%s: finished in %.0f s", run.path, time.monotonic() - begun)
 
 
@@ -343,7 +377,7 @@ def _go_on(run: Run, training: Training) -> np.ndarray:
     """More epochs for a finished run."""
     config = training.config
     earlier = read_history(run.history)
-    training.model.set_weights(keras.saving.load_model(run.model, compile=False).get_weights())
+    training.model.set_weights(flattening.load(run.model).get_weights())
     training.rows[:] = earlier
     had = sum(row["phase"] == config.method for row in earlier)
     assert config.epochs is not None
@@ -392,7 +426,7 @@ def _describe(run: Run, model: keras.Model, dataset: Dataset, config: TrainConfi
         window=config.window,
         allow_truncated=config.allow_truncated,
         backbone=config.backbone,
-        outputs=("probabilities", "embedding", "feature_map"),
+        outputs=("probabilities", "embedding", *(["feature_map"] if classifier.has_map(model) else [])),
         data_sha256=dataset.digest(),
         files=files,
         temperature=fitted.temperature,

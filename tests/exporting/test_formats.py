@@ -204,7 +204,7 @@ def test_without_its_packages_a_format_names_its_extra(pristine, monkeypatch, ca
 
 def test_a_network_without_a_feature_map_has_no_backbone(flat_run):
     assert artifacts.everything(flat_run) == [name for name in artifacts.FILES if name != "backbone"]
-    with pytest.raises(RunError, match="found one without a backbone"):
+    with pytest.raises(RunError, match="found one that ends in tokens or a vector"):
         artifacts.write(flat_run, ["backbone"])
 
 

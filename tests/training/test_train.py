@@ -177,7 +177,7 @@ def test_probe_and_fine_tune_from_the_weights_of_a_run(
         ({"backbone": "resnet51"}, "resnet50"),
         ({"backbone": "small-cnn", "method": "probe"}, "pretrained weights"),
         ({"backbone": "small-cnn", "image_size": 48, "image_sizes": "32,64"}, "none above --image-size 48, found 64"),
-        ({"backbone": "small-cnn", "weights": "hub"}, "the hub has none"),
+        ({"backbone": "small-cnn", "weights": "hub"}, "small-cnn has no weights of this kind"),
         ({"backbone": "mobilenetv2", "method": "scratch", "weights": "hub"}, "random weights"),
         ({"weights": "some.weights.h5"}, "Give --backbone"),
         ({"backbone": "efficientnet-lite0", "method": "finetune", "precision": "bf16"}, "features of --method probe"),
