@@ -122,7 +122,7 @@ def split(
     if old:
         notes += _moves(result, before)
     notes += [*_achieved(result), *_unmet([result.samples[row] for row in pool], shares)]
-    return result, [*notes, *_warnings(result, [name for name, fraction in asked.items() if fraction > 0])]
+    return result, [*notes, *_warnings(result, [name for name, share in shares.items() if share > 0])]
 
 
 def folds(
@@ -294,7 +294,8 @@ def _warnings(dataset: Dataset, asked: Collection[str]) -> list[str]:
         if len(lacking) == len(counts):
             notes.append(f"The {part} split is empty{f': too few {distinct}' if part in asked else ''}.")
         elif lacking:
-            notes.append(f"The {part} split lacks {listed(lacking)}: too few {distinct}, or none given.")
+            start, reason = ("The", f": too few {distinct}") if part in asked else ("The given", "")
+            notes.append(f"{start} {part} split contains no images of {listed(lacking)}{reason}.")
     if leaks := _unlike(dataset, grouping.content, lambda s: s.split):
         notes.append(
             f"Identical files in two given splits: {len(leaks)} (such as {listed(leaks[0])}). "

@@ -527,8 +527,8 @@ def test_two_images_without_a_test_part_are_for_training_and_validation() -> Non
 
 def test_a_class_with_one_image_is_reported() -> None:
     _, notes = split(make({"small": 1, "large": 100}))
-    assert "The test split lacks small: too few distinct images, or none given." in notes
-    assert "The validation split lacks small: too few distinct images, or none given." in notes
+    assert "The test split contains no images of small: too few distinct images." in notes
+    assert "The validation split contains no images of small: too few distinct images." in notes
 
 
 def test_copies_of_one_image_count_once() -> None:
@@ -631,7 +631,7 @@ def test_nothing_to_split_is_an_error() -> None:
 
 def test_a_class_missing_from_the_given_test_part_is_reported() -> None:
     _, notes = split(given_parts(TRAIN) + make({"ant": 5}, TEST))
-    assert "The test split lacks bee: too few distinct images, or none given." in notes
+    assert "The given test split contains no images of bee." in notes
 
 
 @pytest.mark.real
