@@ -167,6 +167,12 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
         if file.format == format and file.precision == wanted
     ]
     if not fitting:
+        there = ", ".join(f"{f.format} in {f.precision}" for f in facts.files.values() if f.format in RUNTIMES)
+        if there and not (folder / "config.json").exists():  # exports without their run, such as those of imagenet
+            raise ArtifactError(
+                f"{folder}: expected a model for {formats[0]} in {wanted}, found {there}. "
+                "Choose another --engine or --precision."
+            )
         command = f"imgclf export {folder}"
         if wanted != "float32":
             command += f" --quantize {wanted}"

@@ -324,9 +324,16 @@ def test_a_folder_without_a_model_says_how_to_make_one(spoiled):
         ({"precision": "bf16"}, "--format openvino makes it"),
     ],
 )
-def test_what_was_not_exported_is_asked_for_with_the_command_that_makes_it(colours, options, advice):
+def test_what_was_not_exported_is_asked_for_with_the_command_that_makes_it(spoiled, options, advice):
+    folder = spoiled()
+    (folder / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match=advice):
-        load(colours, **options)
+        load(folder, **options)
+
+
+def test_exports_without_a_run_name_what_they_contain_as_nothing_can_be_exported_from_them(colours):
+    with pytest.raises(ArtifactError, match=r"onnx in float32, found .*litert in float32.* Choose another --engine or"):
+        load(colours, engine="onnx")
 
 
 @pytest.mark.parametrize(
