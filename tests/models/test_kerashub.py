@@ -55,6 +55,23 @@ def _mobilenet() -> Any:
     return M.MobileNetV5Backbone(**columns, stackwise_num_blocks=[1, 1], use_msfa=False, image_shape=IMAGE)
 
 
+def _cspnet() -> Any:
+    return M.CSPNetBackbone(
+        stem_filters=8,
+        stem_kernel_size=3,
+        stem_strides=1,
+        stackwise_depth=[1, 1],
+        stackwise_strides=[1, 2],
+        stackwise_num_filters=[8, 16],
+        block_type="dark_block",
+        stage_type="dark",
+        bottle_ratio=[1.0],
+        block_ratio=[1.0],
+        expand_ratio=[2.0],
+        stem_padding="same",
+    )
+
+
 def _hgnet() -> Any:
     return M.HGNetV2Backbone(
         depths=[1, 1],
@@ -97,6 +114,10 @@ SMALL: dict[str, tuple[Callable[[], Any], Callable[[Any, np.ndarray], Any]]] = {
         lambda: M.CLIPBackbone(_vision(M.CLIPVisionEncoder), _text(M.CLIPTextEncoder), 8),
         lambda m, x: m.vision_encoder({"images": x})[:, 0],
     ),
+    "metaclip2": (
+        lambda: M.MetaCLIP2Backbone(_vision(M.MetaCLIP2VisionEncoder), _text(M.MetaCLIP2TextEncoder), 8),
+        lambda m, x: m.vision_post_layer_norm(m.vision_encoder({"images": x})[:, 0]),
+    ),
     "swin": (
         lambda: M.SwinTransformerBackbone((64, 64, 3), 16, [2, 2], [2, 2], 4, patch_size=4),
         lambda m, x: np.mean(m(x), axis=1),
@@ -106,6 +127,7 @@ SMALL: dict[str, tuple[Callable[[], Any], Callable[[Any, np.ndarray], Any]]] = {
         lambda: M.ResNetBackbone([8, 8, 8], [3, 3, 3], [64, 128], [1, 1], [1, 2], "basic_block_vd"),
         lambda m, x: np.mean(m(x), axis=(1, 2)),
     ),
+    "cspnet": (_cspnet, lambda m, x: np.mean(m(x), axis=(1, 2))),
     "mobilenetv5": (_mobilenet, lambda m, x: np.mean(m(x), axis=(1, 2))),
 }
 
