@@ -1,11 +1,27 @@
 """What several test modules build."""
 
 from imgclf.models import classifier
+from imgclf.settings import TrainConfig
+from imgclf.training import recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
 
 SIZE_PX = 16
+
+
+def recipe_of(**settings: object) -> recipe.Recipe:
+    """The recipe of some settings: by default for one of the networks here, three epochs of plain gradient descent."""
+    plain = {
+        "backbone": "small-cnn",
+        "image_size": SIZE_PX,
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 1e-2,
+        "augment": "none",
+    }
+    off = {"warmup_epochs": 0.0, "weight_decay": 0.0, "label_smoothing": 0.0, "ema": 0.0, "dropout": 0.0}
+    return recipe.resolve(TrainConfig(**plain | off | settings))[0]  # type: ignore[arg-type]
 
 
 def block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

@@ -15,15 +15,15 @@ from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.models import graph
 from imgclf.models.graph import Cut
-from imgclf.settings import TrainConfig
 from imgclf.training import devices, features, loop
-from imgclf.training.loop import OnProgress
+from imgclf.training.callbacks import OnProgress
+from imgclf.training.recipe import Recipe
 
 
 class Activations:
-    """What passes the cut, of the images and of views of them, as 16-bit floats that are mapped into memory.
+    """The activations at a cut, of images and of augmentations of them, as 16-bit floats that are mapped into memory.
 
-    Slices and arrays of row numbers give the images' own; `draw` gives one of the views of each.
+    Slices and arrays of row numbers give the images' own; `draw` gives one of the augmentations of each.
     """
 
     def __init__(self, views: Sequence[np.ndarray], row_of: np.ndarray) -> None:
@@ -45,7 +45,7 @@ class Activations:
         return Activations(self._views, self._row_of[rows])
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One of the views of each row, the original among them."""
+        """One of the augmentations of each row, or the original."""
         chosen = rng.integers(len(self._views), size=len(rows))
         places = self._row_of[rows]
         return np.stack([self._views[view][place] for view, place in zip(chosen, places, strict=True)])
@@ -56,41 +56,41 @@ def cached(
     cut: Cut,
     dataset: Dataset,
     pixels: loading.Pixels,
-    config: TrainConfig,
+    recipe: Recipe,
     *,
     dtype: type[np.floating] = np.float16,
     on_progress: OnProgress | None = None,
 ) -> Activations | str:
-    """The activations of all images at a cut, and of `config.cached_augmentations` augmented views of them.
+    """The activations of all images at a cut, and of `recipe.cached_augmentations` augmentations of them.
 
-    They are found again by later runs, like frozen features, by content, size, rules, weights below the cut, view and
-    seed, as long as they fit into `config.cache_limit_gb`; where nothing is kept on disk, they stay in memory.
+    Later runs find them, like frozen features, by content, size, rules, weights below the cut, view and
+    seed, as long as they fit into `settings.cache_limit_gb`; where nothing is kept on disk, they stay in memory.
 
     Returns:
         The activations, or why they cannot be kept.
     """
-    views = config.cached_augmentations or 0
+    settings, views = recipe.settings, recipe.cached_augmentations
     hashes, first, row_of = np.unique(loading.content_hashes(dataset), return_index=True, return_inverse=True)
     part = graph.lower(model, cut)
     shape = (len(hashes), *part.output_shape[1:])
     if None in shape:
         return "the image size is open"
     needed = (1 + views) * int(np.prod(shape)) * np.dtype(dtype).itemsize
-    store = caches.Store.of(config.cache, config.cache_limit_gb)
-    if needed > config.cache_limit_gb * 1e9:
-        return f"{needed / 1e9:.1f} GB of activations are more than --cache-limit-gb {config.cache_limit_gb:g}"
+    store = caches.Store.of(settings.cache, settings.cache_limit_gb)
+    if needed > settings.cache_limit_gb * 1e9:
+        return f"{needed / 1e9:.1f} GB of activations are more than --cache-limit-gb {settings.cache_limit_gb:g}"
     part.compile(jit_compile=devices.jit_compile())
     names = set().union(*(graph.below(model, name) for name in (cut.layer, *cut.taps)))
     network = graph.fingerprint([layer for layer in model.layers if layer.name in names])
     found: list[np.ndarray] = []
     for view in range(1 + views):
         facts = [cut.layer, *cut.taps, np.dtype(dtype).name]
-        name = features.entry_name("boundary", config, network, view, hashes, facts)
+        name = features.entry_name("boundary", recipe, network, view, hashes, facts)
         known = store.read(name, shape, dtype) if store else None
         if known is not None:
             found.append(known)
             continue
-        batches = _batches(part, pixels.take(first), config, view, on_progress)
+        batches = _batches(part, pixels.take(first), recipe, view, on_progress)
         try:
             made = _write(store, name, shape, dtype, batches) if store else _hold(shape, dtype, batches)
         except OSError as error:
@@ -102,14 +102,18 @@ def cached(
 
 
 def _batches(
-    part: keras.Model, contents: loading.Pixels, config: TrainConfig, view: int, on_progress: OnProgress | None
+    part: keras.Model, contents: loading.Pixels, recipe: Recipe, view: int, on_progress: OnProgress | None
 ) -> Iterator[np.ndarray]:
-    seen = features.View(contents, config, view) if view else contents
-    size = loop.batch_size(config)
+    seen = features.View(contents, recipe, view) if view else contents
+    size = recipe.batch_size
     for start in range(0, len(contents), size):
         yield loop.predict(part, seen[start : start + size], size)
         if on_progress:
-            on_progress(f"activations of view {view}", min(start + size, len(contents)), len(contents))
+            on_progress(
+                f"activations, augmentation {view}" if view else "activations",
+                min(start + size, len(contents)),
+                len(contents),
+            )
 
 
 def _write(

@@ -26,9 +26,9 @@ from imgclf.evaluation import metrics, outputs, report, scoring
 from imgclf.evaluation.outputs import Predictions
 from imgclf.runs import Run
 from imgclf.settings import KfoldConfig, TrainConfig
-from imgclf.training import devices, recipe
+from imgclf.training import devices, network, recipe
 from imgclf.training import train as training
-from imgclf.training.loop import OnProgress
+from imgclf.training.callbacks import OnProgress
 
 log = logging.getLogger("imgclf")
 
@@ -88,10 +88,10 @@ def kfold(
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = _chosen(dataset, config)
-    config, found = recipe.resolve(config)
+    resolved, found = recipe.resolve(config)
     for note in (*notes, *found):
         log.info("%s", note)
-    config = replace(config, export="none")
+    config = replace(resolved.settings, export="none")
     folder = Path(output) if output else runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
     run = _open(folder, dataset, config, settings)
     with run.lock():
@@ -99,7 +99,7 @@ def kfold(
             return _all_folds(run, dataset, config, settings, on_progress)
         except KeyboardInterrupt:
             more = "" if output else f" with -o {folder}"
-            log.info("%s: finished folds are kept; the same command%s goes on from there", folder, more)
+            log.info("%s: finished folds are kept; the same command%s resumes from there.", folder, more)
             raise
         finally:
             _of_all_folds.cache_clear()
@@ -184,7 +184,7 @@ def _all_folds(
         except BrokenProcessPool:
             raise RunError(
                 f"{run.path}: the process of a fold was killed, perhaps for want of memory. Finished folds are kept: "
-                "the same command goes on, perhaps with fewer --jobs."
+                "the same command resumes, perhaps with fewer --jobs."
             ) from None
     return _summed_up(run, dataset, folds, settings)
 
@@ -218,14 +218,14 @@ def _is_finished(fold: Run) -> bool:
 
 
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
-    """Train one fold, or go on with it; one that left nothing to go on with is begun anew."""
+    """Train one fold, or resume it; one without a checkpoint is retrained."""
     tested = set(fold.tested)
     own = _split(dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))]), config, fold)
     started = Run(fold.folder)
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
     if started.checkpoint.is_file():
-        log.info("%s: going on", fold.folder)
+        log.info("%s: resuming.", fold.folder)
         moved = started.read_config()["data"] != str(dataset.origin.resolve())
         training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
@@ -257,7 +257,7 @@ def _split(dataset: Dataset, config: TrainConfig, fold: _Fold) -> Dataset:
 @functools.lru_cache(maxsize=1)
 def _of_all_folds(config: TrainConfig, classes: int) -> keras.Model:
     """The one graph of all folds of a probe: its backbone is frozen, and each fold sets the whole head."""
-    return training.build(config, classes)
+    return network.build(recipe.resolve(config)[0], classes)
 
 
 def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:

@@ -21,9 +21,9 @@ from imgclf.data import images, loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import graph
-from imgclf.settings import TrainConfig
 from imgclf.training import augmentation, devices, loop
-from imgclf.training.loop import OnProgress
+from imgclf.training.callbacks import OnProgress
+from imgclf.training.recipe import Recipe
 
 log = logging.getLogger("imgclf")
 
@@ -47,65 +47,44 @@ def frozen(
     model: keras.Model,
     dataset: Dataset,
     pixels: loading.Pixels,
-    config: TrainConfig,
+    recipe: Recipe,
     *,
-    views: int = 0,
+    augmentations: int = 0,
     on_progress: OnProgress | None = None,
 ) -> np.ndarray:
-    """The embeddings of a dataset's images and of augmented views of them, computed once, found again by later runs.
+    """The embeddings of a dataset's images and of augmentations of them, computed once, found by later runs.
 
-    They are kept by content, size, decoding rules, weights, graph, precision, and, for the views, policy and seed.
+    They are kept by content, size, decoding rules, weights, graph, precision, and, for augmentations, policy and seed.
 
     Args:
         model: a classifier as `models.classifier.build` makes it.
         dataset: what `loading.decode` returned, and `pixels` with it.
-        config: resolved settings.
-        views: how many augmented views of each image come after the original, drawn by `config.augment`.
+        augmentations: how many augmentations of each image come after the original, drawn by the recipe's policy.
 
     Returns:
-        float32 (1 + views, n, d).
+        float32 (1 + augmentations, n, d).
     """
     hashes, first, row_of = np.unique(loading.content_hashes(dataset), return_index=True, return_inverse=True)
     network = fingerprint(model)
-    store = caches.Store.of(config.cache, config.cache_limit_gb)
+    store = caches.Store.of(recipe.settings.cache, recipe.settings.cache_limit_gb)
     shape = (len(hashes), model.get_layer("embedding").output.shape[-1])
     contents = pixels.take(first)
     found: list[np.ndarray] = []
     extract: Extract | None = None
-    for view in range(1 + views):
-        name = entry_name("features", config, network, view, hashes)
+    for view in range(1 + augmentations):
+        name = entry_name("features", recipe, network, view, hashes)
         rows = store.read(name, shape, np.float32) if store else None
         if rows is None:
-            extract = extract or _extractor(model, len(contents) * (1 + views - view), config, store, network)
-            seen = View(contents, config, view) if view else contents
-            rows = _through(extract, seen, loop.batch_size(config), shape[1], _phase(view, views), on_progress)
+            extract = extract or _extractor(model, len(contents) * (1 + augmentations - view), recipe, store, network)
+            seen = View(contents, recipe, view) if view else contents
+            rows = _through(extract, seen, recipe.batch_size, shape[1], _phase(view, augmentations), on_progress)
             no_room = store.keep(name, rows) if store else None
             if no_room:
                 log.warning("features are not kept for later runs (%s)", no_room)
         elif on_progress:
-            on_progress(_phase(view, views), len(contents), len(contents))
+            on_progress(_phase(view, augmentations), len(contents), len(contents))
         found.append(np.asarray(rows)[row_of])
     return np.stack(found)
-
-
-def compute(
-    model: keras.Model,
-    pixels: np.ndarray | loading.Pixels,
-    *,
-    batch_size: int = 32,
-    on_progress: OnProgress | None = None,
-) -> np.ndarray:
-    """The embeddings of images through Keras. Give it all at once: each call traces the network anew.
-
-    Args:
-        model: a classifier as `models.classifier.build` makes it.
-        pixels: uint8 (n, s, s, 3).
-
-    Returns:
-        float32 (n, d).
-    """
-    width = model.get_layer("embedding").output.shape[-1]
-    return _through(_keras(model, batch_size), pixels, batch_size, width, "features", on_progress)
 
 
 def fingerprint(model: keras.Model) -> str:
@@ -114,32 +93,30 @@ def fingerprint(model: keras.Model) -> str:
     return graph.fingerprint(model.layers[: names.index("embedding") + 1])
 
 
-def entry_name(
-    kind: str, config: TrainConfig, network: str, view: int, hashes: np.ndarray, more: Sequence[str] = ()
-) -> str:
-    """The name under which the cache holds what a network made of a view of images: all that decides about it."""
+def entry_name(kind: str, recipe: Recipe, network: str, view: int, hashes: np.ndarray, more: Sequence[str] = ()) -> str:
+    """The name of a cache entry: all that decides about what a network computes from images or augmentations."""
     facts: list[object] = [
         kind,
         VERSION,
         images.fingerprint(),
-        config.image_size,
-        config.decoding.to_dict(),
+        recipe.image_size,
+        recipe.settings.decoding.to_dict(),
         network,
         *more,
     ]
-    if config.precision == "bf16":
-        facts.append(config.precision)
+    if recipe.precision == "bf16":
+        facts.append(recipe.precision)
     if view:
-        facts.append([view, config.seed, repr(config.policy), augmentation.VERSION])
+        facts.append([view, recipe.seed, repr(recipe.policy), augmentation.VERSION])
     return caches.digest(facts, hashes)
 
 
 class View:
-    """Images as a random view of them, the same in every run."""
+    """A random augmentation of images, the same in every run."""
 
-    def __init__(self, contents: loading.Pixels, config: TrainConfig, view: int) -> None:
-        self._contents, self._seed, self._view = contents, config.seed, view
-        self._augment = augmentation.Augment(config.policy, contents.shape[1])
+    def __init__(self, contents: loading.Pixels, recipe: Recipe, view: int) -> None:
+        self._contents, self._seed, self._view = contents, recipe.seed, view
+        self._augment = augmentation.Augment(recipe.policy, contents.shape[1])
 
     def __len__(self) -> int:
         return len(self._contents)
@@ -149,8 +126,8 @@ class View:
         return self._augment(self._contents[index], rng)
 
 
-def _phase(view: int, views: int) -> str:
-    return f"features, view {view} of {views}" if view else "features"
+def _phase(view: int, augmentations: int) -> str:
+    return f"features, augmentation {view} of {augmentations}" if view else "features"
 
 
 def _through(
@@ -170,19 +147,17 @@ def _through(
     return rows
 
 
-def _extractor(
-    model: keras.Model, count: int, config: TrainConfig, store: caches.Store | None, network: str
-) -> Extract:
+def _extractor(model: keras.Model, count: int, recipe: Recipe, store: caches.Store | None, network: str) -> Extract:
     """The path that is quickest for this many images, in float32 unless asked otherwise."""
-    if config.precision == "bf16":
+    if recipe.precision == "bf16":
         return _openvino(model)
-    if config.deterministic or not _may_convert(model):
-        return _keras(model, loop.batch_size(config))
-    name = caches.digest(["litert", VERSION, environment.versions().get("tensorflow"), config.image_size, network])
+    if recipe.settings.deterministic or not _may_convert(model):
+        return _keras(model, recipe.batch_size)
+    name = caches.digest(["litert", VERSION, environment.versions().get("tensorflow"), recipe.image_size, network])
     converted = store.read(name, None, np.uint8) if store else None
     keras_s = count * graph.multiply_adds(model) / KERAS_DEPTHWISE_PER_S
     if converted is None and keras_s * (1 - 1 / LITERT_GAIN) < CONVERTING_S:
-        return _keras(model, loop.batch_size(config))
+        return _keras(model, recipe.batch_size)
     if converted is None:
         converted = _convert(model)
         if store:

@@ -1,4 +1,4 @@
-"""Choose the layers that fine-tuning trains."""
+"""Fine-tuning: which layers are trainable."""
 
 import logging
 
@@ -13,50 +13,42 @@ UNFROZEN_SHARE = 1 / 3
 
 
 def freeze(model: keras.Model) -> None:
-    """Hold the whole backbone still; the head stays free."""
+    """Freeze the whole backbone; the head stays trainable."""
     for layer in classifier.backbone_layers(model):
         layer.trainable = False
 
 
-def unfreeze(model: keras.Model, request: str | None = None, *, batch_norm: str = "frozen") -> graph.Cut | None:
-    """Free the upper layers of the backbone, and the head.
+def unfreeze(model: keras.Model, request: str = "", *, batch_norm: str = "frozen") -> graph.Cut | None:
+    """Unfreeze the upper layers of the backbone.
 
-    Frozen batch normalisation, which in Keras means inference mode, keeps the statistics of the pretraining, which
+    Frozen batch normalization, which in Keras means inference mode, keeps the statistics of the pretraining, which
     small batches must not spoil.
 
     Args:
         model: a classifier of one fixed image size.
-        request: the layer or block from which on layers move, or a share of the multiply-adds; None is UNFROZEN_SHARE.
-        batch_norm: `frozen`, or `train` where that of the free layers moves, too.
+        request: the lowest trainable layer or block, or a share of the multiply-adds; UNFROZEN_SHARE if empty.
+        batch_norm: `frozen`, or `train` for trainable batch normalization in the unfrozen layers.
 
     Returns:
-        The boundary below the free layers; None where none is near, and layers move from the one asked for on.
+        The cut below the unfrozen layers; None where none is near, and the first unfrozen layer is the one asked for.
 
     Raises:
         UsageError: if there is no layer of that name.
     """
     wanted = graph.requested_share(model, request or str(UNFROZEN_SHARE))
     cut = graph.nearest(model, wanted)
-    still = graph.below(model, cut.layer) if cut else graph.first_layers(model, wanted)
-    free = 0
+    frozen = graph.below(model, cut.layer) if cut else graph.first_layers(model, wanted)
+    count = 0
     for layer in classifier.backbone_layers(model):
-        normalises = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = layer.name not in still and (batch_norm == "train" or not normalises)
-        free += layer.trainable and bool(layer.weights)
-    asked = f"{request or f'{UNFROZEN_SHARE:.0%} of the arithmetic'}"
+        normalizes = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer.name not in frozen and (batch_norm == "train" or not normalizes)
+        count += layer.trainable and bool(layer.weights)
+    text = f"Fine-tuning {request or f'{UNFROZEN_SHARE:.0%} of the arithmetic'}: "
     if cut:
-        log.info(
-            "fine-tune: asked for %s; everything above %s moves: %d layers, %.0f %% of the multiply-adds",
-            asked,
-            cut.layer,
-            free,
-            100 * cut.share,
-        )
+        share = f"{100 * cut.share:.0f}% of the multiply-adds"
+        log.info("%sthe layers above %s are trainable (%d with weights, %s).", text, cut.layer, count, share)
     else:
         log.info(
-            "fine-tune: asked for %s; no single tensor near there holds all that passes, so there is no boundary to "
-            "keep activations at: %d layers move",
-            asked,
-            free,
+            "%s%d layers with weights are trainable. No cut is near, so activations cannot be cached.", text, count
         )
     return cut

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from imgclf.errors import RunError
-from imgclf.training import loop
-from imgclf.training.loop import Part, Plan
+from imgclf.training import callbacks, loop
+from imgclf.training.loop import Part
+from imgclf.training.recipe import Recipe
 
 FROM, TO = 1e-6, 1.0
 STEPS = 60
@@ -19,7 +20,7 @@ BURST = 4.0
 """The test ends when the smoothed loss is so many times its lowest."""
 
 FLAT = 1.1
-"""A smoothed loss up to so many times the lowest has not risen yet. A solved head starts at its lowest loss: there the
+"""A smoothed loss up to so many times the lowest has not risen yet. A fitted head starts at its lowest loss: there the
 rate of the lowest loss says nothing, and only where it begins to rise does."""
 
 SAFETY = 10.0
@@ -35,19 +36,19 @@ class Curve:
     chosen: float
 
 
-def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
+def sweep(model: keras.Model, train: Part, recipe: Recipe) -> Curve:
     """Train on some batches, each at a higher rate than the one before; what the model was, it is again afterwards.
 
     Raises:
         RunError: if the loss is no number from the first step on.
     """
-    logits = loop.compiled(model, train, replace(plan, lr=FROM), scheduled=False)
+    logits = loop.compiled(model, train, replace(recipe, lr=FROM), scheduled=False)
     rates = np.geomspace(FROM, TO, STEPS)
     tried = [*([FROM] * SETTLING), *rates.tolist()]
-    before = [keras.ops.convert_to_numpy(variable.value).copy() for variable in model.variables]
+    before = callbacks.values(model.variables)  # dropout's seed state is among them
     losses: list[float] = []
     average = 0.0
-    for step, (rate, batch) in enumerate(zip(tried, loop.batches(model, train, plan, 0), strict=False)):
+    for step, (rate, batch) in enumerate(zip(tried, loop.batches(model, train, recipe, 0), strict=False)):
         logits.optimizer.learning_rate = rate
         logits.reset_metrics()  # the loss that comes back is the mean since the last reset
         loss = float(logits.train_on_batch(*batch)[0])
@@ -57,8 +58,7 @@ def sweep(model: keras.Model, train: Part, plan: Plan) -> Curve:
             break
         if step >= SETTLING:
             losses.append(smooth)
-    for variable, value in zip(model.variables, before, strict=True):  # dropout's seed state is among them
-        variable.assign(value)
+    callbacks.assign(model.variables, before)
     return choose(rates[: len(losses)], np.array(losses))
 
 

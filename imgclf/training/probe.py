@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Iterator
 
-import keras
 import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize
@@ -85,17 +84,6 @@ def fit(
         head = _minimize(rotated, labels, _shares(labels, [None], balanced), strength, start, _TOLERANCE)[:, 0]
         kernel = basis @ head[:-1] / deviation[:, np.newaxis]
     return kernel.astype(np.float32), (head[-1] - mean @ kernel).astype(np.float32)
-
-
-def place(model: keras.Model, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Set the head of a classifier graph."""
-    model.get_layer("logits").set_weights([kernel, bias])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (n, classes) -> probabilities, float32, rows summing to 1."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _standardize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,16 +1,31 @@
-"""Resolve settings: `auto` and None become a backbone, weights, a method and numbers."""
+"""Resolve settings to a recipe: `auto` and None become a backbone, weights, a method and numbers."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from imgclf import runs
 from imgclf.errors import UsageError
-from imgclf.models import classifier, sources, stored
+from imgclf.models import sources
 from imgclf.models.sources import Facts
+from imgclf.policies import Policy
 from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
+from imgclf.training import devices
+
+BATCH_SIZE = 32
+LARGE_BATCH_SIZE = 256
+"""The first try of `--batch-size auto` on an accelerator; it is halved as long as it does not fit in memory."""
+
+LEARNING_RATE = 1e-4
+"""Of fine-tuning."""
+
+LR_MULTIPLIER = 10.0
+"""Of the learning rate where automatic training makes all layers trainable, unless training the upper ones alone
+helped: to change features in a few epochs takes large steps."""
+
+DEFAULT_LIMIT_S = 120.0
+"""For `--method auto` without a time limit: no stage begins that would end later, but everything is exported."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
     "scratch": {
@@ -25,7 +40,7 @@ _NUMBERS: dict[str, dict[str, Any]] = {
     "finetune": {
         "epochs": 10,
         "batch_size": 32,
-        "lr": 1e-4,
+        "lr": LEARNING_RATE,
         "weight_decay": 0.01,
         "label_smoothing": 0.1,
         "ema": 0.98,
@@ -51,69 +66,202 @@ _STEPS_DEFAULTS = (
 """Settings of gradient descent, with and without a fixed default; the probe's head is fitted by L-BFGS."""
 
 
-def resolve(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, with nothing left open.
+
+    `repr` has what decides about the weights: by it a checkpoint knows its training.
+
+    Args:
+        settings: what the recipe was resolved from, with what was chosen filled in, as `config.json` records it.
+            Decoding, cache, exports and trackers are read from here.
+        image_size: the side of the model's input, in px.
+        sizes: image sizes in px, each for an equal share of the epochs. Random crops enlarge what they contain, so the
+            last may be a little smaller than `image_size` (Touvron 2019, arXiv:1906.06423). For `auto`: the sizes that
+            it may try.
+        epochs: 0 for a probe.
+        lr: peak learning rate, reached after `warmup_epochs`; `lr_multiplier` is for `auto` with all layers trainable.
+        weight_decay: decoupled from the gradient, on kernels only, as a share of the learning rate.
+        ema: momentum of the EMA of the weights, which is then what is validated and kept; 0 for none.
+        patience: stop after so many epochs in a row without a better validation; 0 never stops.
+        clip_norm: the largest norm of all gradients together; 0 does not clip.
+        unfreeze_from: the lowest trainable layer, or a share of the multiply-adds; empty for the default.
+        caches_activations: whether activations of frozen layers may be computed once for all epochs, for each image and
+            `cached_augmentations` augmentations of it.
+        limit_s: inf for none.
+        may_halve_batch: where it does not fit in memory.
+    """
+
+    settings: TrainConfig = field(repr=False)
+    backbone: str
+    weights: str
+    method: str
+    image_size: int
+    sizes: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    accumulate: int
+    lr: float
+    lr_multiplier: float
+    optimizer: str
+    clip_norm: float
+    warmup_epochs: float
+    weight_decay: float
+    label_smoothing: float
+    dropout: float
+    ema: float
+    balance: str
+    policy: Policy
+    mixup: float
+    cutmix: float
+    caches_activations: bool
+    cached_augmentations: int
+    unfreeze_from: str
+    layer_decay: float
+    batch_norm: str
+    precision: str
+    patience: int
+    seed: int
+    limit_s: float = field(repr=False)
+    may_halve_batch: bool = field(repr=False)
+
+    def size(self, epoch: int) -> int:
+        """The image size of an epoch, counted from 0."""
+        return self.sizes[epoch * len(self.sizes) // self.epochs]
+
+    @property
+    def changes_size(self) -> bool:
+        """Whether epochs have other image sizes than the model's."""
+        return set(self.sizes) != {self.image_size}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with one another, which needs their pixels at every step."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a time limit was given."""
+        return self.settings.time_limit is not None
+
+    @property
+    def finds_lr(self) -> bool:
+        """Whether a range test is to find the learning rate before training."""
+        return self.settings.lr == AUTO
+
+    def settle(self, **found: Any) -> "Recipe":
+        """The recipe with numbers that training itself found, for `config.json`, too."""
+        return replace(self, settings=replace(self.settings, **found), **found)
+
+
+_OFF: dict[str, Any] = {
+    **dict.fromkeys(("epochs", "patience", "cached_augmentations"), 0),
+    **dict.fromkeys(("lr", "clip_norm", "weight_decay", "label_smoothing", "ema"), 0.0),
+    "unfreeze_from": "",
+}
+"""What None means in settings that are resolved otherwise."""
+
+
+def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
     """Settle every open setting.
 
     Returns:
-        The settings without `auto` and None, and plain sentences on what was chosen where it may surprise.
+        The recipe, and plain sentences on what was chosen where it may surprise.
 
     Raises:
         UsageError: if the backbone is unknown, or the settings exclude one another.
     """
+    config, facts, notes = _with_backbone(settings)
+    config = replace(config, method=_choose_method(config, settings.weights))
+    if config.method == "probe":
+        config, steps_notes = _without_steps(config)
+        notes += steps_notes
+    config = _with_sizes(config, facts)
+    if config.unfreeze_from and config.method != "finetune":
+        notes.append(f"--unfreeze-from: no effect with --method {config.method}, which chooses the trainable layers.")
+    numbers = {
+        name: value
+        for name, value in _NUMBERS[config.method].items()
+        if getattr(config, name) is None or (name == "augment" and config.augment == AUTO)
+    }
+    config = replace(config, **numbers)
+    policy, losses = config.policy.upright() if config.keep_orientation else (config.policy, [])
+    config = replace(config, augment=policy.name or str(policy))
+    return from_resolved(config), [*notes, *(f"augmentation: {loss}" for loss in losses)]
+
+
+def from_resolved(config: TrainConfig) -> Recipe:
+    """Make the recipe of settings that are resolved already, as `config.json` records them."""
+    assert config.image_size
+    is_auto = config.method == AUTO
+    same = {f.name: getattr(config, f.name) for f in fields(Recipe) if hasattr(config, f.name)}
+    values: dict[str, Any] = {name: _OFF.get(name) if value is None else value for name, value in same.items()}
+    values |= {
+        "settings": config,
+        "sizes": config.size_steps or (config.image_size,),
+        "lr_multiplier": LR_MULTIPLIER if is_auto and config.lr is None else 1.0,
+        "caches_activations": config.cached_augmentations is not None or config.augment == "none",
+        "limit_s": config.limit_s or (DEFAULT_LIMIT_S if is_auto else math.inf),
+        "may_halve_batch": config.batch_size == AUTO,
+    }
+    if config.lr == AUTO or (config.lr is None and is_auto):
+        values["lr"] = LEARNING_RATE
+    if config.batch_size == AUTO:
+        values["batch_size"] = BATCH_SIZE if devices.on_cpu() else LARGE_BATCH_SIZE
+    return Recipe(**values)
+
+
+def _with_backbone(config: TrainConfig) -> tuple[TrainConfig, Facts, list[str]]:
+    """Choose the backbone and the weights."""
     notes: list[str] = []
-    name = config.backbone
-    if name == AUTO and config.weights != AUTO and not sources.is_word(config.weights):
+    if config.backbone == AUTO and config.weights != AUTO and not sources.is_word(config.weights):
         config = _as_in_run(config)
-        name = config.backbone
+    name = config.backbone
     if name == AUTO:
         name, note = sources.default(config.weights, scratch=config.method == "scratch")
         notes.append(note)
     facts = sources.find(name, offline=config.offline).facts
     notes += [facts.note] if facts.note else []
-    weights = _choose_weights(facts, config)
+    return replace(config, backbone=facts.name, weights=_choose_weights(facts, config)), facts, notes
+
+
+def _choose_method(config: TrainConfig, asked: str) -> str:
+    """The method for a chosen backbone.
+
+    Args:
+        asked: the weights that were asked for.
+    """
     method = config.method
-    if method == "auto":
-        method = "scratch" if weights == "none" else "auto"
-    if method != "scratch" and weights == "none" and config.weights == "auto":
+    if method == AUTO:
+        method = "scratch" if config.weights == "none" else AUTO
+    if method != "scratch" and config.weights == "none" and asked == AUTO:
         raise UsageError(
-            f"--method {method} needs pretrained weights and {facts.name} has none. "
+            f"--method {method} needs pretrained weights and {config.backbone} has none. "
             "Use --method scratch, another --backbone, or --weights FILE."
         )
-    if method == "scratch" and weights != "none":
-        raise UsageError(f"--method scratch starts from random weights and takes no --weights {weights}.")
+    if method == "scratch" and config.weights != "none":
+        raise UsageError(f"--method scratch starts from random weights and takes no --weights {config.weights}.")
     if config.precision == "bf16" and method != "probe":
         raise UsageError(
             f"--precision bf16 is for the features of --method probe, found --method {method}. "
             "Training in half precision is --precision mixed_bfloat16."
         )
-    if method == "probe":
-        config, steps_notes = _without_steps(config)
-        notes += steps_notes
+    return method
+
+
+def _with_sizes(config: TrainConfig, facts: Facts) -> TrainConfig:
     steps = config.size_steps
     if steps and not facts.any_size:
         raise UsageError(f"--image-sizes: {facts.name} is trained at one size. Use --image-size.")
     size = config.image_size or (steps[-1] if steps else facts.image_size)
-    if method == "auto":
+    if config.method == AUTO:
         if not steps and not config.image_size and facts.any_size:
             steps = (size, _larger(size))
             config = replace(config, image_sizes=",".join(map(str, steps)))
         size = steps[0] if steps else size
     elif steps and max(steps) > size:
         raise UsageError(f"--image-sizes: expected none above --image-size {size}, found {max(steps)}.")
-    if config.unfreeze_from and method != "finetune":
-        notes.append(f"no effect with --method {method}, which chooses by itself what moves: --unfreeze-from")
-    numbers = _NUMBERS[method]
-    settled = {
-        key: value
-        for key, value in numbers.items()
-        if getattr(config, key) is None or (key == "augment" and config.augment == "auto")
-    }
-    resolved = replace(config, backbone=facts.name, weights=weights, method=method, image_size=size, **settled)
-    policy, losses = resolved.policy.upright() if config.keep_orientation else (resolved.policy, [])
-    return replace(resolved, augment=policy.name or str(policy)), [
-        *notes,
-        *(f"augmentation: {loss}" for loss in losses),
-    ]
+    return replace(config, image_size=size)
 
 
 def _larger(size_px: int) -> int:
@@ -139,7 +287,7 @@ def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         off |= {"augment": "none", "keep_orientation": False}
     cleared = TrainConfig.from_dict(kept | off)
     options = ", ".join("--" + name.replace("_", "-") for name in given)
-    return cleared, [f"no effect on a probe, whose head is solved and not stepped towards: {options}"] if given else []
+    return cleared, [f"{options}: no effect on a probe, whose head is fitted without steps."] if given else []
 
 
 def _as_in_run(config: TrainConfig) -> TrainConfig:
@@ -166,39 +314,3 @@ def _choose_weights(facts: Facts, config: TrainConfig) -> str:
             f"--weights {config.weights}: {facts.name} has no weights of this kind. Use {has}, none, FILE or RUN."
         )
     return weights
-
-
-def build(config: TrainConfig, classes: int, *, kept: Path | None = None) -> keras.Model:
-    """The classifier graph of resolved settings, in float32, with its weights and a random head.
-
-    Args:
-        kept: a file of the run that contains the backbone, for one that its name alone does not give again.
-    """
-    backbone = stored.backbone(kept) if kept else _backbone(config, config.image_size, config.weights)
-    return _classifier(backbone, config, classes)
-
-
-def for_steps(model: keras.Model, config: TrainConfig) -> keras.Model:
-    """The same classifier as gradient descent wants it: at `config.precision`, and of any size if sizes grow."""
-    if config.precision == "float32" and not config.size_steps:
-        return model
-    if not sources.portable(config.backbone):
-        return stored.at_precision(model, config.precision)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
-    try:
-        backbone = _backbone(config, None if config.size_steps else config.image_size, sources.NONE)
-        twin = _classifier(backbone, config, model.output_shape[-1])
-    finally:
-        keras.config.set_dtype_policy(policy)
-    twin.set_weights(model.get_weights())
-    return twin
-
-
-def _classifier(backbone: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
-    return classifier.build(backbone, classes, dropout=config.dropout, seed=config.seed)
-
-
-def _backbone(config: TrainConfig, size: int | None, weights: str) -> keras.Model:
-    source = sources.find(config.backbone, offline=config.offline)
-    return source.build(size, weights, offline=config.offline)

@@ -9,11 +9,11 @@ ACCEPTED = "accepted"
 NO_TIME = "refused: the time was up"
 
 
-def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Accuracy, and log loss at the best temperature: the one that the finished model gets.
 
-    Label smoothing makes a model less sure than it is right, and a head that was solved to convergence surer; without
-    the temperature the first would always lose against the second.
+    Label smoothing makes a model less confident than it is correct, and a head that was fitted to convergence more;
+    without the temperature the first would always lose against the second.
 
     Args:
         logits: float (n, classes).
@@ -24,10 +24,10 @@ def judged(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def judge(before: tuple[float, float], after: tuple[float, float], *, costly: bool = False) -> str:
-    """Whether a stage is kept, or why not, by `judged` of the validation part before and after it.
+    """Whether a stage is kept, or why not, by the `score` of the validation images before and after it.
 
     Args:
-        costly: whether all that comes later, predictions too, would take longer. Then as many right are not enough.
+        costly: whether all that comes later, predictions too, would take longer. Then accuracy must rise.
     """
     if after[0] < before[0] or (costly and after[0] == before[0]):
         short = "is not above" if after[0] == before[0] else "is below"

@@ -17,11 +17,10 @@ import numpy as np
 from PIL import Image
 
 import imgclf
-from imgclf import policies
 from imgclf.data import loading
 from imgclf.models import classifier, efficientnet_lite0, graph
 from imgclf.settings import TrainConfig
-from imgclf.training import activations, finetune, loop
+from imgclf.training import activations, finetune, loop, recipe
 
 LEAST = 0.8
 
@@ -47,8 +46,20 @@ def main() -> None:
         model = classifier.build(network, 2)
         cut = finetune.unfreeze(model, options.request)
         assert cut
-        config = TrainConfig(image_size=options.size, cache=str(folder / "cache"), augment="none")
-        kept = activations.cached(model, cut, dataset, pixels, config)
+        settings = TrainConfig(
+            backbone="small-cnn",
+            image_size=options.size,
+            epochs=1 + options.epochs,
+            batch_size=32,
+            lr=1e-5,
+            warmup_epochs=0,
+            weight_decay=0.0,
+            label_smoothing=0.0,
+            augment="none",
+            cache=str(folder / "cache"),
+        )
+        plan, _ = recipe.resolve(settings)
+        kept = activations.cached(model, cut, dataset, pixels, plan)
         assert not isinstance(kept, str), kept
         whole = loop.Part(pixels, dataset.labels)
         short = loop.Part(kept, dataset.labels, kept.draw)
@@ -57,20 +68,7 @@ def main() -> None:
             ("full path", model, whole),
             ("kept activations", graph.upper(model, cut), short),
         ):
-            plan = loop.Plan(
-                sizes=(options.size,),
-                epochs=1 + options.epochs,
-                batch_size=32,
-                lr=1e-5,
-                optimizer="adamw",
-                warmup_epochs=0,
-                weight_decay=0.0,
-                label_smoothing=0.0,
-                ema=0.0,
-                policy=policies.Policy(),
-                seed=0,
-            )
-            rows = loop.fit(trained, part, None, plan, phase=name)
+            rows = loop.fit(trained, part, None, plan, loop.Options(name))
             seconds[name] = [row["seconds"] for row in rows[1:]]  # the first one traces
     for name, found in seconds.items():
         print(f"{name:17} median {statistics.median(found):.3f} s an epoch, {min(found):.3f} to {max(found):.3f}")

@@ -80,10 +80,10 @@ def training(pixels: loading.Pixels, labels: np.ndarray, classes: int, epochs: i
     import keras
 
     from imgclf.models import classifier
-    from imgclf.training import recipe
+    from imgclf.training import network, recipe
 
-    config, _ = recipe.resolve(TrainConfig(backbone="small-cnn", image_size=pixels.shape[1]))
-    model = classifier.logits(recipe.build(config, classes))
+    plain, _ = recipe.resolve(TrainConfig(backbone="small-cnn", image_size=pixels.shape[1]))
+    model = classifier.logits(network.build(plain, classes))
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     steps = loading.steps_per_epoch(len(pixels), BATCH)
     count = steps * BATCH

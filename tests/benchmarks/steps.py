@@ -19,7 +19,8 @@ import psutil
 
 from imgclf import policies
 from imgclf.models import classifier, convnets, efficientnet_lite0
-from imgclf.training import loop
+from imgclf.settings import TrainConfig
+from imgclf.training import loop, recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 
@@ -27,18 +28,17 @@ LEAST = 0.95
 GROWTH_MIB = 20.0
 """Over the last 40 of 50 epochs: what the allocator may still move."""
 
-PLAN = loop.Plan(
-    sizes=(96,),
-    epochs=1,
-    batch_size=32,
-    lr=1e-4,
-    optimizer="adamw",
-    warmup_epochs=0,
-    weight_decay=0.01,
-    label_smoothing=0.1,
-    ema=0.0,
-    policy=policies.Policy(),
-    seed=0,
+PLAN, _ = recipe.resolve(
+    TrainConfig(
+        backbone="small-cnn",
+        image_size=96,
+        epochs=1,
+        batch_size=32,
+        lr=1e-4,
+        warmup_epochs=0,
+        weight_decay=0.01,
+        augment="none",
+    )
 )
 
 
@@ -71,7 +71,7 @@ def throughput(images: int, size_px: int, epochs: int) -> bool:
     ]
     other = _OtherSide(batches)
     plan = replace(PLAN, sizes=(size_px,), epochs=1 + epochs)
-    rows = loop.fit(classifier.build(network, 2), train, None, plan, phase="fit", callbacks=[other])
+    rows = loop.fit(classifier.build(network, 2), train, None, plan, loop.Options("fit", callbacks=[other]))
     ours = statistics.median(row["seconds"] for row in rows[1:])  # the first one traces
     theirs = statistics.median(other.seconds[1:])
     count = 32 * len(batches)
@@ -88,8 +88,7 @@ def memory() -> bool:
         part(128, 32),
         part(32, 32),
         replace(PLAN, sizes=(32,), epochs=50, policy=policies.POLICIES["standard"], ema=0.9),
-        phase="memory",
-        on_epoch=lambda rows: seen.append(process.memory_info().rss / 2**20),
+        loop.Options("memory", on_epoch=lambda rows: seen.append(process.memory_info().rss / 2**20)),
     )
     growth = seen[-1] - seen[9]
     print(f"memory after 1, 10, 30 and 50 epochs: {', '.join(f'{seen[i]:.0f}' for i in (0, 9, 29, 49))} MiB")

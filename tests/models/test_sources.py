@@ -12,7 +12,7 @@ from imgclf.errors import MissingError, RunError, UsageError
 from imgclf.models import classifier, sources
 from imgclf.models.sources import Facts
 from imgclf.settings import TrainConfig
-from imgclf.training import recipe
+from imgclf.training import network, recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
@@ -95,7 +95,7 @@ def test_one_size_is_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--image-sizes: .* is trained at one size"):
         recipe.resolve(TrainConfig(backbone=str(path), image_sizes="16,24"))
     with pytest.raises(UsageError, match=r"--image-size: .* takes images of 16 px alone, found 24"):
-        recipe.build(recipe.resolve(TrainConfig(backbone=str(path), image_size=24))[0], 2)
+        network.build(recipe.resolve(TrainConfig(backbone=str(path), image_size=24))[0], 2)
     with pytest.raises(UsageError, match=r"--weights hub: .* has no weights of this kind. Use file, auto"):
         recipe.resolve(TrainConfig(backbone=str(path), weights="hub"))
 

@@ -1,36 +1,22 @@
 """Cached activations: training the upper part of a network alone is the same training."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import SIZE_PX, residual
+from factories import SIZE_PX, recipe_of, residual
 
 import imgclf
-from imgclf import policies
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.models import classifier, graph
-from imgclf.settings import TrainConfig
 from imgclf.training import activations, finetune, loop
+from imgclf.training.recipe import Recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 
-PLAN = loop.Plan(
-    sizes=(SIZE_PX,),
-    epochs=2,
-    batch_size=4,
-    lr=1e-3,
-    optimizer="sgd",
-    warmup_epochs=0,
-    weight_decay=0.0,
-    label_smoothing=0.0,
-    ema=0.0,
-    policy=policies.Policy(),
-    seed=0,
-)
+PLAN = recipe_of(epochs=2, batch_size=4, lr=1e-3, optimizer="sgd")
 
 
 @pytest.fixture
@@ -38,8 +24,8 @@ def data(image_folder: Callable[..., Path]) -> tuple[Dataset, loading.Pixels]:
     return loading.decode(imgclf.read(image_folder(count=8)), SIZE_PX)
 
 
-def config(tmp_path: Path, **options: object) -> TrainConfig:
-    return TrainConfig(image_size=SIZE_PX, cache=str(tmp_path / "cache"), batch_size=4, augment="light", **options)
+def config(tmp_path: Path, cache: str = "", **options: object) -> Recipe:
+    return recipe_of(cache=cache or str(tmp_path / "cache"), batch_size=4, augment="light", **options)
 
 
 def gradients(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,10 +70,10 @@ def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data
         if short:
             kept = activations.cached(model, cut, *data, config(tmp_path), dtype=np.float32)
             part = loop.Part(kept, labels, kept.draw)
-            loop.fit(graph.upper(model, cut), part, part, PLAN, phase="finetune")
+            loop.fit(graph.upper(model, cut), part, part, PLAN, loop.Options("finetune"))
         else:
             part = loop.Part(data[1], labels)
-            loop.fit(model, part, part, PLAN, phase="finetune")
+            loop.fit(model, part, part, PLAN, loop.Options("finetune"))
         for name in ("stem", "one_conv", "one_norm", "two_norm"):  # nor do the statistics of normalisation move
             for one, other in zip(before[name], model.get_layer(name).get_weights(), strict=True):
                 np.testing.assert_array_equal(one, other)
@@ -126,7 +112,7 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
             stored.flush()
             kept = activations.cached(model, cut, *data, config(tmp_path))
         part = loop.Part(kept, data[0].labels, kept.draw)
-        loop.fit(graph.upper(model, cut), part, None, PLAN, phase="finetune")
+        loop.fit(graph.upper(model, cut), part, None, PLAN, loop.Options("finetune"))
         ends.append(model.get_layer("logits").get_weights()[0])
     assert np.abs(ends[0] - ends[1]).max() > 1e-5
 
@@ -148,6 +134,6 @@ def test_more_than_the_limit_is_not_kept_and_memory_serves_without_a_folder(data
     cut = finetune.unfreeze(model, "two")
     refused = activations.cached(model, cut, *data, config(tmp_path, cache_limit_gb=1e-6))
     assert isinstance(refused, str) and "more than --cache-limit-gb" in refused
-    held = activations.cached(model, cut, *data, replace(config(tmp_path), cache="off"))
+    held = activations.cached(model, cut, *data, config(tmp_path, cache="off"))
     on_disk = activations.cached(model, cut, *data, config(tmp_path))
     np.testing.assert_array_equal(held[:], on_disk[:])

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from imgclf import policies
 from imgclf.policies import OPERATIONS, POLICIES, Policy
-from imgclf.training import augmentation
+from imgclf.training import augmentation, augmentation_layers
 from imgclf.training.augmentation import Augmenter, Crop
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -33,7 +33,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     def draw(self: object, name: str, images: np.ndarray, on: object, shape: tuple[int, ...] = ()) -> np.ndarray:
         return np.full((len(images), *shape), value if name in self.strengths else 0, np.float32)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(augmentation._Own, "draw", draw)
+    monkeypatch.setattr(augmentation_layers.Own, "draw", draw)
 
 
 # The crop, on the host.
@@ -141,7 +141,7 @@ def test_perspective_with_equal_corners_is_a_central_crop(monkeypatch: pytest.Mo
 def test_bilinear_samples_are_those_of_scipy() -> None:
     images = pictures(3, 9).astype(np.float32)
     x, y = np.random.default_rng(1).uniform(-8, 16, (2, 3, 9, 9)).astype(np.float32)
-    sampled = np.asarray(augmentation._sampled(keras.ops.convert_to_tensor(images), x, y))
+    sampled = np.asarray(augmentation_layers.sampled(keras.ops.convert_to_tensor(images), x, y))
     for i in range(3):
         for channel in range(3):
             wanted = ndimage.map_coordinates(images[i, :, :, channel], [y[i], x[i]], order=1, mode="reflect")
@@ -308,7 +308,7 @@ def test_the_compiled_step_sees_what_the_augmenter_makes_of_its_number() -> None
 
 
 def test_what_is_said_to_compile_under_xla_does() -> None:
-    drawable = {name: value for name, value in GENTLE.items() if name not in augmentation.Affine.names}
+    drawable = {name: value for name, value in GENTLE.items() if name not in augmentation_layers.Affine.names}
     policy = Policy.from_dict({name: value for name, value in drawable.items() if name != "perspective"} | {"pick": 3})
     augmenter = Augmenter(policy, seed=0)
     assert augmenter.supports_jit
@@ -319,8 +319,10 @@ def test_what_is_said_to_compile_under_xla_does() -> None:
 
 JAX = """
 import numpy as np
+from dataclasses import replace
 from imgclf import policies
-from imgclf.training import augmentation, loop
+from imgclf.settings import TrainConfig
+from imgclf.training import augmentation, loop, recipe
 from imgclf.models import classifier
 import keras
 from keras import layers
@@ -332,9 +334,10 @@ def train():
     x = layers.Conv2D(8, 3, 2)(layers.Rescaling(1 / 255)(pixels))
     model = classifier.build(keras.Model(pixels, x), 2)
     part = loop.Part(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), dtype=np.uint8), np.arange(16) % 2)
-    plan = loop.Plan(sizes=(16, 24), epochs=2, batch_size=8, lr=0.01, optimizer="adamw", warmup_epochs=0,
-                        weight_decay=0.0, label_smoothing=0.0, ema=0.0, policy=policy, seed=3, mixup=0.5, cutmix=0.5)
-    rows = loop.fit(model, part, None, plan, phase="scratch")
+    settings = TrainConfig(backbone="small-cnn", image_size=24, image_sizes="16,24", epochs=2, batch_size=8, lr=0.01,
+                           augment="none", seed=3, mixup=0.5, cutmix=0.5)
+    plan = replace(recipe.resolve(settings)[0], policy=policy)
+    rows = loop.fit(model, part, None, plan, loop.Options("scratch"))
     return [row["loss"] for row in rows]
 
 strengths = {name: min(0.2, operation.most) for name, operation in policies.OPERATIONS.items()}

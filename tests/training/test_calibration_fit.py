@@ -25,11 +25,11 @@ print(json.dumps([[p.probabilities.tolist(), p.label, p.reason, p.outlier_score,
 """
 
 
-def test_the_limit_for_strange_images_by_hand():
+def test_the_threshold_for_strange_images_by_hand():
     scores = np.arange(1, 200) / 100  # 199 of them
-    limit, share = calibration_fit.limit_for(scores, 0.01)
+    limit, share = calibration_fit.threshold_for(scores, 0.01)
     assert (limit, share) == (1.98, 0.01)  # 198 of 200 lie at or below it
-    assert calibration_fit.limit_for(scores[:19], 0.01) == (scores[18], 1 / 20)
+    assert calibration_fit.threshold_for(scores[:19], 0.01) == (scores[18], 1 / 20)
 
 
 @pytest.fixture(scope="module")

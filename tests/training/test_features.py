@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import SIZE_PX, recipe_of
 
 import imgclf
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import classifier, graph
-from imgclf.settings import TrainConfig
 from imgclf.training import features
+from imgclf.training.recipe import Recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 from keras import layers  # isort: skip
-
-SIZE_PX = 16
 
 
 def network(seed: int = 0, depthwise: bool = False) -> keras.Model:
@@ -40,8 +39,14 @@ def data(image_folder: Callable[..., Path]) -> tuple[Dataset, loading.Pixels]:
     return loading.decode(imgclf.read(folder), SIZE_PX)
 
 
-def config(tmp_path: Path, **options: object) -> TrainConfig:
-    return TrainConfig(image_size=SIZE_PX, cache=str(tmp_path / "cache"), batch_size=4, augment="standard", **options)
+def config(tmp_path: Path, **options: object) -> Recipe:
+    return recipe_of(**{"cache": str(tmp_path / "cache"), "batch_size": 4, "augment": "standard"} | options)
+
+
+def by_keras(model: keras.Model, pixels: loading.Pixels) -> np.ndarray:
+    """The embeddings that the network itself computes."""
+    embedding = keras.Model(model.input, model.get_layer("embedding").output)
+    return np.array(keras.ops.convert_to_numpy(embedding(pixels[:].astype(np.float32))))
 
 
 def entries(tmp_path: Path) -> int:
@@ -51,10 +56,8 @@ def entries(tmp_path: Path) -> int:
 def test_features_are_those_of_the_network_and_a_second_call_computes_nothing(data, tmp_path, monkeypatch):
     model = network()
     found = features.frozen(model, *data, config(tmp_path))
-    embedding = keras.Model(model.input, model.get_layer("embedding").output)
-    expected = keras.ops.convert_to_numpy(embedding(data[1][:].astype(np.float32)))
     assert found.shape == (1, 13, 8)
-    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found[0], by_keras(model, data[1]), atol=1e-5)
     monkeypatch.setattr(features, "_extractor", None)
     np.testing.assert_array_equal(features.frozen(model, *data, config(tmp_path)), found)
 
@@ -88,9 +91,9 @@ def test_the_head_is_no_part_of_what_features_depend_on(data, tmp_path):
 
 def test_views_follow_the_seed_and_differ_from_the_original(data, tmp_path):
     model = network()
-    one = features.frozen(model, *data, config(tmp_path), views=2)
-    again = features.frozen(model, *data, config(tmp_path / "elsewhere"), views=2)
-    other = features.frozen(model, *data, config(tmp_path, seed=1), views=2)
+    one = features.frozen(model, *data, config(tmp_path), augmentations=2)
+    again = features.frozen(model, *data, config(tmp_path / "elsewhere"), augmentations=2)
+    other = features.frozen(model, *data, config(tmp_path, seed=1), augmentations=2)
     assert one.shape == (3, 13, 8)
     np.testing.assert_array_equal(one, again)
     assert (one[0] == other[0]).all() and (one[1:] != other[1:]).any()
@@ -98,7 +101,7 @@ def test_views_follow_the_seed_and_differ_from_the_original(data, tmp_path):
 
 
 def test_without_a_place_on_disk_features_are_still_features(data, tmp_path, caplog):
-    one = features.frozen(network(), *data, TrainConfig(image_size=SIZE_PX, cache="off", augment="none"))
+    one = features.frozen(network(), *data, config(tmp_path, cache="off", augment="none"))
     tight = features.frozen(network(), *data, config(tmp_path, cache_limit_gb=1e-9))
     np.testing.assert_allclose(one, tight, atol=1e-6)
     assert "features are not kept" in caplog.text
@@ -108,18 +111,18 @@ def test_a_converted_network_gives_kerass_features_and_is_converted_once(data, t
     monkeypatch.setattr(features, "CONVERTING_S", -1.0)
     model = network(depthwise=True)
     found = features.frozen(model, *data, config(tmp_path))[0]
-    np.testing.assert_allclose(found, features.compute(model, data[1]), atol=1e-5)
+    np.testing.assert_allclose(found, by_keras(model, data[1]), atol=1e-5)
     monkeypatch.setattr(features, "_convert", None)
     dataset, pixels = data
-    more = features.frozen(model, dataset, pixels, config(tmp_path), views=1)
+    more = features.frozen(model, dataset, pixels, config(tmp_path), augmentations=1)
     np.testing.assert_array_equal(more[0], found)
 
 
 def test_a_converted_network_takes_a_single_image_first(data, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CONVERTING_S", -1.0)
     model = network(depthwise=True)
-    found = features.frozen(model, *data, replace(config(tmp_path), batch_size=1))[0]
-    np.testing.assert_allclose(found, features.compute(model, data[1]), atol=1e-5)
+    found = features.frozen(model, *data, config(tmp_path, batch_size=1))[0]
+    np.testing.assert_allclose(found, by_keras(model, data[1]), atol=1e-5)
 
 
 def test_bfloat16_is_asked_for_and_kept_apart(data, tmp_path):
@@ -127,10 +130,10 @@ def test_bfloat16_is_asked_for_and_kept_apart(data, tmp_path):
     model = network()
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(UsageError, match="--precision bf16: expected a processor"):
-            features.frozen(model, *data, config(tmp_path, precision="bf16"))
+            features.frozen(model, *data, replace(config(tmp_path), precision="bf16"))
         return
     exact = features.frozen(model, *data, config(tmp_path))
-    coarse = features.frozen(model, *data, config(tmp_path, precision="bf16"))
+    coarse = features.frozen(model, *data, replace(config(tmp_path), precision="bf16"))
     assert entries(tmp_path) == 2
     assert 1e-6 < np.abs(coarse - exact).max() / np.abs(exact).max() < 0.03
 

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.jax]
 SCRIPT = """
     import json, sys
     import numpy as np
-    from imgclf.training import augmentation, loop
+    from imgclf.settings import TrainConfig
+    from imgclf.training import loop, recipe
     from imgclf.models import classifier, efficientnet_lite0
     import keras
 
@@ -36,12 +37,12 @@ SCRIPT = """
     model = classifier.build(network, 4)
     head = np.random.default_rng(1).normal(0, 0.01, model.get_layer("logits").kernel.shape)
     model.get_layer("logits").set_weights([head, np.zeros(4)])
-    plan = loop.Plan(
-        sizes=(32,), epochs=1, batch_size=4, lr=1e-4, optimizer="sgd", warmup_epochs=0.5, weight_decay=0.01,
-        label_smoothing=0.1, ema=0.0, policy=augmentation.POLICIES["none"], seed=3,
-    )
+    plan, _ = recipe.resolve(TrainConfig(
+        backbone="small-cnn", image_size=32, epochs=1, batch_size=4, lr=1e-4, optimizer="sgd", warmup_epochs=0.5,
+        weight_decay=0.01, label_smoothing=0.1, ema=0.0, augment="none", seed=3,
+    ))
     losses = Losses()
-    loop.fit(model, loop.Part(pixels, labels), None, plan, phase="scratch", callbacks=[losses])
+    loop.fit(model, loop.Part(pixels, labels), None, plan, loop.Options("scratch", callbacks=[losses]))
     print(json.dumps({"backend": keras.backend.backend(), "means": losses.means}))
 """
 

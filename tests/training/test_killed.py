@@ -1,4 +1,4 @@
-"""A training that is killed at any moment, and goes on, ends with the weights that it would have had, bit for bit.
+"""A training that is killed at any moment, and resumed, ends with the weights that it would have had, bit for bit.
 
 Each attempt is a process of its own, forked from one that has imported everything and computed nothing.
 """
@@ -19,7 +19,7 @@ SCRIPT = """
     import imgclf
     from imgclf import runs
     from imgclf.settings import TrainConfig
-    from imgclf.training import loop, train
+    from imgclf.training import callbacks, train
 
     data, place, kills, break_it = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     config = TrainConfig(
@@ -27,16 +27,16 @@ SCRIPT = """
         export="none", deterministic=True,
     )
     if break_it == "seed":  # leave out of what is restored what Keras's own files leave out, too
-        restore = loop._Loop.restore
+        restore = callbacks.State.restore
 
-        def forgetful(loop):
-            seeds = [v for v in loop.logits.variables if "seed" in v.path]
+        def forgetful(state, path):
+            seeds = [v for v in state.logits.variables if "seed" in v.path]
             states = [v.numpy() for v in seeds]
-            restore(loop)
+            restore(state, path)
             for variable, state in zip(seeds, states):
                 variable.assign(state)
 
-        loop._Loop.restore = forgetful
+        callbacks.State.restore = forgetful
 
     def stamp(folder):
         try:

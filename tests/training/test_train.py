@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from imgclf import TrainConfig, runs
 from imgclf.data import images
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.settings import DataConfig
-from imgclf.training import loop, recipe
+from imgclf.training import checkpoint, network, recipe
 from imgclf.training import train as training
 
 CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
@@ -236,7 +236,7 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
         written.append(path)
         runs.write_atomic(path, content)
 
-    monkeypatch.setattr(loop, "write_atomic", full_after_one)
+    monkeypatch.setattr(checkpoint, "write_atomic", full_after_one)
     with pytest.raises(RunError, match=r"No space left on device.*--resume"):
         imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
     monkeypatch.undo()
@@ -251,11 +251,23 @@ def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Ru
     assert (config.method, config.cached_augmentations) == ("auto", 3)
 
 
+@pytest.mark.parametrize(("lr", "expected"), [(None, (1e-4, 10.0)), ("auto", (1e-4, 1.0)), (2e-3, (2e-3, 1.0))])
+def test_a_recipe_has_nothing_open(trained_run: imgclf.Run, lr: Any, expected: tuple[float, float]) -> None:
+    found, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path), lr=lr, batch_size="auto"))
+    assert (found.lr, found.lr_multiplier) == expected
+    values = {field.name: getattr(found, field.name) for field in fields(found) if field.name != "settings"}
+    assert None not in values.values() and "auto" not in {k: v for k, v in values.items() if k != "method"}.values()
+    assert found.may_halve_batch and found.finds_lr == (lr == "auto")
+    assert recipe.resolve(found.settings)[0] == recipe.from_resolved(found.settings) == found
+    settled = found.settle(lr=0.5, batch_size=16)
+    assert (settled.lr, settled.settings.lr, settled.settings.batch_size) == (0.5, 0.5, 16)
+
+
 def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -> None:
     config = TrainConfig(weights=str(trained_run.path), method="probe", epochs=3, optimizer="sgd", augment="heavy")
     resolved, notes = recipe.resolve(config)
-    assert resolved.epochs is None
-    assert "--epochs, --optimizer, --augment" in notes[-1]
+    assert resolved.epochs == 0 and resolved.settings.epochs is None
+    assert notes[-1].startswith("--epochs, --optimizer, --augment: no effect")
 
 
 @pytest.mark.slow
@@ -339,7 +351,7 @@ def test_a_network_that_cannot_be_built_ends_the_decoding_beside_it(
         raise MissingError("no weights")
 
     monkeypatch.setattr(images, "load", slowly)
-    monkeypatch.setattr(training, "build", fail)
+    monkeypatch.setattr(network, "build", fail)
     with pytest.raises(MissingError, match="no weights"):
         imgclf.train(dataset, CNN, output=tmp_path / "run")
     assert 0 < len(decoded) < 300

@@ -1,0 +1,201 @@
+"""One training: what every method is given, and what it returns."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from imgclf import runs
+from imgclf.data import loading
+from imgclf.data.dataset import TRAIN, VALIDATION, Dataset
+from imgclf.runs import Run
+from imgclf.training import features, finetune, history, loop, probe
+from imgclf.training.activations import Activations
+from imgclf.training.callbacks import OnProgress, Row
+from imgclf.training.loop import Part
+from imgclf.training.passes import Passes
+from imgclf.training.recipe import Recipe
+from imgclf.training.time_budget import Clock
+
+log = logging.getLogger("imgclf")
+
+
+class TimeIsUp(Exception):
+    """The deadline has come."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """The decoded images, and the places of each split among them."""
+
+    dataset: Dataset
+    pixels: loading.Pixels  # uint8 (n, s, s, 3)
+
+    def rows(self, split: str) -> np.ndarray:
+        """int (m,): the places of a split."""
+        return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
+
+    def part(self, split: str, cached: Activations | None = None) -> Part:
+        """One split, as pixels, or as the activations of frozen lower layers."""
+        rows = self.rows(split)
+        labels = self.dataset.labels[rows]
+        if cached is None:
+            return Part(self.pixels.take(rows), labels)
+        own = cached.take(rows)
+        return Part(own, labels, own.draw)
+
+    def validation(self, cached: Activations | None = None) -> Part | None:
+        """The validation split; None where it is empty."""
+        return self.part(VALIDATION, cached) if len(self.rows(VALIDATION)) else None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method fitted.
+
+    Args:
+        recipe: with the numbers that training found.
+        images: at the recipe's image size.
+        embeddings: float32 (n, d), of all images.
+        logits: float32 (n, classes), of all images.
+        rows: the history.
+    """
+
+    model: keras.Model
+    recipe: Recipe
+    images: Images
+    embeddings: np.ndarray
+    logits: np.ndarray
+    rows: list[Row]
+
+    def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
+        """float32 (m, classes), of a split."""
+        return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
+
+
+@dataclass
+class Job:
+    """One training in progress.
+
+    Args:
+        model: in float32; it has the best weights so far.
+        run: where the history, the checkpoint and the found settings go.
+        callbacks: of Keras.
+        decoding_s: seconds that decoding took.
+        rows: the history.
+    """
+
+    model: keras.Model
+    recipe: Recipe
+    images: Images
+    run: Run
+    clock: Clock
+    on_progress: OnProgress | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    decoding_s: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    _passes: tuple[keras.Model, Passes] | None = None
+
+    def report(self) -> None:
+        """Write the history."""
+        history.write(self.run.history, self.rows)
+
+    def add(self, row: Row) -> None:
+        """Append a row to the history, and write it."""
+        self.rows.append(row)
+        self.report()
+
+    def record(self) -> None:
+        """Write the settings with the numbers that training found."""
+        runs.write_json(self.run.config, self.run.read_config() | {"config": self.recipe.settings.to_dict()})
+
+    def fit_head(self, phase: str, augmentations: int = 0, on_progress: OnProgress | None = None) -> Fitted:
+        """Fit the head to the training images; all images go through the frozen backbone once.
+
+        Args:
+            augmentations: of each training image, which the head is fitted to as well.
+        """
+        started = time.monotonic()
+        finetune.freeze(self.model)
+        images, labels = self.images, self.images.dataset.labels
+        embeddings = self._embed(augmentations, on_progress)
+        at = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
+        kernel, bias = probe.fit(
+            embeddings[:, at[TRAIN]],
+            labels[at[TRAIN]],
+            classes=self.model.output_shape[-1],
+            seed=self.recipe.seed,
+            balanced=self.recipe.balance != "none",
+        )
+        self.model.get_layer("logits").set_weights([kernel, bias])
+        fitted = self._fitted(embeddings[0])
+        row: Row = {"phase": phase, "epoch": 1, "image_size": self.recipe.image_size}
+        text = ""
+        for split, prefix in ((TRAIN, ""), (VALIDATION, "val_")):
+            if len(at[split]):
+                found = loop.loss_and_accuracy(fitted.logits[at[split]], labels[at[split]])
+                row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
+                text += f"  {'validation' if prefix else 'accuracy'} {found[1]:.4f}"
+        row["seconds"] = time.monotonic() - started
+        log.info("%s%s  %.1f s", phase, text, row["seconds"])
+        self.add(row)
+        return fitted
+
+    def fitted(self) -> Fitted:
+        """The model as it is, with the embeddings of all images."""
+        started = time.monotonic()
+        embeddings = self._embed(0, self.on_progress)[0]
+        if self.clock.limit_s < math.inf:
+            self.clock.learn(self.embedding_s(), time.monotonic() - started)
+        return self._fitted(embeddings)
+
+    def _embed(self, augmentations: int, on_progress: OnProgress | None) -> np.ndarray:
+        dataset, pixels = self.images.dataset, self.images.pixels
+        return features.frozen(
+            self.model, dataset, pixels, self.recipe, augmentations=augmentations, on_progress=on_progress
+        )
+
+    def _fitted(self, embeddings: np.ndarray) -> Fitted:
+        kernel, bias = self.model.get_layer("logits").get_weights()
+        return Fitted(self.model, self.recipe, self.images, embeddings, embeddings @ kernel + bias, self.rows)
+
+    def embedding_s(self) -> float:
+        """Seconds that the embeddings of all images take."""
+        return self.passes().embedding_s(len(self.images.pixels))
+
+    def ending_s(self, area: float = 1.0) -> float:
+        """Seconds of a time limit that are kept back for the end.
+
+        Args:
+            area: of the images in relation to those of now.
+        """
+        if self.clock.limit_s == math.inf:
+            return 0.0
+        formats = len(self.recipe.settings.export_formats)
+        return self.clock.ending_s(formats, len(self.model.layers), area * self.embedding_s())
+
+    def deadline(self, area: float = 1.0) -> float:
+        """When training must end, of `time.monotonic`."""
+        return self.clock.deadline(self.ending_s(area))
+
+    def until(self, deadline: float) -> OnProgress:
+        """Progress that raises TimeIsUp in the work that it is called from, once the deadline has come."""
+
+        def on_progress(phase: str, done: int, total: int) -> None:
+            if time.monotonic() > deadline:
+                raise TimeIsUp
+            if self.on_progress:
+                self.on_progress(phase, done, total)
+
+        return on_progress
+
+    def passes(self) -> Passes:
+        """How long passes through the current model take."""
+        if self._passes is None or self._passes[0] is not self.model:
+            self._passes = self.model, Passes(self.model, self.images.pixels, self.recipe.batch_size)
+        return self._passes[1]

@@ -1,0 +1,89 @@
+"""The methods of training: each takes a job and returns what it fitted."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from imgclf.data.dataset import TEST
+from imgclf.models import flattening
+from imgclf.training import auto_finetune, descent, history
+from imgclf.training.job import Fitted, Job, TimeIsUp
+
+log = logging.getLogger("imgclf")
+
+
+def probe(job: Job) -> Fitted:
+    """Fit the head on a frozen backbone."""
+    return job.fit_head("probe", job.recipe.cached_augmentations, job.on_progress)
+
+
+def scratch(job: Job) -> Fitted:
+    """Train all layers: from random weights, or, as the method `full`, from given ones."""
+    _settle(job)
+    descent.descend(job, job.recipe.method, job.recipe, job.deadline())
+    return job.fitted()
+
+
+def finetune(job: Job) -> Fitted:
+    """Fit the head, then train the upper layers."""
+    probed = job.fit_head("probe", on_progress=job.on_progress)
+    _settle(job)
+    try:
+        descent.descend(job, "finetune", job.recipe, job.deadline())
+    except TimeIsUp:
+        log.warning("The time limit leaves no time to fine-tune, so the probe is the result.")
+        return replace(probed, recipe=job.recipe)
+    return _compared(job.fitted(), probed)
+
+
+def auto(job: Job) -> Fitted:
+    """Fit the head, then try what validation may reward."""
+    probed = job.fit_head("probe", on_progress=job.on_progress)
+    _settle(job)
+    score = auto_finetune.validation_score(probed)
+    if score is None:
+        log.info("There are no validation images to judge by, so the probe is the result.")
+        return replace(probed, recipe=job.recipe)
+    search = auto_finetune.Search(job, probed, score)
+    search.run()
+    return _compared(search.fitted(), probed) if search.has_improved else search.fitted()
+
+
+def more_epochs(job: Job) -> Fitted:
+    """Train a finished run for more epochs."""
+    recipe = job.recipe
+    job.model.set_weights(flattening.load(job.run.model).get_weights())
+    job.rows[:] = history.read(job.run.history)
+    had = sum(row["phase"] == recipe.method for row in job.rows)
+    log.info("%s: training for %d more epochs.", job.run.path, recipe.epochs - had)
+    descent.extend(job, recipe.method, replace(recipe, epochs=recipe.epochs - had), job.deadline())
+    return job.fitted()
+
+
+METHODS: dict[str, Callable[[Job], Fitted]] = {
+    "probe": probe,
+    "finetune": finetune,
+    "full": scratch,
+    "scratch": scratch,
+    "auto": auto,
+}
+
+
+def _settle(job: Job) -> None:
+    """Find the numbers that only training itself can tell, and write them into the run's settings."""
+    if job.recipe.may_halve_batch:
+        job.recipe = job.recipe.settle(batch_size=job.recipe.batch_size)
+    if job.recipe.finds_lr:
+        job.recipe = descent.find_lr(job)
+    job.record()
+
+
+def _compared(fitted: Fitted, probed: Fitted) -> Fitted:
+    """Log the test accuracy beside that of the probe."""
+    labels = fitted.images.part(TEST).labels
+    if len(labels):
+        now, first = (float(np.mean(f.probabilities(TEST).argmax(axis=1) == labels)) for f in (fitted, probed))
+        log.info("Test accuracy: %.4f (probe alone: %.4f).", now, first)
+    return fitted

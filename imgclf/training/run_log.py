@@ -1,0 +1,54 @@
+"""The log files of a run, and what it says when it cannot end."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from imgclf.errors import RunError
+from imgclf.runs import Run
+
+log = logging.getLogger("imgclf")
+
+
+@contextmanager
+def explained(run: Run) -> Iterator[None]:
+    """Say what is kept when the disk is full or the user interrupts."""
+    again = f"imgclf train --resume {run.path} resumes from there."
+    try:
+        yield
+    except OSError as error:
+        kept = f" Finished epochs are kept: {again}" if run.checkpoint.exists() else ""
+        raise RunError(f"{run.path}: the run cannot be written ({error.strerror or error}).{kept}") from None
+    except KeyboardInterrupt:
+        if run.checkpoint.exists():
+            log.info("Finished epochs are kept: %s", again)
+        raise
+
+
+class _JSONLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": when, "level": record.levelname, "message": record.getMessage()})
+
+
+@contextmanager
+def log_to(run: Run) -> Iterator[None]:
+    """Write imgclf's own log lines to the run as well, as text and as JSON Lines."""
+    handlers = [
+        logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") for path in (run.log, run.events)
+    ]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers[1].setFormatter(_JSONLines())
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
