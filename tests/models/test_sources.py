@@ -90,7 +90,7 @@ def test_a_name_alone_gives_the_bundled_networks_and_those_of_keras_again(tmp_pa
 def test_one_size_is_told_before_training(tmp_path: Path) -> None:
     path = _own(tmp_path / "own.keras")
     config, notes = recipe.resolve(TrainConfig(backbone=str(path)))
-    assert (config.image_size, config.image_sizes, config.method, config.weights) == (16, None, "auto", "file")
+    assert (config.image_size, config.sizes, config.method, config.weights) == (16, (16,), "auto", "file")
     assert any("pixels from 0 to 255" in note and "a map, which is averaged (d = 4)" in note for note in notes)
     with pytest.raises(UsageError, match=r"--image-sizes: .* is trained at one size"):
         recipe.resolve(TrainConfig(backbone=str(path), image_sizes="16,24"))
