@@ -10,6 +10,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.cli import options
 from imgclf.errors import UsageError
+from imgclf.models.catalog import IMAGENET
 from imgclf.settings import TrainConfig
 
 RESUMED = ("resume", "moved", "epochs", "json", "quiet")
@@ -53,6 +54,11 @@ def train(
                 settings, data = given.over(recorded, settings), data or source
             if data is None:
                 raise UsageError("expected a folder of images: imgclf train DATA.")
+            if data.name == IMAGENET and not data.exists():
+                raise UsageError(
+                    f"{data}: expected images to train on, found nothing there. {IMAGENET} is a classifier for imgclf "
+                    "predict; imgclf train DATA starts from its weights by default."
+                )
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None

@@ -107,7 +107,7 @@ TF_KERNELS = ("{}_weights_tf_dim_ordering_tf_kernels_notop.h5", "{}_weights_tf_d
 
 # fmt: off
 _ALL = (
-    ModelFacts(DEFAULT, None, 224, 32, 3_413_024, 4_694_024, 75.1, EFFICIENTNET_LITE, "none", None, None),
+    ModelFacts(DEFAULT, None, 224, 16, 3_413_024, 4_694_024, 75.1, EFFICIENTNET_LITE, "none", None, None),
     ModelFacts("small-cnn", None, 96, 16, 661_896, None, None, None, "none", None, None),
     *_family(
         KERAS_HUB + "mobilenet/",

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from imgclf.data.dataset import TEST
+from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.models import flattening
 from imgclf.training import auto_finetune, descent, history
 from imgclf.training.job import Fitted, Job, TimeIsUp
 
 log = logging.getLogger("imgclf")
+
+FEWEST_WRONG = 5
+"""Incorrect validation images from which automatic training goes on by default: of fewer, chance decides."""
 
 
 def probe(job: Job) -> Fitted:
@@ -45,6 +48,16 @@ def auto(job: Job) -> Fitted:
     score = auto_finetune.validation_score(probed)
     if score is None:
         log.info("There are no validation images to judge by, so the probe is the result.")
+        return replace(probed, recipe=job.recipe)
+    count = len(probed.images.rows(VALIDATION))
+    wrong = round((1 - score[0]) * count)
+    if wrong < FEWEST_WRONG and not job.recipe.is_limited:
+        log.info(
+            "Stopped after the probe: %d of %d validation images incorrect, too few to tell whether fine-tuning helps. "
+            "--time-limit tries it anyway.",
+            wrong,
+            count,
+        )
         return replace(probed, recipe=job.recipe)
     search = auto_finetune.Search(job, probed, score)
     search.run()

@@ -130,7 +130,8 @@ def test_without_a_cache_a_file_that_goes_later_has_a_name(dataset):
         pixels[4:5]
 
 
-def test_auto_keeps_on_disk_what_takes_long_to_decode(dataset, monkeypatch):
+def test_auto_keeps_on_disk_what_takes_long_to_decode(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     loading.decode(dataset, SIZE_PX)
     assert not caches.default_folder().exists()
     monkeypatch.setattr(loading, "WORTH_CACHING", 100_000)

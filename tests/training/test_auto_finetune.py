@@ -13,11 +13,12 @@ import pytest
 from factories import recipe_of
 
 import imgclf
+from imgclf import runs
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
-from imgclf.training import auto_finetune, descent, loop, lr_finder, network, stage_selection
+from imgclf.training import auto_finetune, descent, loop, lr_finder, methods, network, stage_selection
 from imgclf.training.auto_finetune import Search
 from imgclf.training.job import Images, Job
 from imgclf.training.recipe import Recipe
@@ -123,6 +124,22 @@ def keras_logits(job: Job) -> Any:
     model = classifier.logits(job.model)
     model.compile()
     return model
+
+
+def test_after_a_probe_with_few_mistakes_auto_stops_and_says_so_unless_a_limit_was_given(
+    job: Job, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    tried: list[Search] = []
+    monkeypatch.setattr(Search, "run", lambda search: tried.append(search))
+    runs.create(job.run.path)
+    runs.write_json(job.run.config, {"data": "images", "config": {}})
+    caplog.set_level(logging.INFO, logger="imgclf")
+    fitted = methods.auto(job)  # of 8 validation images
+    assert not tried and "Stopped after the probe" in caplog.text
+    assert_same(fitted.model.get_weights(), job.model.get_weights())
+    job.recipe = limited(job.recipe)
+    methods.auto(job)
+    assert len(tried) == 1
 
 
 def test_without_time_only_the_probe_is_made_and_the_reason_said(job: Job, caplog):
