@@ -40,7 +40,7 @@ def run(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A probe of ants and bees, with every rule for answers."""
     folder = tmp_path_factory.mktemp("shipped")
     made = imgclf.train(imgclf.read(real_data / "ants-bees"), PROBE, output=folder / "run")
-    decisions.calibrate(made, CalibrateConfig(reject_below="auto", precision=0.9, coverage="0.9"))
+    decisions.calibrate(made, CalibrateConfig(reject_below="0.9", coverage="0.9"))
     return made
 
 

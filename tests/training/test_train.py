@@ -17,6 +17,7 @@ import imgclf
 from imgclf import TrainConfig, runs
 from imgclf.data import images
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
+from imgclf.evaluation import outputs
 from imgclf.settings import DataConfig
 from imgclf.training import checkpoint, network, recipe
 from imgclf.training import train as training
@@ -76,7 +77,7 @@ def test_the_same_seed_gives_the_same_split_and_the_config_does_the_run_again(
     two = imgclf.train(imgclf.read(folder), again, output=tmp_path / "two")
     assert one.manifest.read_bytes() == two.manifest.read_bytes()
     assert two.read_config()["config"] == one.read_config()["config"]
-    first, second = (np.loadtxt(run.predictions, delimiter=",", skiprows=1, usecols=4) for run in (one, two))
+    first, second = (outputs.read_predictions(run.predictions).probabilities for run in (one, two))
     np.testing.assert_allclose(first, second, atol=1e-4)
 
 
@@ -166,8 +167,7 @@ def test_probe_and_fine_tune_from_the_weights_of_a_run(
     fine = TrainConfig(**shared, method="finetune", lr=0.0, epochs=1, augment="none", dropout=0.0)
     tuned = imgclf.train(dataset, fine, output=tmp_path / "fine")
     assert [row["phase"] for row in rows_of(tuned.history)] == ["probe", "finetune"]
-    columns = (4, 5, 6)
-    first, second = (np.loadtxt(r.predictions, delimiter=",", skiprows=1, usecols=columns) for r in (probe, tuned))
+    first, second = (outputs.read_predictions(run.predictions).probabilities for run in (probe, tuned))
     np.testing.assert_allclose(first, second, atol=1e-4)  # learning rate 0 leaves the probe as it is
 
 
