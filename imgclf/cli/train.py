@@ -10,7 +10,6 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.cli import options
 from imgclf.errors import UsageError
-from imgclf.models.catalog import IMAGENET
 from imgclf.settings import TrainConfig
 
 RESUMED = ("resume", "moved", "epochs", "json", "quiet")
@@ -39,6 +38,7 @@ def train(
 ) -> None:
     """Train a classifier on labeled images, test it, and export it."""
     from imgclf.cli import console
+    from imgclf.models.catalog import IMAGENET
 
     started = environment.process_start()
     console.err.quiet = quiet
