@@ -83,7 +83,7 @@ class Recipe:
         lr: peak learning rate, reached after `warmup_epochs`; `lr_multiplier` is for `auto` with all layers trainable.
         weight_decay: decoupled from the gradient, on kernels only, as a share of the learning rate.
         ema: momentum of the EMA of the weights, which is then what is validated and kept; 0 for none.
-        patience: stop after so many epochs in a row without a better validation; 0 never stops.
+        patience: stop after N epochs in a row without a better validation; 0 never stops.
         clip_norm: the largest norm of all gradients together; 0 does not clip.
         unfreeze_from: the lowest trainable layer, or a share of the multiply-adds; empty for the default.
         caches_activations: whether activations of frozen layers may be computed once for all epochs, for each image and
