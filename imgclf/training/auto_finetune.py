@@ -30,7 +30,7 @@ SHARES = (1 / 3, 2 / 3, 1.0)
 """Of the backbone's multiply-adds: what the stages after the probe unfreeze."""
 
 MANY = 1000
-"""Training images from which all layers are trained first: they suffice to shape them, and time may not last for more."""
+"""Training images from which all layers are trained first: they suffice to shape them; time may not last for more."""
 
 Stage = Callable[[str], bool]
 """Called with its name; returns whether there may be time for another."""

@@ -20,7 +20,7 @@ BURST = 4.0
 """The test ends when the smoothed loss is so many times its lowest."""
 
 FLAT = 1.1
-"""A smoothed loss up to this many times the lowest has not risen yet. A fitted head starts at its lowest loss: there the
+"""A smoothed loss up to FLAT times the lowest has not risen yet. A fitted head starts at its lowest loss: there the
 rate of the lowest loss says nothing, and only where it begins to rise does."""
 
 SAFETY = 10.0
