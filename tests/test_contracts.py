@@ -1,4 +1,4 @@
-"""The rules of the source that no single module can see: who imports whom."""
+"""The rules of the source that no single module can see: who imports whom, and what tests touch."""
 
 import ast
 import subprocess
@@ -80,3 +80,23 @@ def test_a_heavy_package_is_imported_on_top_only_where_it_is_at_home(package):
 def test_a_command_module_imports_nothing_heavy_on_top(command):
     names = [name for name in imports_on_top(PACKAGE / "cli" / f"{command}.py") if name.startswith("imgclf.")]
     assert [name for name in names if not name.startswith(LIGHT_COMMAND_IMPORTS)] == []
+
+
+PUBLIC = ("_replace", "_asdict", "_exit")
+"""Names with an underscore that are public: of named tuples, and of os."""
+
+
+def test_no_test_touches_a_private_name() -> None:
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ""
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                name = node.attr
+            elif isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func).endswith("setattr"):
+                name = str(node.args[1].value) if isinstance(node.args[1], ast.Constant) else ""
+            elif isinstance(node, ast.alias):
+                name = node.name
+            if name.startswith("_") and not name.startswith("__") and name not in PUBLIC:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not found

@@ -33,7 +33,7 @@ _LOCK = ".lock"
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _STAGE = re.compile(r"\.[0-9a-f]{64}-.*")
 _STAGE_MIN_AGE_S = 60.0
-_MIN_FREE_BYTES = 256 << 20
+MIN_FREE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _matching(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
 
 def _free(folder: Path) -> int:
     """Count the bytes that may be written."""
-    return shutil.disk_usage(folder).free - _MIN_FREE_BYTES
+    return shutil.disk_usage(folder).free - MIN_FREE_BYTES
 
 
 def _last_use(path: Path) -> float:

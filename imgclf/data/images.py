@@ -4,7 +4,6 @@ Training, prediction and the server call these functions and nothing else, so th
 """
 
 import contextlib
-import functools
 import io
 import threading
 import warnings
@@ -249,7 +248,6 @@ def _is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in box
 
 
-@functools.cache
 def _heif_formats() -> tuple[str, ...]:
     environment.require("pillow_heif", "'imgclf[heif]'")
     import pillow_heif

@@ -204,10 +204,10 @@ def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int],
             found = error.strerror or str(error)
         if isinstance(found, caches.Entry):
             return found.array, found.failed
-        cache = "memory" if needed <= _available_memory() // 2 else "off"
+        cache = "memory" if needed <= available_memory() // 2 else "off"
         instead = "memory holds them" if cache == "memory" else "every epoch decodes them anew"
         log.warning("%s: decoded pixels cannot be kept there (%s); %s instead.", folder, found, instead)
-    elif cache == "memory" and needed > _available_memory():
+    elif cache == "memory" and needed > available_memory():
         raise DatasetError(
             f"{contents.dataset.root}: {contents.shape[0]:,} images at {contents.size_px} px take {needed / 1e9:.1f} "
             "GB, more than the memory has free. Use --cache auto or a folder."
@@ -289,7 +289,7 @@ def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, s
         pool.shutdown(cancel_futures=True)
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Estimate the bytes available without swapping; if the system does not say, half of the memory, or no limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -115,7 +115,7 @@ def _cut_one(
     # PNG holds neither floats nor signed numbers
     suffix = ".png" if upright.mode == "RGB" else ".tif"
     for number, box in enumerate(photograph.boxes):
-        edges = _edges(box, _stored(upright.size, turn), settings)
+        edges = edges_of(box, _stored(upright.size, turn), settings)
         if isinstance(edges, Skipped):
             skipped.append(edges)
             continue
@@ -125,7 +125,7 @@ def _cut_one(
     return samples, skipped
 
 
-def _edges(box: Box, size: tuple[int, int], settings: ReadConfig) -> tuple[int, int, int, int] | Skipped:
+def edges_of(box: Box, size: tuple[int, int], settings: ReadConfig) -> tuple[int, int, int, int] | Skipped:
     """Return the whole pixels of a box with its margin, within the image; or the reason why there are none."""
     width, height = size
     numbers = (box.left, box.top, box.right, box.bottom)

@@ -58,7 +58,7 @@ orientation, has more frames than one; and `statistics.DTYPE`."""
 
 _PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
 
-_CHUNK = 32
+CHUNK = 32
 _SAVE_EVERY_S = 5.0
 _DOUBT_NS = 2_000_000_000
 
@@ -123,7 +123,7 @@ class Scanner:
         """
         self._enter_root(root)
         base = str(root)
-        chunks = [paths[i : i + _CHUNK] for i in range(0, len(paths), _CHUNK)]
+        chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
         try:
             yield from in_threads(lambda chunk: self._examine(base, chunk), chunks)
         finally:

@@ -11,7 +11,7 @@ REPLICATES = 1000
 
 Z_95 = 1.959963984540054  # the 97.5% quantile of the normal distribution: 95% lie between it and its negative
 
-_CHUNK = 4_000_000  # image draws in memory at a time: 16 MB
+CHUNK = 4_000_000  # image draws in memory at a time: 16 MB
 
 
 @functools.lru_cache(maxsize=4096)
@@ -51,7 +51,7 @@ def draws(
     unit, strata = units(labels, groups)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    step = max(1, _CHUNK // len(labels))
+    step = max(1, CHUNK // len(labels))
     for start in range(0, replicates, step):
         width = min(step, replicates - start)
         counts = np.empty((len(strata), width), np.float32)

@@ -66,18 +66,18 @@ def build(
 
 
 def build_with_top(
-    name: str, *, weights: Path | None = None, offline: bool = False, on_progress: Progress | None = None
+    name: str, *, weights: Literal["hub", "none"] = "hub", offline: bool = False, on_progress: Progress | None = None
 ) -> keras.Model:
     """The whole network: pixels float32 0-255 (n, s, s, 3), s the published size -> ImageNet probabilities (n, 1000).
 
     Args:
-        weights: a file or a run folder; None takes those of the hub.
+        weights: ImageNet's from the hub, or random ones.
 
     Raises:
         UsageError, MissingError, RunError: as `build` does.
     """
     facts = catalog.find(name)
-    source = _source(facts, facts.with_top, weights or "hub", offline, on_progress)
+    source = _source(facts, facts.with_top, weights, offline, on_progress)
     model = _graph(facts, facts.image_size, include_top=True)
     if source:
         load_weights(model, source)
@@ -105,14 +105,14 @@ def _graph(facts: ModelFacts, image_size: int | None, *, include_top: bool) -> k
         raise UsageError(f"--image-size: {facts.name} expects at least {facts.min_image_size}, found {image_size}.")
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
     application = getattr(keras.applications, str(facts.application))
-    model = application(weights=None, include_top=include_top, input_tensor=_preprocess(pixels, facts))
+    model = application(weights=None, include_top=include_top, input_tensor=preprocess(pixels, facts))
     if _is_first_efficientnet(facts):
-        _normalise_as_imagenet(model)
+        _normalize_as_imagenet(model)
     _rename(model)
     return keras.Model(pixels, model.output, name=facts.name)
 
 
-def _preprocess(pixels: keras.KerasTensor, facts: ModelFacts) -> keras.KerasTensor:
+def preprocess(pixels: keras.KerasTensor, facts: ModelFacts) -> keras.KerasTensor:
     """What `keras.applications.<family>.preprocess_input` does, as layers: (n, s, s, 3) -> (n, s, s, 3).
 
     Always in float32: under mixed precision, preprocessing in 16 bits would round the pixels.
@@ -146,7 +146,7 @@ def _is_first_efficientnet(facts: ModelFacts) -> bool:
     return str(facts.application).startswith("EfficientNetB")
 
 
-def _normalise_as_imagenet(model: keras.Model) -> None:
+def _normalize_as_imagenet(model: keras.Model) -> None:
     """Give EfficientNet's Normalization layer the state that its ImageNet weights carry; Keras leaves it at 0 and 1."""
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):

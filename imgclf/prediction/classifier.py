@@ -46,7 +46,7 @@ class Classifier:
         self.resize: Resize = facts.resize
         self.decoding: Decoding = facts.decoding
         self.rules: Decision = facts.decision
-        self._runtime = runtime
+        self.runtime: Runtime = runtime
         self._outliers: Outliers | None = None
         if facts.decision.outlier_above is not None:
             if outliers is None or "embedding" not in runtime.names:
@@ -89,9 +89,9 @@ class Classifier:
         except TypeError:
             few = False
         if not few:
-            self._runtime.prepare(workers)
+            self.runtime.prepare(workers)
         ahead = 2 * batch_size
-        together = max(1, min(self._runtime.batch_size, ahead // workers))
+        together = max(1, min(self.runtime.batch_size, ahead // workers))
         if self._outliers is not None:
             names = ("probabilities", "embedding")
         work = partial(self._classify, names=names, tta=tta, embeddings=embeddings)
@@ -104,7 +104,7 @@ class Classifier:
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
         names = ("probabilities", "embedding") if embeddings else ("probabilities",)
-        if not set(names) <= set(self._runtime.names):
+        if not set(names) <= set(self.runtime.names):
             raise UsageError("expected a model that gives an embedding, found one that does not. Export again.")
         return names
 
@@ -162,17 +162,17 @@ class Classifier:
 
         Arguments and errors are those of `probabilities`.
         """
-        return self._run(pixels, self._runtime.names)
+        return self._run(pixels, self.runtime.names)
 
     def _run(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-        size_px, step = self.image_size, self._runtime.batch_size
+        size_px, step = self.image_size, self.runtime.batch_size
         if pixels.ndim != 4 or pixels.shape[1:] != (size_px, size_px, 3):
             raise UsageError(f"expected pixels of the shape (n, {size_px}, {size_px}, 3), found {pixels.shape}.")
         if len(pixels) == 0:
             one = self._run(np.zeros((1, size_px, size_px, 3), np.float32), names)
             return {name: values[:0] for name, values in one.items()}
         parts = [
-            self._runtime.outputs(np.ascontiguousarray(pixels[start : start + step], np.float32), names)
+            self.runtime.outputs(np.ascontiguousarray(pixels[start : start + step], np.float32), names)
             for start in range(0, len(pixels), step)
         ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in names}

@@ -207,7 +207,7 @@ class _Worker:
         found = self._predict(files) if deadly is None else []
         for image, file in enumerate(files[len(found) :]):
             if image in deadly:
-                _check_deaths(found, file)
+                check_deaths(found, file)
                 found.append(Prediction(file, None, self._classifier.labels, DEADLY, file=file))
             else:
                 ray.get(self._ledger.take.remote(number, image))
@@ -226,7 +226,7 @@ class _Worker:
         return self._classifier.predict(files, tta=self._tta, embeddings=self._embeddings)
 
 
-def _check_deaths(found: Sequence[Prediction], file: str) -> None:
+def check_deaths(found: Sequence[Prediction], file: str) -> None:
     """Raise ImgclfError if RETRIES images before this one were deadly, too: then the cause is another."""
     if len(found) >= RETRIES and all(each.error == DEADLY for each in found[-RETRIES:]):
         raise ImgclfError(f"--engine ray: the cluster failed ({file}, like {RETRIES} images before it: {DEADLY}).")

@@ -87,7 +87,7 @@ def kfold(
     dataset = source
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
-    dataset, notes = _chosen(dataset, config)
+    dataset, notes = images_to_fold(dataset, config)
     resolved, found = recipe.resolve(config)
     for note in (*notes, *found):
         log.info("%s", note)
@@ -117,7 +117,7 @@ def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnP
     return kfold(replace(dataset, samples=kept), config, settings, output=run.path / name, on_progress=on_progress)
 
 
-def _chosen(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
+def images_to_fold(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
     """The images to deal out: all but the test split that the data bring along, or the test group."""
     checks = dataset.checkup.lines() if dataset.checkup else []
     notes = [*checks, *dataset.notes]

@@ -195,7 +195,7 @@ def _logits(rows: np.ndarray, heads: np.ndarray) -> np.ndarray:
     return (rows @ flat[:-1] + flat[-1]).reshape(-1, *heads.shape[1:])
 
 
-def _choosing(labels: np.ndarray, seed: int) -> np.ndarray:
+def subset(labels: np.ndarray, seed: int) -> np.ndarray:
     """The images that cross-validation uses, int (m,) rising: the same share of each class, at least FOLDS."""
     counts = np.bincount(labels)
     share = min(1.0, max(CHOOSING_LEAST, CHOOSING * len(counts)) / len(labels))
@@ -205,15 +205,15 @@ def _choosing(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(kept))
 
 
-def _folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+def folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     """The images that each fold holds out, bool (n,): equally many of each class, never the only one of a class."""
     counts = np.bincount(labels)
     several = counts[labels] > 1
-    folds = min(FOLDS, int(counts[counts > 1].min())) if several.any() else 0
+    count = min(FOLDS, int(counts[counts > 1].min())) if several.any() else 0
     shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(several))
     number = np.full(len(labels), -1)
-    number[shuffled[np.argsort(labels[shuffled], kind="stable")]] = np.arange(len(shuffled)) % max(folds, 1)
-    return [number == fold for fold in range(folds)]
+    number[shuffled[np.argsort(labels[shuffled], kind="stable")]] = np.arange(len(shuffled)) % max(count, 1)
+    return [number == fold for fold in range(count)]
 
 
 def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced: bool) -> tuple[float, np.ndarray]:
@@ -226,9 +226,9 @@ def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced:
         The strength, and a head from which the descent on all images may start: the mean of the folds' heads.
     """
     classes = int(labels.max()) + 1
-    used = _choosing(labels, seed)
+    used = subset(labels, seed)
     views, labels = views[:, used], labels[used]
-    held_out = _folds(labels, seed)
+    held_out = folds(labels, seed)
     if not held_out:
         log.info("Every class has a single training image, so the head's C is not cross-validated: %g", DEFAULT)
         return DEFAULT, np.zeros((views.shape[2] + 1, 1, classes))

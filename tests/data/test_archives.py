@@ -64,10 +64,11 @@ def test_a_single_class_folder_is_no_wrapping(image_folder: Factory, tmp_path: P
     assert collection.collect(archive, min_classes=1).class_names == ("ant",)
 
 
-def test_a_second_reading_unpacks_nothing(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_reading_unpacks_nothing(zipped: Path) -> None:
     first = collection.collect(zipped)
-    monkeypatch.setattr(archives, "_fill", lambda *_: pytest.fail("unpacked again"))
-    assert collection.collect(zipped) == first
+    (first.root / "mark").touch()
+    assert collection.collect(zipped).samples == first.samples
+    assert (first.root / "mark").is_file()
 
 
 def test_a_changed_archive_is_unpacked_again(image_folder: Factory, zipped: Path) -> None:
@@ -102,13 +103,13 @@ def test_a_full_disk_is_an_error_that_names_the_cache(zipped: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(archives, "_fill", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(DatasetError, match=r"unpacked.*No space left on device.*XDG_CACHE_HOME"):
         collection.collect(zipped)
 
 
 def test_what_does_not_fit_is_refused_before_it_is_written(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr(archives, "SPARE_BYTES", 1 << 60)
     with pytest.raises(DatasetError, match="does not fit on the disk"):
         collection.collect(zipped)
 
@@ -265,7 +266,7 @@ def test_copies_for_links_need_room_too(image_folder: Factory, tmp_path: Path, m
     archive = tar_of(tmp_path / "a.tar", *links, folder=folder)
     size = (folder / "ant/000.png").stat().st_size
     usage = shutil.disk_usage(tmp_path)
-    free = archives._SPARE_BYTES + 50 * size
+    free = archives.SPARE_BYTES + 50 * size
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     with pytest.raises(DatasetError, match="does not fit on the disk"):
         collection.collect(archive)

@@ -1,6 +1,7 @@
 """Entries appear whole or not at all, go oldest first, and two processes do not meet."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -94,7 +95,12 @@ def test_nothing_is_removed_for_what_would_not_fit_even_so(tmp_path, monkeypatch
     write(tmp_path, 1)
     assert "more than --cache-limit-gb" in (cache.make_room(tmp_path, 10_001, 10_000) or "")
     assert "GB to spare" in (cache.make_room(tmp_path, 1 << 60, 1 << 61) or "")
-    monkeypatch.setattr(cache, "_free", lambda folder: 500 if (tmp_path / name(1)).exists() else 900)
+    usage = shutil.disk_usage(tmp_path)
+
+    def disk_usage(folder):
+        return usage._replace(free=cache.MIN_FREE_BYTES + (500 if (tmp_path / name(1)).exists() else 900))
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     assert [path.name for path in tmp_path.iterdir()] == [name(1)]
     assert cache.make_room(tmp_path, 600, 1 << 61) is None
     assert list(tmp_path.iterdir()) == []

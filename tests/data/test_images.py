@@ -356,7 +356,6 @@ def test_heic_is_turned_once_though_two_marks_in_it_ask_for_it(orientation: int)
 
 def test_heic_without_its_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "has_package", lambda name: False)
-    images._heif_formats.cache_clear()
     with pytest.raises(MissingError, match=r"pip install 'imgclf\[heif\]'"):
         images.decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 

@@ -147,7 +147,7 @@ def test_pixels_larger_than_the_limit_stay_in_memory_with_a_line(dataset, tmp_pa
 
 
 def test_without_room_on_disk_and_in_memory_every_epoch_decodes(dataset, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(loading, "_available_memory", lambda: 1000)
+    monkeypatch.setattr(loading, "available_memory", lambda: 1000)
     _, pixels = loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"), cache_limit_gb=1e-6)
     assert "every epoch decodes them anew instead" in caplog.text
     np.testing.assert_array_equal(pixels[:], expected(dataset))
@@ -156,7 +156,7 @@ def test_without_room_on_disk_and_in_memory_every_epoch_decodes(dataset, tmp_pat
 
 
 def test_a_full_disk_is_a_line_and_no_error(dataset, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(caches, "_MIN_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(caches, "MIN_FREE_BYTES", 1 << 60)
     _, pixels = loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"))
     assert "to spare); memory holds them instead" in caplog.text
     np.testing.assert_array_equal(pixels[:], expected(dataset))

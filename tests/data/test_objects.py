@@ -383,7 +383,7 @@ def test_objects_of_deep_gray_keep_their_depth_for_a_window(tmp_path: Path, mode
 def test_edges_always_lie_in_the_image(box: tuple[float, ...], margin: float, least: int) -> None:
     left, top, right, bottom = box
     config = ReadConfig(box_margin=margin, box_min_size=least)
-    edges = objects._edges(objects.Box("x", left, top, right, bottom, "x"), (WIDTH, HEIGHT), config)
+    edges = objects.edges_of(objects.Box("x", left, top, right, bottom, "x"), (WIDTH, HEIGHT), config)
     if not isinstance(edges, tuple):
         return
     assert 0 <= edges[0] < edges[2] <= WIDTH

@@ -96,7 +96,7 @@ def test_a_copy_of_a_folder_is_not_decoded_again(folder: Path, tmp_path: Path, o
 def test_an_interrupted_scan_goes_on_where_it_was(
     folder: Path, tmp_path: Path, opened: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_cache, "_CHUNK", 4)
+    monkeypatch.setattr(scan_cache, "CHUNK", 4)
 
     def interrupt(done: int, total: int) -> None:
         if done >= 20:

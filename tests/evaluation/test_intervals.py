@@ -28,7 +28,7 @@ def test_draws_take_groups_as_a_whole_and_a_group_by_its_most_frequent_class():
 
 
 def test_many_images_are_drawn_a_few_replicates_at_a_time(monkeypatch):
-    monkeypatch.setattr(intervals, "_CHUNK", 100)
+    monkeypatch.setattr(intervals, "CHUNK", 100)
     widths = [part.shape[1] for part in intervals.draws(np.zeros(30, int), replicates=10)]
     assert widths == [3, 3, 3, 1]
 

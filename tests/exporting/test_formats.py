@@ -265,7 +265,7 @@ def test_for_many_images_the_engine_is_taken_that_is_quicker_here(whole, monkeyp
 
     monkeypatch.setattr(loading, "images_per_second", rate)
     wanted = {"model.onnx": runtimes.ONNXRuntime, "model.tflite": runtimes.LiteRTRuntime}[winner]
-    assert isinstance(prediction.load(run.path, count=loading.MANY)._runtime, wanted)
+    assert isinstance(prediction.load(run.path, count=loading.MANY).runtime, wanted)
     assert set(tried) == {runtimes.ONNXRuntime, runtimes.LiteRTRuntime}
     tried.clear()
     prediction.load(run.path, count=loading.MANY - 1)

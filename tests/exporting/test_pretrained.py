@@ -27,10 +27,9 @@ def small_network(name):
     return keras.Model(pixels, layers.Dense(1000, activation="softmax")(x), name=name)
 
 
-def application(name):
-    """What `backbones.build_with_top` builds, before it loads weights."""
-    facts = catalog.find(name)
-    return backbones._graph(facts, facts.image_size, include_top=True)
+def application(name, build=backbones.build_with_top):
+    """What `backbones.build_with_top` builds, with random weights."""
+    return build(name, weights="none")
 
 
 @pytest.fixture

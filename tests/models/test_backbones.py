@@ -72,7 +72,9 @@ def as_keras_would(name: str, size: int, folder: Path, monkeypatch: pytest.Monke
     shape = (size, size, 3)
     plain = randomise(application(weights=None, include_top=top, input_shape=shape))
     if name.startswith("efficientnet-b"):
-        backbones._normalise_as_imagenet(plain)
+        layer = next(layer for layer in plain.layers if isinstance(layer, keras.layers.Normalization))
+        layer.set_weights([np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)])
+        layer.finalize_state()
     path = put_on_hub(plain, name, folder, monkeypatch, top=top)
     module = sys.modules[application.__module__]
     monkeypatch.setattr(sys.modules["keras.src.utils.file_utils"], "get_file", lambda *_, **__: str(path))
@@ -84,7 +86,7 @@ def as_keras_would(name: str, size: int, folder: Path, monkeypatch: pytest.Monke
 def test_preprocessing_is_that_of_keras(name: str) -> None:
     facts = catalog.find(name)
     start = keras.Input((8, 8, 3))
-    found = np.asarray(keras.Model(start, keras.layers.Identity()(backbones._preprocess(start, facts)))(pixels(8)))
+    found = np.asarray(keras.Model(start, keras.layers.Identity()(backbones.preprocess(start, facts)))(pixels(8)))
     module = sys.modules[getattr(keras.applications, facts.application).__module__]
     np.testing.assert_allclose(found, module.preprocess_input(pixels(8)), atol=2e-5)
 
@@ -291,7 +293,7 @@ def test_bgr_preprocessing_converts_to_litert() -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     start = keras.Input((8, 8, 3), batch_size=2)
-    model = keras.Model(start, backbones._preprocess(start, catalog.find("resnet50")))
+    model = keras.Model(start, backbones.preprocess(start, catalog.find("resnet50")))
     interpreter = Interpreter(model_content=tf.lite.TFLiteConverter.from_keras_model(model).convert())
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels(8))

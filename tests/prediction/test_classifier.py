@@ -16,7 +16,6 @@ from PIL import Image
 
 import imgclf
 from imgclf import environment
-from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, UsageError
 from imgclf.prediction import Classifier, Prediction, artifact, load
 from imgclf.prediction.artifact import File
@@ -160,8 +159,8 @@ def test_files_become_pixels_by_the_rules_of_the_artefact(spoiled, tmp_path):
     bright = load(spoiled(window="0,4095"))
     assert bright.decoding == Decoding(window="0,4095")
     seen: list[np.ndarray] = []
-    answer = bright._runtime.outputs
-    bright._runtime.outputs = lambda pixels, names: seen.append(pixels) or answer(pixels, names)
+    answer = bright.runtime.outputs
+    bright.runtime.outputs = lambda pixels, names: seen.append(pixels) or answer(pixels, names)
     bright.predict([file])
     assert (seen[0] == 255).all()
 
@@ -176,7 +175,6 @@ def test_truncated_files_are_classified_where_the_artefact_or_the_caller_allows_
 
 
 def test_heic_without_its_decoder_costs_no_other_image_its_answer(lite, tmp_path, monkeypatch):
-    images._heif_formats.cache_clear()
     monkeypatch.setattr(environment, "has_package", lambda name: False)
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     found = lite.predict([heic, saved(tmp_path / "red.png", "red")])
@@ -394,19 +392,29 @@ def test_embeddings_come_with_the_answers_where_they_are_asked_for(classifier):
 def test_tta_averages_over_the_mirror_image(spoiled):
     half = np.concatenate([plain("red")[:, :4], plain("blue")[:, 4:]], axis=1)
     lop_sided = load(spoiled())
-    answer = lop_sided._runtime.outputs
-    lop_sided._runtime.outputs = lambda pixels, names: answer(np.repeat(pixels[:, :, :4], 2, axis=2), names)
+    answer = lop_sided.runtime.outputs
+    lop_sided.runtime.outputs = lambda pixels, names: answer(np.repeat(pixels[:, :, :4], 2, axis=2), names)
     assert lop_sided.predict([half])[0].top(3)[0] == ("red", pytest.approx(SURE, rel=1e-4))
     both = dict(lop_sided.predict([half], tta=True)[0].top(3))
     assert both["red"] == both["blue"] == pytest.approx(SURE / 2 + (1 - SURE) / 4, rel=1e-4)
 
 
 def test_many_images_give_the_answers_of_few(colours, monkeypatch):
+    from ai_edge_litert import interpreter
+
+    threads: list[int] = []
+
+    def opened(path: str, num_threads: int) -> interpreter.Interpreter:
+        threads.append(num_threads)
+        return original(path, num_threads=num_threads)
+
+    original = interpreter.Interpreter
+    monkeypatch.setattr(interpreter, "Interpreter", opened)
     monkeypatch.setattr(environment, "cpu_count", lambda: 3)
     classifier = load(colours)
     names = [("red", "green", "blue")[place % 3] for place in range(100)]
     assert [p.label for p in classifier.stream(plain(name) for name in names)] == names
-    assert classifier._runtime._count == 3
+    assert threads == [3, 1, 1, 1]
     assert [p.label for p in classifier.predict([plain("green")])] == ["green"]
 
 

@@ -196,10 +196,10 @@ def test_a_ledger_tells_over_which_image_processes_end():
 
 def test_many_deadly_images_in_a_row_are_the_clusters_fault():
     fine, deadly = (Prediction("a.png", None, (), error, file=None) for error in ("no image", cluster.DEADLY))
-    cluster._check_deaths([deadly] * (cluster.RETRIES - 1), "b.png")
-    cluster._check_deaths([deadly, fine, *[deadly] * (cluster.RETRIES - 1)], "b.png")
+    cluster.check_deaths([deadly] * (cluster.RETRIES - 1), "b.png")
+    cluster.check_deaths([deadly, fine, *[deadly] * (cluster.RETRIES - 1)], "b.png")
     with pytest.raises(ImgclfError, match="the cluster failed"):
-        cluster._check_deaths([fine, *[deadly] * cluster.RETRIES], "b.png")
+        cluster.check_deaths([fine, *[deadly] * cluster.RETRIES], "b.png")
 
 
 def test_without_ray_the_error_names_its_extra(trained_run, monkeypatch):

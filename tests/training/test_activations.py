@@ -8,6 +8,7 @@ import pytest
 from factories import SIZE_PX, recipe_of, residual
 
 import imgclf
+from imgclf.data import cache as caches
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.models import classifier, graph
@@ -106,8 +107,8 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
         cut = finetune.unfreeze(model, "two")
         kept = activations.cached(model, cut, *data, config(tmp_path))
         if spoiled:
-            (view,) = kept._views
-            stored = np.memmap(view.filename, np.float16, "r+", offset=view.offset, shape=view.shape)
+            (file,) = (tmp_path / "cache").rglob(caches.ARRAY)
+            stored = np.load(file, mmap_mode="r+")
             stored[3, 4, 4] += 30  # one place of one image
             stored.flush()
             kept = activations.cached(model, cut, *data, config(tmp_path))

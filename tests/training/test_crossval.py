@@ -53,11 +53,11 @@ def test_a_test_part_that_the_data_came_with_stays_out(tmp_path):
     samples = tuple(
         Sample(f"{name}{i}.png", name, TEST if i < 2 else TRAIN, sha256=f"{name}{i}") for name in "ab" for i in range(6)
     )
-    chosen, notes = crossval._chosen(Dataset(tmp_path, samples, ("a", "b")), SMALL)
+    chosen, notes = crossval.images_to_fold(Dataset(tmp_path, samples, ("a", "b")), SMALL)
     assert len(chosen) == 8 and {s.split for s in chosen.samples} == {""}
     assert any("stays out: 4 images" in note for note in notes)
     unsplit = tuple(replace(s, split="") for s in samples)
-    assert len(crossval._chosen(Dataset(tmp_path, unsplit, ("a", "b")), SMALL)[0]) == 12
+    assert len(crossval.images_to_fold(Dataset(tmp_path, unsplit, ("a", "b")), SMALL)[0]) == 12
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ import imgclf
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
+from imgclf.exporting import litert
 from imgclf.models import classifier, graph
-from imgclf.training import features
+from imgclf.training import features, loop
 from imgclf.training.recipe import Recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -58,7 +59,7 @@ def test_features_are_those_of_the_network_and_a_second_call_computes_nothing(da
     found = features.frozen(model, *data, config(tmp_path))
     assert found.shape == (1, 13, 8)
     np.testing.assert_allclose(found[0], by_keras(model, data[1]), atol=1e-5)
-    monkeypatch.setattr(features, "_extractor", None)
+    monkeypatch.setattr(loop, "predict", None)
     np.testing.assert_array_equal(features.frozen(model, *data, config(tmp_path)), found)
 
 
@@ -112,7 +113,7 @@ def test_a_converted_network_gives_kerass_features_and_is_converted_once(data, t
     model = network(depthwise=True)
     found = features.frozen(model, *data, config(tmp_path))[0]
     np.testing.assert_allclose(found, by_keras(model, data[1]), atol=1e-5)
-    monkeypatch.setattr(features, "_convert", None)
+    monkeypatch.setattr(litert, "convert_unnamed", None)
     dataset, pixels = data
     more = features.frozen(model, dataset, pixels, config(tmp_path), augmentations=1)
     np.testing.assert_array_equal(more[0], found)
@@ -139,7 +140,7 @@ def test_bfloat16_is_asked_for_and_kept_apart(data, tmp_path):
 
 
 def test_few_images_are_not_worth_converting_for_and_regular_convolutions_never_are(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "_convert", None)
+    monkeypatch.setattr(litert, "convert_unnamed", None)
     features.frozen(network(depthwise=True), *data, config(tmp_path))
     monkeypatch.setattr(features, "CONVERTING_S", -1.0)
     features.frozen(network(), *data, config(tmp_path))

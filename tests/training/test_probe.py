@@ -1,5 +1,7 @@
 """The probe equals scikit-learn's logistic regression on the same features."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -82,7 +84,7 @@ def test_the_strength_is_that_of_trying_all(
 ) -> None:
     features, labels = correlated(classes, count, width)
     scaled = standardized(features).astype(np.float64)
-    held_out = probe._folds(labels, seed=0)
+    held_out = probe.folds(labels, seed=0)
     assert len(held_out) == probe.FOLDS
     losses = []
     for strength in probe.STRENGTHS:
@@ -101,23 +103,27 @@ def test_the_strength_is_that_of_trying_all(
 
 def test_folds_are_stratified_and_part_the_images() -> None:
     labels = np.repeat([0, 1, 2, 3], [50, 23, 7, 1])
-    held_out = probe._folds(labels, seed=0)
+    held_out = probe.folds(labels, seed=0)
     counts = np.stack([np.bincount(labels[held], minlength=4) for held in held_out])
     assert len(held_out) == 5
     assert (counts.sum(axis=0) == [50, 23, 7, 0]).all()  # the only image of a class is never held out
     assert np.ptp(counts, axis=0).max() <= 1
     assert (np.sum(held_out, axis=0)[:-1] == 1).all()
-    assert len(probe._folds(np.repeat([0, 1], [9, 3]), seed=0)) == 3
+    assert len(probe.folds(np.repeat([0, 1], [9, 3]), seed=0)) == 3
 
 
-def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one() -> None:
+def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one(caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     noise = rng.normal(size=(200, 50)).astype(np.float32)
     clear = noise.copy()
     clear[:, 0] += 8 * labels
-    chosen = [probe._choose_strength(each[np.newaxis], labels, 0, False)[0] for each in (noise, clear)]
-    assert chosen[0] == min(probe.STRENGTHS)
+    with caplog.at_level("INFO", "imgclf"):
+        for features in (noise, clear):
+            probe.fit(features, labels, classes=2, seed=0)
+    chosen = [float(value) for value in re.findall(r"C = (\S+) ", caplog.text)]
+    assert len(chosen) == 2
+    assert chosen[0] == pytest.approx(min(probe.STRENGTHS))
     assert chosen[0] < chosen[1] < max(probe.STRENGTHS)
 
 
@@ -154,10 +160,10 @@ def test_one_image_of_each_class_gets_the_default_strength(caplog: pytest.LogCap
 
 def test_of_many_images_the_same_share_of_each_class_is_used_for_the_strength() -> None:
     labels = np.repeat([0, 1, 2], [9_000, 990, 3])
-    used = probe._choosing(labels, seed=0)
+    used = probe.subset(labels, seed=0)
     counts = np.bincount(labels[used])
     assert counts[2] == 3
     assert abs(counts[0] / counts[1] - 9_000 / 990) < 0.1
     assert probe.CHOOSING_LEAST <= len(used) <= probe.CHOOSING_LEAST + 5
     assert len(set(used)) == len(used)
-    assert (probe._choosing(labels[:1500], seed=0) == np.arange(1500)).all()
+    assert (probe.subset(labels[:1500], seed=0) == np.arange(1500)).all()

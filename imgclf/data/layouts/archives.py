@@ -25,7 +25,7 @@ from imgclf.data import images, unpacking
 from imgclf.data.file_listing import SPLIT_NAMES, Progress
 from imgclf.errors import DatasetError
 
-_SPARE_BYTES = 100_000_000
+SPARE_BYTES = 100_000_000
 """Space left free on the disk: an archive of a few kilobytes can unpack to many terabytes."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -79,7 +79,7 @@ def _core(folder: Path) -> Path:
 
 def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
     members = _of_zip if zipfile.is_zipfile(path) else _of_tar
-    room = shutil.disk_usage(folder).free - _SPARE_BYTES
+    room = shutil.disk_usage(folder).free - SPARE_BYTES
     files: set[str] = set()
     links: dict[str, str] = {}
     try:
