@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from imgclf.evaluation.compare import compare
     from imgclf.evaluation.decisions import calibrate
     from imgclf.evaluation.evaluate import Evaluation, evaluate
+    from imgclf.explanation.convolution import Convolution, convolve
     from imgclf.exporting.artifacts import export
     from imgclf.prediction import Classifier, Prediction, load
     from imgclf.runs import Run
     from imgclf.settings import (
         AugmentConfig,
         CalibrateConfig,
+        ConvolveConfig,
         DataConfig,
         EvaluateConfig,
         ExportConfig,
@@ -60,12 +62,14 @@ _MODULES = {
     "evaluation.compare": ("compare",),
     "evaluation.decisions": ("calibrate",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
+    "explanation.convolution": ("Convolution", "convolve"),
     "exporting.artifacts": ("export",),
     "prediction": ("Classifier", "Prediction", "load"),
     "runs": ("Run",),
     "settings": (
         "AugmentConfig",
         "CalibrateConfig",
+        "ConvolveConfig",
         "DataConfig",
         "EvaluateConfig",
         "ExportConfig",
@@ -86,6 +90,8 @@ __all__ = [
     "Augmented",
     "CalibrateConfig",
     "Classifier",
+    "Convolution",
+    "ConvolveConfig",
     "CrossValidation",
     "DataConfig",
     "Dataset",
@@ -109,6 +115,7 @@ __all__ = [
     "augment",
     "calibrate",
     "compare",
+    "convolve",
     "evaluate",
     "export",
     "ingest",

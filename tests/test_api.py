@@ -14,15 +14,23 @@ from imgclf.cli.app import COMMANDS
 from imgclf.errors import ImgclfError
 
 FUNCTIONS = (
-    *("augment", "calibrate", "compare", "evaluate", "export", "ingest", "kfold", "load"),
+    *("augment", "calibrate", "compare", "convolve", "evaluate", "export", "ingest", "kfold", "load"),
     *("read", "resume", "train"),
 )
 RESULTS = (
-    *("Augmented", "Classifier", "CrossValidation", "Dataset", "Evaluation", "Ingestion"),
+    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Evaluation", "Ingestion"),
     *("Prediction", "Run"),
 )
 SETTINGS = (
-    *("AugmentConfig", "CalibrateConfig", "DataConfig", "EvaluateConfig", "ExportConfig", "IngestConfig"),
+    *(
+        "AugmentConfig",
+        "CalibrateConfig",
+        "ConvolveConfig",
+        "DataConfig",
+        "EvaluateConfig",
+        "ExportConfig",
+        "IngestConfig",
+    ),
     *("KfoldConfig", "PredictConfig", "TrainConfig"),
 )
 ERRORS = (

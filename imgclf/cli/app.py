@@ -36,6 +36,7 @@ COMMANDS = {
     "card": "Write a model card.",
     "predict": "Classify images.",
     "export": "Export a model to other formats.",
+    "convolve": "Convolve an image with a kernel, step by step.",
     "models": "List the backbones.",
     "info": "Show versions, cache sizes and devices.",
     "cache": "Show the size of the cache, or clear it.",

@@ -55,7 +55,7 @@ def draw_confusion_matrix(metrics: dict[str, Any]) -> "Figure":
         metrics: what `metrics.score` returned.
     """
     counts, columns = outcomes(metrics)  # (classes, classes or one more)
-    names, columns = ([_drawable(name) for name in kind] for kind in (metrics["confusion_matrix"]["labels"], columns))
+    names, columns = ([drawable(name) for name in kind] for kind in (metrics["confusion_matrix"]["labels"], columns))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side_in = float(np.clip(0.5 * len(names), 2.4, 10 if len(names) <= 100 else 14))
     figure = new_figure(side_in)
@@ -113,7 +113,7 @@ def curves(predictions: "Predictions") -> bytes:
     roc, precision = figure.subplots(1, 2)
     roc.plot((0, 1), (0, 1), color="0.7", linewidth=1, linestyle="--")
     for place, (name, line) in enumerate(known):
-        style: dict[str, Any] = {"color": TEN[place], "label": _drawable(name)} if named else {"color": "0.8"}
+        style: dict[str, Any] = {"color": TEN[place], "label": drawable(name)} if named else {"color": "0.8"}
         roc.plot(line["fpr"], line["tpr"], linewidth=1.5 if named else 0.5, **style)
         precision.plot(line["recall"], line["precision"], linewidth=1.5 if named else 0.5, **style)
     if not named:
@@ -203,7 +203,7 @@ def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str
     axes = figure.add_axes((0, 0, 1, count / columns))
     axes.imshow(cells, extent=(0, columns, count, 0), aspect="auto", interpolation="antialiased")
     style: dict[str, Any] = {"fontsize": 9, "parse_math": False}
-    axes.set_yticks(np.arange(count) + 0.5, [_drawable(name) for name in names], **style)
+    axes.set_yticks(np.arange(count) + 0.5, [drawable(name) for name in names], **style)
     axes.set_xticks(np.arange(columns) + 0.5, ["original", *map(str, range(1, columns))], **style)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.vlines(range(1, columns), 0, count, color="white", linewidth=1)
@@ -239,7 +239,7 @@ def _write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray, cell_in:
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=size, color=color)
 
 
-def _drawable(name: str) -> str:
+def drawable(name: str) -> str:
     """The name on one line, without unprintable characters, cut in the middle when long."""
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     if len(plain) <= LONGEST_NAME:

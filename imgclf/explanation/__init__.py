@@ -1,0 +1,1 @@
+"""Why: what a network computes, layer by layer, and which part of an image decided."""
