@@ -13,7 +13,7 @@ from pathlib import Path
 
 from imgclf import environment
 from imgclf.data import images, layouts, synsets
-from imgclf.data.dataset import Dataset, Sample, Skipped, listed
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
 from imgclf.data.file_listing import Listing, Progress
 from imgclf.data.layouts import Source, archives, folders
 from imgclf.data.scan_cache import Scanner
@@ -64,12 +64,16 @@ def collect(
     if settings.layout == "auto" and layout != "folders":
         tables = f" ({listed(listing.tables)})" if listing.tables else ""
         log.info("%s: read as --layout %s%s.", name, layout, tables)
+    if own := [skipped.path for skipped in listing.skipped if skipped.kind == "own-output"]:
+        log.info("%s: left out, as output of imgclf: %s.", name, listed(own))
     if settings.class_names is not None:
         names_of = synsets.read(Path(settings.class_names))
         listing = replace(listing, samples=synsets.apply(listing.samples, names_of, settings.class_names))
     wanted = _choose(name, listing, classes, min_classes)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
-    names = tuple(sorted({s.label for s in samples}))
+    names = ordered({s.label for s in samples})
+    if list(names) != sorted(names):
+        log.info("%s: the classes are ordered by number: %s.", name, listed(names))
     if len(names) < min_classes:
         broken = f"{len(unreadable)} images cannot be read, such as {listed([unreadable[0].path])}"
         raise DatasetError(

@@ -6,9 +6,11 @@ It contains names and numbers, never pixels; `manifest.csv` is the same on disk.
 import csv
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("path", "label", "split", "group", "sha256", "width", "height", "format")
+
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,11 @@ class Sample:
 class Skipped:
     """A file that is not among the samples, and the reason.
 
-    `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot), `unlabelled` (an image
-    outside any class folder, or a row or an object without a label), `unlisted` (an image that the table does not
-    name), `duplicate` (named twice), `crowd`, `difficult` or `too-small` (objects), `excluded` (by a table of
-    corrections) or `empty-class` (a folder in the place of a class, without an image that can be read).
+    `kind` is `unreadable`, `not-an-image` (by its name), `hidden` (its name begins with a dot, or it is
+    a folder of the system), `own-output` (a folder that imgclf wrote), `unlabelled` (an image outside any class folder,
+    or a row or an object without a label), `unlisted` (an image that the table does not name), `duplicate` (named
+    twice), `crowd`, `difficult` or `too-small` (objects), `excluded` (by a table of corrections, or by its folder) or
+    `empty-class` (a folder in the place of a class, without an image that can be read).
     """
 
     path: str
@@ -64,10 +70,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels. `class_names` is sorted unless a reader knows better; a label's index is its place there.
+    """Images with labels. `class_names` is in the order of `ordered` unless a reader knows better.
 
-    `source` is what the user named, where the samples' files do not lie in it: an archive, a folder of arrays, or one
-    of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
+    A label's index is its place there. `source` is what the user named, where the samples' files do not lie in it: an
+    archive, a folder of arrays, or one of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
     the column of a table that the samples' groups were read from. `settings` are those it was read with, None for a
     dataset made by hand. `notes` and `split_notes` are for the user, the latter about the split. `checkup` contains the
     findings of the doctor.
@@ -166,6 +172,14 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
 
 
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort class names: by number, if all are numbers (0, 1, 2, 10), else by their characters."""
+    names = sorted(names)
+    if all(map(_NUMBER.fullmatch, names)):
+        names.sort(key=Decimal)
+    return tuple(names)
+
+
 def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write the manifest: CSV with the columns of `COLUMNS`, UTF-8, paths relative to the dataset's root."""
     text = io.StringIO(newline="")
@@ -201,7 +215,7 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
                 raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     except OSError as error:
         raise DatasetError(f"{path}: the manifest cannot be read ({error.strerror}).") from None
-    names = tuple(class_names) if class_names is not None else tuple(sorted({s.label for s in samples if s.label}))
+    names = tuple(class_names) if class_names is not None else ordered({s.label for s in samples if s.label})
     return Dataset(root=root, samples=samples, class_names=names)
 
 

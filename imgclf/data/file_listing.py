@@ -7,21 +7,14 @@ import heapq
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from imgclf.data import images
-from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Sample, Skipped, listed
+from imgclf.data import images, litter
+from imgclf.data.dataset import Sample, Skipped, listed
 from imgclf.errors import DatasetError
-
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-"""Names of splits, in any case: of folders, of tables, and in a column of a table."""
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is to do, in the calling thread."""
@@ -91,6 +84,9 @@ def scan(root: Path, name: Path | None = None) -> Found:
             found.skipped.append(Skipped(folder, "unreadable", "a folder that is read already, by another path"))
             continue
         seen.add(here)
+        if folder and litter.is_own_output(root / folder, {entry.name for entry in entries}):
+            found.skipped.append(Skipped(folder, "own-output", _WHY_NOT["own-output"]))
+            continue
         if folder:
             found.folders.append(folder)
         for entry in entries:
@@ -105,11 +101,24 @@ def scan(root: Path, name: Path | None = None) -> Found:
             else:
                 found.skipped.append(Skipped(path, kind, _WHY_NOT[kind]))
     found.files.sort()
+    _forget_parents_of_output(found)
     return found
 
 
+def _forget_parents_of_output(found: Found) -> None:
+    """Do not list folders in which there is nothing but output of imgclf, such as `runs`: they are no empty classes."""
+    output = [skipped.path for skipped in found.skipped if skipped.kind == "own-output"]
+    if not output:
+        return
+    above = {parent.as_posix() for path in output for parent in PurePosixPath(path).parents}
+    filled = {path.rpartition("/")[0] for path in found.files}
+    filled |= {parent.as_posix() for folder in filled for parent in PurePosixPath(folder).parents}
+    found.folders = [folder for folder in found.folders if folder in filled or folder not in above]
+
+
 _WHY_NOT = {
-    "hidden": "its name begins with a dot",
+    "hidden": "hidden, or a folder of the system",
+    "own-output": "written by imgclf, so no data",
     "not-an-image": "its name does not end as an image's does",
     "unreadable": "not a file, or a link to nowhere",  # or a pipe, which would block whoever opens it
 }
@@ -121,7 +130,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "hidden"
     try:
         if entry.is_dir():
-            return "folder"
+            return "hidden" if litter.is_system(entry.name) else "folder"
         if not entry.is_file():
             return "unreadable"
         return "image" if Path(entry.name).suffix.lower() in images.SUFFIXES else "not-an-image"
@@ -211,18 +220,3 @@ def _ends(path: str, ending: Sequence[str]) -> bool:
     folders = _plain(path).split("/")[:-1]
     wanted = list(ending[:-1])
     return not wanted or folders[-len(wanted) :] == wanted
-
-
-def split_in(text: str) -> str | None:
-    """Find the split in a name such as `instances_train2017`; None if there is none."""
-    return next((SPLIT_NAMES[word] for word in _words(text) if word in SPLIT_NAMES), None)
-
-
-def _words(text: str) -> Iterator[str]:
-    word = ""
-    for letter in f"{text.casefold()} ":
-        if letter.isalpha():
-            word += letter
-        elif word:
-            yield word
-            word = ""

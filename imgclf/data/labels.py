@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgclf.data import tables
-from imgclf.data.dataset import Dataset, Sample, Skipped, listed
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
 from imgclf.data.file_listing import label as checked
 from imgclf.errors import DatasetError
 
@@ -160,10 +160,10 @@ def _with_samples(dataset: Dataset, samples: Sequence[Sample], final: Mapping[st
     """Apply the final names of classes; keep their order, or keep them sorted."""
     samples = [replace(s, label=final[s.label]) if final.get(s.label, s.label) != s.label else s for s in samples]
     used = {s.label for s in samples}
-    names = [name for name in dict.fromkeys([*final.values(), *sorted(used)]) if name in used]
-    if list(dataset.class_names) == sorted(dataset.class_names):
-        names.sort()
-    return replace(dataset, samples=tuple(samples), class_names=tuple(names))
+    names = tuple(name for name in dict.fromkeys([*final.values(), *sorted(used)]) if name in used)
+    if dataset.class_names == ordered(dataset.class_names):
+        names = ordered(names)
+    return replace(dataset, samples=tuple(samples), class_names=names)
 
 
 def _differences(before: Collection[str], after: Collection[str]) -> list[str]:

@@ -14,6 +14,9 @@ LAYOUTS = ("auto", "folders", "table", "imagenet", "idx", "cifar", "voc", "coco"
 
 READING, DECODING = "Reading", "Decoding"
 
+SPLIT_WORDS = ("train", "validation", "test", "any", "none")
+"""What a name of `split_names` can mean: a split, images that are still to be split, or images to leave out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation(Config):
@@ -68,6 +71,14 @@ class Decoding(Truncation):
         return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
 
 
+def _meanings(text: str | None) -> dict[str, str] | None:
+    """The names of `split_names` and their words; None where no name means a split, or a pair is not NAME=WORD."""
+    pairs = [tuple(part.strip() for part in item.rpartition("=")[::2]) for item in names(text)]
+    if any(not name or word not in SPLIT_WORDS for name, word in pairs):
+        return None
+    return dict(pairs)
+
+
 @dataclass(frozen=True)
 class ReadConfig(Truncation):
     """How data become samples. None means: detected from the data."""
@@ -81,6 +92,16 @@ class ReadConfig(Truncation):
     )
     depth: int | None = setting(
         None, "Number of folder levels that form the class name.", panel=READING, check=at_least(1)
+    )
+    split_names: str | None = setting(
+        None,
+        "Which folders are which split, such as trn=train,tst=test; none: no folder is.",
+        panel=READING,
+        metavar="NAME=SPLIT,...",
+        check=Check(
+            lambda text: text.strip() == "none" or bool(_meanings(text)),
+            f"none, or NAME=SPLIT with {', '.join(SPLIT_WORDS)} as SPLIT",
+        ),
     )
     path_column: str | None = setting(None, "Table column of the image paths.", panel=READING, metavar="NAME")
     label_column: str | None = setting(None, "Table column of the labels.", panel=READING, metavar="NAME")
@@ -98,3 +119,8 @@ class ReadConfig(Truncation):
     box_min_size: int = setting(1, "Skip objects smaller than N pixels.", panel=READING, check=at_least(1))
     crowd: bool = setting(False, "Include COCO's crowd annotations.", panel=READING)
     difficult: bool = setting(False, "Include VOC objects marked as difficult.", panel=READING)
+
+    @property
+    def split_meanings(self) -> dict[str, str] | None:
+        """The meanings of `split_names`, beside the usual names; None where no name of a folder means a split."""
+        return None if (self.split_names or "").strip() == "none" else _meanings(self.split_names)

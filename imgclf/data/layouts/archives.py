@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO, Self
 
 from imgclf.data import images, unpacking
-from imgclf.data.file_listing import SPLIT_NAMES, Progress
+from imgclf.data.file_listing import Progress
+from imgclf.data.split_names import is_split
 from imgclf.errors import DatasetError
 
 SPARE_BYTES = 100_000_000
@@ -69,7 +70,7 @@ def _core(folder: Path) -> Path:
     """Skip folders that contain only one folder, except class folders and folders of a split."""
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.casefold() in SPLIT_NAMES:
+        if len(entries) != 1 or not entries[0].is_dir() or is_split(entries[0].name):
             return folder
         inside = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
         if all(entry.is_file() and entry.suffix.lower() in images.SUFFIXES for entry in inside):

@@ -11,9 +11,10 @@ from typing import Any
 
 from imgclf.data import objects
 from imgclf.data.dataset import UNASSIGNED, Skipped
-from imgclf.data.file_listing import SPLIT_NAMES, Finder, Found, Listing, Progress, label, scan, split_in
+from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, scan
 from imgclf.data.layouts import About, Source
 from imgclf.data.objects import FAR, Annotations, Box, Photograph
+from imgclf.data.split_names import SPLIT_NAMES, split_in
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig
 

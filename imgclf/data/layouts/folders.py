@@ -1,12 +1,19 @@
-"""Class folders: the label is the name of the folder, the split that of the folder above."""
+"""Class folders: the label is the name of the folder, the split that of a folder above or below."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.file_listing import SPLIT_NAMES, Found, Listing, Progress, contents, label
+from imgclf.data.file_listing import Found, Listing, Progress, contents, label
 from imgclf.data.layouts import About, Source
+from imgclf.data.split_names import Meaning, Vocabulary, is_container
 from imgclf.errors import DatasetError
-from imgclf.settings import ReadConfig
+from imgclf.settings import DataConfig, ReadConfig
 
 ADVICE = "Put each class's images in its own sub-folder."
+
+_LEAST_SHARED = 2  # folders of one name in each of several folders that make them look like classes in splits
 
 
 ABOUT = About(priority=100, options=("depth",))
@@ -18,33 +25,46 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 
 
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
-    """Label every image by its place: `<class>/...` or `<split>/<class>/...`.
+    """Label every image by its place: `<class>/...`, `<split>/<class>/...` or `<class>/<split>/...`.
 
     `settings.depth` nested folders, joined by slashes, form the class name; by default one. Images are found at any
-    depth below.
+    depth below. Folders that contain nothing but one folder, above a split or in it, do not count.
 
     Raises:
-        DatasetError: if there are no images in class folders, folders of a split stand beside others, or a class name
-            is not UTF-8.
+        DatasetError: if there are no images in class folders, folders of a split stand beside others, it cannot be
+            told classes from splits, or a class name is not UTF-8.
     """
     found, levels = source.found, settings.depth or 1
     if not found.files:
         raise DatasetError(f"{found.name}: expected images, found {contents(found)}. {ADVICE}")
-    split_level = int(_is_split(found))
+    places = _places(found, settings)
     listing = Listing(found.root, [], list(found.skipped))
     filled = set()
     for path in found.files:
-        parts = path.split("/")
-        if len(parts) <= split_level + levels:
+        prefix = places.prefix(path)
+        if prefix is None:
             listing.skipped.append(Skipped(path, "unlabelled", "an image outside any class folder"))
             continue
-        split = SPLIT_NAMES[parts[0].casefold()] if split_level else UNASSIGNED
-        name = "/".join(parts[split_level : split_level + levels])
+        split = places.splits[prefix]
+        if split is None:
+            listing.skipped.append(Skipped(path, "excluded", "left out by --split-names"))
+            continue
+        parts = path.removeprefix(f"{prefix}/").split("/")
+        if len(parts) <= levels:
+            listing.skipped.append(Skipped(path, "unlabelled", "an image outside any class folder"))
+            continue
+        name = "/".join(parts[:levels])
+        if places.below and len(parts) > levels + 1:
+            split = places.below.get(f"{name}/{parts[levels]}", UNASSIGNED)
         listing.samples.append(Sample(path, label(name, found.name), split))
-        filled.add("/".join(parts[: split_level + levels]))
-    places = [folder for folder in found.folders if folder.count("/") == split_level + levels - 1]
-    empty = [Skipped(folder, "empty-class", "a folder without images") for folder in places if folder not in filled]
-    listing.skipped += empty
+        filled.add(f"{prefix}/{name}" if prefix else name)
+    for folder in found.folders:
+        prefix = places.prefix(folder)
+        inside = None if prefix is None or folder == prefix else folder.removeprefix(f"{prefix}/")
+        if inside is None or folder in filled or places.splits[prefix or ""] is None:
+            continue
+        if inside.count("/") == levels - 1:
+            listing.skipped.append(Skipped(folder, "empty-class", "a folder without images"))
     if not listing.samples:
         raise DatasetError(
             f"{found.name}: expected images in folders nested {levels} deep, found none. Choose another --depth."
@@ -52,26 +72,180 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     return listing
 
 
-def _is_split(found: Found) -> bool:
-    """Whether the top folders are those of a split rather than classes."""
-    flat = {top for top, _, rest in (path.partition("/") for path in found.files) if rest and "/" not in rest}
-    deep = {top for top, _, rest in (path.partition("/") for path in found.files) if "/" in rest}
-    if not flat | deep:
+@dataclass(frozen=True)
+class _Places:
+    """Where class folders are.
+
+    Args:
+        splits: the folders that contain class folders ("" for the root), each with its split; None for a folder to
+            leave out.
+        below: where splits lie inside classes, the folders of a split.
+    """
+
+    splits: Mapping[str, str | None]
+    below: Mapping[str, str]
+
+    def prefix(self, path: str) -> str | None:
+        """The folder of `splits` that a path lies in, if any."""
+        at = path.find("/") if len(self.splits) > 1 or "" not in self.splits else -1
+        while at >= 0:
+            if path[:at] in self.splits:
+                return path[:at]
+            at = path.find("/", at + 1)
+        return path if path in self.splits else "" if "" in self.splits else None
+
+
+class _Tree:
+    """The folders with images at any depth below."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._direct = {path.rpartition("/")[0] for path in files}  # folders with images directly in them
+        self._inside: defaultdict[str, set[str]] = defaultdict(set)
+        for folder in self._direct:
+            while folder:
+                above, _, name = folder.rpartition("/")
+                if name in self._inside[above]:
+                    break
+                self._inside[above].add(name)
+                folder = above
+
+    def names(self, folder: str) -> set[str]:
+        """The names of the folders in a folder."""
+        return self._inside.get(folder, set())
+
+    def only(self, folder: str) -> str | None:
+        """The path of the one folder in a folder, if nothing else with images is in it."""
+        names = self.names(folder)
+        return _join(folder, next(iter(names))) if len(names) == 1 and folder not in self._direct else None
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _places(found: Found, settings: ReadConfig) -> _Places:
+    """Tell splits from classes.
+
+    Raises:
+        DatasetError: if there are no class folders, or a folder may be either.
+    """
+    vocabulary, tree = Vocabulary.of(settings), _Tree(found.files)
+    if not tree.names(""):
         raise DatasetError(
             f"{found.name}: found {len(found.files)} images directly in it and no class folders. {ADVICE} Or put a "
             "table beside them, with a column of paths and one of labels."
         )
-    splits = {top for top in flat | deep if top.casefold() in SPLIT_NAMES}
-    others = (flat | deep) - splits
-    is_split = bool(splits & deep)
-    if is_split and others:
+    chain = [""]
+    while (below := tree.only(chain[-1])) is not None:
+        chain.append(below)
+    meanings = {name: vocabulary.of_folder(name) for name in sorted(tree.names(chain[-1]))}
+    splits = _splits(found, tree, chain[-1], meanings)
+    left_out: dict[str, str | None] = {
+        _join(chain[-1], name): None for name, meaning in meanings.items() if meaning.is_left_out
+    }
+    for folder in chain[:0:-1]:  # a split that contains everything
+        meaning = vocabulary.of_folder(folder.rpartition("/")[2])
+        if not splits and meaning.split is not None and meaning.is_sure:
+            if not tree.names(folder):
+                raise _without_classes(found, [folder])
+            splits = {folder: meaning.split}
+    if splits:
+        return _Places(_deepened(tree, vocabulary, splits) | left_out, {})
+    below_classes = _below_classes(tree, vocabulary) if settings.depth is None else {}
+    is_told = vocabulary.is_silent or settings.depth is not None
+    if not is_told and not (isinstance(settings, DataConfig) and settings.group_by):
+        _check_classes(found, tree, below_classes)
+    return _Places({"": UNASSIGNED} | left_out, below_classes)
+
+
+def _splits(found: Found, tree: _Tree, home: str, meanings: Mapping[str, Meaning]) -> dict[str, str]:
+    """Map the folders in a folder to the splits that they mean; to none if they are classes.
+
+    Raises:
+        DatasetError: if they may be either.
+    """
+    used = {name: meaning for name, meaning in meanings.items() if not meaning.is_left_out}
+    splits = {name: meaning.split for name, meaning in used.items() if meaning.split is not None}
+    if not splits:
+        return {}
+    result = {_join(home, name): split for name, split in splits.items()}
+    deep = {name for name in used if tree.names(_join(home, name))}
+    others = sorted(set(used) - set(splits))
+    if others:
+        sure = sorted(name for name in splits if used[name].is_sure and name in deep)
+        if sure:
+            raise DatasetError(
+                f"{found.name}: found folders of a split ({listed(sure)}) beside other folders with images "
+                f"({listed(others)}). Move or rename one of the two kinds, leave a folder out with --split-names "
+                f"{others[0]}=none, or pass --split-names none if all of them are classes."
+            )
+        return {}
+    endings = {used[name].others for name in splits}
+    is_one_set = len(endings) == 1 and len(set(splits.values())) > 1  # seg_train and seg_test
+    if is_one_set or all(used[name].is_sure for name in splits):
+        if not deep and not home:
+            raise _without_classes(found, sorted(splits))
+        return result if deep else {}
+    shared = set.intersection(*(tree.names(folder) for folder in result))
+    if len(shared) >= _LEAST_SHARED:
+        return result
+    if len(endings) < len({(used[name].others, split) for name, split in splits.items()}):  # train_ant and test_ant
         raise DatasetError(
-            f"{found.name}: found folders of a split ({listed(sorted(splits))}) beside other folders with images "
-            f"({listed(sorted(others))}). Move or rename one of the two kinds."
+            f"{found.name}: folders such as {listed(sorted(splits), 3)} seem to name a split and a class. Put them "
+            "into folders such as train/ant, or pass --split-names none if all of them are classes."
         )
-    if splits and not others and not is_split:
+    return {}
+
+
+def _without_classes(found: Found, folders: Sequence[str]) -> DatasetError:
+    return DatasetError(
+        f"{found.name}: expected class folders in {' and '.join(folders)}, found images directly there. {ADVICE} Or "
+        "pass --split-names none if these are classes."
+    )
+
+
+def _deepened(tree: _Tree, vocabulary: Vocabulary, splits: Mapping[str, str]) -> dict[str, str | None]:
+    """Pass over folders between a split and its classes, as in `train_set/train_set/ant` or `train/images/ant`."""
+    classes = {name for folder in splits if len(names := tree.names(folder)) > 1 for name in names}
+    result: dict[str, str | None] = {}
+    for folder, split in splits.items():
+        while (inside := tree.only(folder)) is not None:
+            name = inside.rpartition("/")[2]
+            meaning = vocabulary.of_folder(name)
+            is_same = (meaning.is_sure and meaning.split == split) or name == folder.rpartition("/")[2]
+            if name in classes or not (is_same or is_container(name)):
+                break
+            folder = inside
+        result[folder] = split
+    return result
+
+
+def _below_classes(tree: _Tree, vocabulary: Vocabulary) -> dict[str, str]:
+    """Find folders of a split inside all class folders, where there are no other folders in them."""
+    result: dict[str, str] = {}
+    for top in tree.names(""):
+        meanings = {name: vocabulary.of_folder(name) for name in tree.names(top)}
+        for name, meaning in meanings.items():
+            if meaning.split is None or not meaning.is_sure:
+                return {}
+            result[f"{top}/{name}"] = meaning.split
+        if not meanings:
+            return {}
+    return result if len(set(result.values())) > 1 else {}
+
+
+def _check_classes(found: Found, tree: _Tree, below: Mapping[str, str]) -> None:
+    """Refuse folders that look like parts of a dataset rather than classes, since all contain the same folders.
+
+    Raises:
+        DatasetError: if they do.
+    """
+    tops = sorted(tree.names(""))
+    shared = sorted(set.intersection(*(tree.names(folder) for folder in below or tops)))
+    if len(tops) > 1 and len(shared) >= _LEAST_SHARED:
         raise DatasetError(
-            f"{found.name}: expected class folders in {' and '.join(sorted(splits))}, found images directly there. "
-            f"{ADVICE}"
+            f"{found.name}: each of its folders ({listed(tops, 4)}) contains the same folders ({listed(shared, 4)}). "
+            f"Which of them are the classes? If the outer ones, pass --depth 1; if both together, --depth 2. If the "
+            f"outer ones are splits, say which: --split-names {tops[0]}=train,{tops[1]}=test. If they are parts to be "
+            f"read together, say any: --split-names {tops[0]}=any,{tops[1]}=any."
         )
-    return is_split

@@ -14,8 +14,9 @@ import numpy as np
 
 from imgclf.data import unpacking
 from imgclf.data.dataset import TEST, UNASSIGNED, listed
-from imgclf.data.file_listing import Found, Listing, Progress, split_in
+from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.data.layouts import About, Source
+from imgclf.data.split_names import split_in
 from imgclf.data.unpacking import Batch
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig

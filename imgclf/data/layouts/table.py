@@ -10,8 +10,9 @@ from pathlib import Path, PurePath
 
 from imgclf import environment
 from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.file_listing import SPLIT_NAMES, Finder, Found, Listing, Progress, label, scan, split_in
+from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, scan
 from imgclf.data.layouts import About, Source
+from imgclf.data.split_names import SPLIT_NAMES, is_split, split_in
 from imgclf.data.tables import SUFFIXES, Table, open_table
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
@@ -114,7 +115,7 @@ def _asked_for(found: Found, settings: ReadConfig) -> dict[str, str]:
 
 def _is_candidate(path: str) -> bool:
     folder, _, name = path.rpartition("/")
-    return Path(name).suffix.lower() in SUFFIXES and (not folder or folder.casefold() in SPLIT_NAMES)
+    return Path(name).suffix.lower() in SUFFIXES and (not folder or is_split(folder))
 
 
 def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bool:

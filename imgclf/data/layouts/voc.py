@@ -11,9 +11,10 @@ from xml.etree import ElementTree
 
 from imgclf.data import objects
 from imgclf.data.dataset import Skipped
-from imgclf.data.file_listing import SPLIT_NAMES, Finder, Found, Listing, Progress, label, split_in
+from imgclf.data.file_listing import Finder, Found, Listing, Progress, label
 from imgclf.data.layouts import About, Source
 from imgclf.data.objects import Annotations, Box, Photograph
+from imgclf.data.split_names import SPLIT_NAMES, split_in
 from imgclf.errors import DatasetError
 from imgclf.settings import ReadConfig
 
