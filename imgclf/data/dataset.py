@@ -73,10 +73,10 @@ class Dataset:
     """Images with labels. `class_names` is in the order of `ordered` unless a reader knows better.
 
     A label's index is its place there. `source` is what the user named, where the samples' files do not lie in it: an
-    archive, a folder of arrays, or one of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
-    the column of a table that the samples' groups were read from. `settings` are those it was read with, None for a
-    dataset made by hand. `notes` and `split_notes` are for the user, the latter about the split. `checkup` contains the
-    findings of the doctor.
+    archive, a folder of arrays, or one of photographs whose objects were cut out. `root` is then the folder in the
+    cache that holds them. `group_column` is the column of a table that the samples' groups were read from. `settings`
+    are those it was read with, None for a dataset made by hand. `notes` and `split_notes` are for the user, the latter
+    about the split. `checkup` contains the findings of the doctor.
     """
 
     root: Path

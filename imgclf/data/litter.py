@@ -58,6 +58,6 @@ def _is_sorted_from_above(folder: Path) -> bool:
     try:
         value = json.loads((folder / SORTED).read_bytes())
         levels, name = value["levels_above"], value["sorted_from"]
-        return folder.resolve().parents[levels - 1].name == name
+        return bool(folder.resolve().parents[levels - 1].name == name)
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return False

@@ -73,10 +73,9 @@ class Decoding(Truncation):
 
 def _meanings(text: str | None) -> dict[str, str] | None:
     """The names of `split_names` and their words; None where no name means a split, or a pair is not NAME=WORD."""
-    pairs = [tuple(part.strip() for part in item.rpartition("=")[::2]) for item in names(text)]
-    if any(not name or word not in SPLIT_WORDS for name, word in pairs):
-        return None
-    return dict(pairs)
+    pairs = (item.rpartition("=") for item in names(text))
+    meanings = {name.strip(): word.strip() for name, _, word in pairs}
+    return meanings if all(name and word in SPLIT_WORDS for name, word in meanings.items()) else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ ADVICE = "Put each class's images in its own sub-folder."
 _LEAST_SHARED = 2  # folders of one name in each of several folders that make them look like classes in splits
 
 
-ABOUT = About(priority=100, options=("depth",))
+ABOUT = About(priority=100, options=("depth", "split_names"))
 
 
 def recognize(source: Source, settings: ReadConfig) -> bool:

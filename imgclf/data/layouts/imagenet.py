@@ -10,7 +10,7 @@ from imgclf.settings import ReadConfig
 
 log = logging.getLogger(__name__)
 
-ABOUT = About(priority=90, options=("depth",))
+ABOUT = About(priority=90, options=("depth", "split_names"))
 
 
 def recognize(source: Source, settings: ReadConfig) -> bool:

@@ -18,7 +18,7 @@ from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
 
 _NAMED = ("path_column", "label_column", "split_column", "group_column")
-ABOUT = About(priority=50, suffixes=SUFFIXES, options=_NAMED, decisive=_NAMED)
+ABOUT = About(priority=50, suffixes=SUFFIXES, options=(*_NAMED, "split_names"), decisive=_NAMED)
 
 _FIRST_ROWS = 100
 
