@@ -5,6 +5,7 @@ User text (class names, paths) is never interpreted as Rich markup: a folder nam
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 PROGRESS_AFTER_S = 2.0
+LINE_AFTER_S = 8.0
+TICK_S = 0.5
+
+OnProgress = Callable[..., None]
+
 UNLIMITED = 100_000  # columns
 
 out = Console(markup=False, highlight=False, soft_wrap=True)
@@ -54,58 +60,122 @@ def _is_number(text: str) -> bool:
 
 def note(text: str) -> None:
     """Print a line to stderr, unless quiet."""
+    _Silence.since = time.monotonic()
     err.print(text)
 
 
-@contextmanager
-def phases() -> Iterator[Callable[..., None]]:
-    """Show progress of work in phases on stderr: one bar, for the current phase, after PROGRESS_AFTER_S seconds.
+def notes(texts: Iterable[str]) -> None:
+    """Print lines to stderr, unless quiet."""
+    for text in texts:
+        note(text)
 
-    Nothing is shown outside a terminal, or when quiet.
+
+class _Silence:
+    """When stderr was last written to, of `time.monotonic`: by notes of any origin, so it is one for the process."""
+
+    since = 0.0
+
+
+@contextmanager
+def phases(first: str = "starting") -> Iterator[OnProgress]:
+    """Show progress of work in phases on stderr.
+
+    In a terminal: one bar, for the current phase, after PROGRESS_AFTER_S seconds. Elsewhere: a line after LINE_AFTER_S
+    seconds without any other. Nothing when quiet.
+
+    Args:
+        first: the phase before the first call.
 
     Yields:
         `on_progress(phase, done, total, status="")`, to be called during the work; `total` is None if unknown, and
         `status` replaces the two numbers behind the bar.
     """
-    if err.quiet or not err.is_terminal:
+    if err.quiet:
         yield lambda phase, done, total, status="": None
         return
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    shown = _Bar() if err.is_terminal else _Lines()
+    shown.update(first, 0, None)
+    ended = threading.Event()
 
-    label, how = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[status]}"))
-    columns = (label, BarColumn(12), how, TimeRemainingColumn(compact=True))
-    redirect = sys.stdout.isatty()  # Rich would else send what goes into a pipe to stderr
-    bar = Progress(*columns, console=err, transient=True, redirect_stdout=redirect)
-    tasks: dict[str, TaskID] = {}
-    begin = time.monotonic()
+    def watch() -> None:
+        while not ended.wait(TICK_S):
+            shown.tick()
 
-    def on_progress(phase: str, done: int, total: int | None, status: str = "") -> None:
-        status = status or (f"{done:,}" if total is None else f"{done:,}/{total:,}")
-        if phase not in tasks:
-            for earlier in tasks.values():
-                bar.update(earlier, visible=False)
-            tasks[phase] = bar.add_task(phase, total=total, status=status)
-        shown = total is None or done < total
-        bar.update(tasks[phase], completed=done, total=total, visible=shown, status=status)
-        if not bar.live.is_started and time.monotonic() - begin > PROGRESS_AFTER_S:
-            bar.start()
-
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        yield on_progress
+        yield shown.update
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        ended.set()
+        thread.join()
+        shown.stop()
+
+
+def _numbers(done: int, total: int | None) -> str:
+    if total is None:
+        return f"{done:,}" if done else ""
+    return f"{done:,}/{total:,}"
+
+
+class _Bar:
+    """A bar in a terminal, which vanishes at the end."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+        label, how = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[status]}"))
+        columns = (label, BarColumn(12), how, TimeRemainingColumn(compact=True))
+        redirect = sys.stdout.isatty()  # Rich would else send what goes into a pipe to stderr
+        self._bar = Progress(*columns, console=err, transient=True, redirect_stdout=redirect)
+        self._tasks: dict[str, TaskID] = {}
+        self._begin = time.monotonic()
+
+    def update(self, phase: str, done: int, total: int | None, status: str = "") -> None:
+        status = status or _numbers(done, total)
+        if phase not in self._tasks:
+            for earlier in self._tasks.values():
+                self._bar.update(earlier, visible=False)
+            self._tasks[phase] = self._bar.add_task(phase, total=total, status=status)
+        self._bar.update(self._tasks[phase], completed=done, total=total, visible=True, status=status)
+        self.tick()
+
+    def tick(self) -> None:
+        if not self._bar.live.is_started and time.monotonic() - self._begin > PROGRESS_AFTER_S:
+            self._bar.start()
+
+    def stop(self) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+class _Lines:
+    """Plain lines, when nothing else has been said for a while."""
+
+    def __init__(self) -> None:
+        self._begin = _Silence.since = time.monotonic()
+        self._now: tuple[str, str] = ("", "")
+
+    def update(self, phase: str, done: int, total: int | None, status: str = "") -> None:
+        self._now = phase, status or _numbers(done, total)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now - _Silence.since > LINE_AFTER_S:
+            note(f"{' '.join(filter(None, self._now))} ({now - self._begin:.0f} s)")
+
+    def stop(self) -> None:
+        pass
 
 
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+def progress(description: str, total: int | None = None) -> Iterator[OnProgress]:
     """Show progress of work in one phase.
 
     Yields:
         `advance(steps=1)`, to be called during the work.
     """
     done = 0
-    with phases() as on_progress:
+    with phases(description) as on_progress:
 
         def advance(steps: int = 1) -> None:
             nonlocal done

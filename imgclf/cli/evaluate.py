@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Score a run's model on its test split or on other labeled images."""
     from imgclf.cli import console, kfold
-    from imgclf.evaluation import gates
+    from imgclf.evaluation import conclusion, gates
 
     console.err.quiet = quiet
     least, found = gates.parse(fail_under), runs.find(run)
@@ -53,6 +53,7 @@ def evaluate(
         result = imgclf.evaluate(found, dataset, settings, data=moved, output=output, on_progress=on_progress)
     console.print_json(result.metrics) if json else _print(result)
     console.note(f"Wrote {result.folder}.")
+    console.notes(conclusion.of_run(found, result.folder))
     gates.check(result.metrics, least)
 
 

@@ -38,6 +38,7 @@ def train(
 ) -> None:
     """Train a classifier on labeled images, test it, and export it."""
     from imgclf.cli import console
+    from imgclf.evaluation import conclusion
     from imgclf.models.catalog import IMAGENET
 
     started = environment.process_start()
@@ -61,6 +62,7 @@ def train(
                 )
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
+    console.notes(conclusion.of_run(run))
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None
     if json:
         console.print_json({"run": str(run.path), "metrics": scores})

@@ -20,8 +20,8 @@ from imgclf.settings import EvaluateConfig
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the phase, the steps done and the steps in all."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with the name of the phase, the steps done and the steps in all (None if unknown)."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,20 @@ def evaluate(
     part, files = _own_test_part(run, data, config) if dataset is None else _other_part(run, dataset, labels, config)
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
+    progress = on_progress or (lambda phase, done, total: None)
+    progress("loading the model", 0, None)
     classifier = _classifier(run, labels, config.allow_truncated)
     predictions: list[Prediction] = []
     for each in classifier.stream([files[sample.path] for sample in part.samples], config.batch_size):
         predictions.append(each)
-        if on_progress:
-            on_progress("evaluating", len(predictions), len(part))
+        progress("predicting", len(predictions), len(part))
+    progress("scoring", 0, None)
     samples, readable, skipped = _readable(part, predictions)
     scored = _score(run, samples, readable, classifier, config.top_k)
     folder = output or run.path
     if dataset is not None and output is None:
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
+    progress("writing the report", 0, None)
     try:
         scored.write(folder)
         report.write(run, folder, files=files, formats=config.formats)

@@ -33,8 +33,12 @@ _KEY = re.compile(
     rf"|per_class[.](?P<class>.+)[.](?P<score>{'|'.join(_OF_CLASS)}){_END.replace('end', 'class_end')}"
 )
 
-KEYS = (*INTERVALS, "top_k.K", "calibration.ece", "per_class.NAME.recall", "decision.answered")
-"""What a gate can be set on, in short; `.low` and `.high` are the ends of a score's 95% interval."""
+KEYS = (
+    *("n", *INTERVALS, "top_k.K", "calibration.ece", "calibration.mce"),
+    *(f"per_class.NAME.{score}" for score in _OF_CLASS),
+    *(f"decision.{rule}" for rule in _RULES),
+)
+"""What a gate can be set on; `.low` and `.high` are the ends of a score's 95% interval."""
 
 
 def parse(text: str | None) -> dict[str, float]:
@@ -48,8 +52,8 @@ def parse(text: str | None) -> dict[str, float]:
         key, _, value = (part.strip() for part in item.rpartition("="))
         if not _KEY.fullmatch(key):
             raise UsageError(
-                f"--fail-under: expected key=value with a key such as {', '.join(KEYS)}, or one of these with .low or "
-                f".high; found {item!r}."
+                f"--fail-under: expected key=value, found {item!r}. The keys are {', '.join(KEYS)}; .low and .high are "
+                "the ends of an interval, such as accuracy.low=0.9."
             )
         try:
             number = float(value)

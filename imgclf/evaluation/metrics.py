@@ -32,6 +32,9 @@ INTERVALS = (*SCORES, *LOSSES)
 FEW = 20
 """With fewer images of a class, the 95% interval of its recall can be 0.4 wide or more."""
 
+FEW_GROUPS = 10
+"""With fewer groups, they alone decide how wide the intervals are."""
+
 _AREA_WORK = 4_000_000_000  # image draws times classes that the areas' intervals may cost: about 8 s on 2 cores
 _FEWEST = 100  # replicates, however large the data
 
@@ -56,7 +59,7 @@ def score(
         probabilities: float (n, classes); rows sum to 1.
         predicted: int (n,), what the rules say, REJECTED for rejected images; by default, the most probable class, the
             first of equals.
-        top_k: besides 1, the k of top-k accuracy; left out when there are fewer classes.
+        top_k: besides 1, the k of top-k accuracy; left out unless there are more classes.
         groups: n names of groups (a patient, a plant), "" for none. The intervals then account for them.
         replicates: of the bootstrap; fewer for the areas with very many images and classes.
 
@@ -77,7 +80,7 @@ def score(
     known = predicted != REJECTED
     np.add.at(counts, (labels[known], predicted[known]), 1)
     ranks = _ranks(labels, probabilities)
-    top = {str(k): ranks < k for k in sorted({1, top_k}) if k <= classes}
+    top = {str(k): ranks < k for k in sorted({1, top_k}) if k < classes}
     sums, bare = Sums(labels, probabilities, predicted), Sums(labels, probabilities, argmax)
     own_areas = areas.per_class(labels, probabilities)
     found = sums.numbers() | {key: _mean_of(own_areas, name) for key, name in zip(AREAS, areas.NAMES, strict=True)}
@@ -92,7 +95,8 @@ def score(
         "argmax": _bare(bare, class_names) | {"intervals": {"accuracy": ends.pop("top_1")}},
         "calibration": calibration.measure(labels, probabilities),
         "intervals": ends,
-        "warnings": _warnings(labels, class_names, groups),
+        "groups": len({name for name in groups or () if name}),
+        "warnings": [*_warnings(labels, class_names, groups), *_by_chance(labels, class_names, found, ends)],
     }
 
 
@@ -258,9 +262,33 @@ def _warnings(labels: np.ndarray, class_names: Sequence[str], groups: Sequence[s
     if groups is not None:
         _, strata = intervals.units(labels, groups)
         lone = [repr(class_names[i]) for i, n in enumerate(np.bincount(strata, minlength=len(class_names))) if n == 1]
+        if len(strata) < FEW_GROUPS:
+            found.append(
+                f"Only {len(strata)} groups: images of one group are alike, so the intervals count groups, and few "
+                "groups make them wide."
+            )
         if lone:
             found.append(f"Only one group each, so the intervals there ignore how groups differ: {_listed(lone)}.")
     return found
+
+
+def _by_chance(
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    found: dict[str, float | None],
+    ends: dict[str, list[float] | None],
+) -> list[str]:
+    """Say where a model that always predicts the largest class could be as good."""
+    support = np.bincount(labels, minlength=len(class_names))
+    shares = {"accuracy": support.max() / len(labels), "balanced_accuracy": 1 / np.count_nonzero(support)}
+    if any((low_high := ends[key]) is None or low_high[0] > share for key, share in shares.items()):
+        return []
+    accuracy, share = found["accuracy"], shares["accuracy"]
+    verdict = "is not above" if accuracy is None or accuracy <= share else "is not clearly above"
+    return [
+        f"Accuracy {verdict} {share:.3f}, which predicting {class_names[int(support.argmax())]!r} for every image "
+        "gives: check the labels, add images, or try another --method."
+    ]
 
 
 def _listed(items: list[str], most: int = 10) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("imgclf")
 
-OnProgress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int | None], None]
 """Phase, units done, units in all."""
 
 OUTPUTS = ("probabilities", "embedding", "feature_map")
@@ -172,6 +172,8 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
 
 
 def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) -> list[dict[str, Any]]:
+    if on_progress:
+        on_progress("exporting: loading the model", 0, None)
     facts = artifact.read(run.path)
     model = load_model(run, facts)
     from imgclf.exporting import parity, quality, savedmodel
@@ -184,7 +186,7 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
         graph = savedmodel.trace(model)
         for format in formats:
             if on_progress:
-                on_progress("exporting", len(rows), len(formats))
+                on_progress(f"exporting {format},", len(rows) + 1, len(formats))
             started = time.monotonic()
             with _stage(run) as stage:
                 new = stage / FILES[format]
@@ -212,8 +214,6 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 _install(run, new, facts)
             row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
             rows.append({**row, "precision": file.precision, "quality": asdict(found) if found else None})
-    if on_progress:
-        on_progress("exporting", len(formats), len(formats))
     return rows
 
 

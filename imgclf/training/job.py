@@ -114,6 +114,11 @@ class Job:
         """Write the settings with the numbers that training found."""
         runs.write_json(self.run.config, self.run.read_config() | {"config": self.recipe.settings.to_dict()})
 
+    def enter(self, phase: str) -> None:
+        """Say that a phase without steps begins."""
+        if self.on_progress:
+            self.on_progress(phase, 0, None)
+
     def fit_head(self, phase: str, augmentations: int = 0, on_progress: OnProgress | None = None) -> Fitted:
         """Fit the head to the training images; all images go through the frozen backbone once.
 
@@ -125,6 +130,7 @@ class Job:
         images, labels = self.images, self.images.dataset.labels
         embeddings = self._embed(augmentations, on_progress)
         at = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
+        self.enter("fitting the head")
         kernel, bias = probe.fit(
             embeddings[:, at[TRAIN]],
             labels[at[TRAIN]],

@@ -94,9 +94,16 @@ def train(
             classifier.backbone(model).save(run.backbone)
         job = _open(run, model, decoding, resolved, on_progress, clock_from)
         _finish(job, methods.METHODS[resolved.method](job))
-        if with_report and run.metrics.is_file():
-            report.write(run, files=dataset.files)
+        _conclude(run, dataset, job, with_report=with_report)
     return run
+
+
+def _conclude(run: Run, dataset: Dataset, job: Job, *, with_report: bool) -> None:
+    """Write the report, and say how long it all took."""
+    if with_report and run.metrics.is_file():
+        job.enter("writing the report")
+        report.write(run, files=dataset.files)
+    log.info("%s: finished in %.0f s", run.path, time.monotonic() - job.clock.started)
 
 
 def _open(
@@ -122,6 +129,7 @@ def _finish(job: Job, fitted: Fitted) -> None:
     run, dataset = job.run, fitted.images.dataset
     job.recipe = fitted.recipe
     job.record()
+    job.enter("calibrating and scoring")
     calibrated = calibration_fit.calibrate(run, fitted)
     fitted.model.save(run.model)
     probabilities = fitted.probabilities(TEST, calibrated.temperature)
@@ -133,10 +141,9 @@ def _finish(job: Job, fitted: Fitted) -> None:
     picture = plots.history([{key: str(value) for key, value in row.items()} for row in fitted.rows])
     if picture:
         runs.write_atomic(run.path / "learning_curve.png", picture)
-    _export(run, _formats_in_time(job, fitted))
+    _export(run, _formats_in_time(job, fitted), job.on_progress)
     run.checkpoint.unlink(missing_ok=True)
     run.backbone.unlink(missing_ok=True)
-    log.info("%s: finished in %.0f s", run.path, time.monotonic() - job.clock.started)
 
 
 def resume(
@@ -188,8 +195,7 @@ def resume(
             model = network.build(resolved, len(dataset.class_names), kept=kept)
             job = _open(run, model, decoding, resolved, on_progress, clock_from)
             _finish(job, methods.more_epochs(job) if is_finished else methods.METHODS[resolved.method](job))
-        if with_report and run.metrics.is_file():
-            report.write(run, files=dataset.files)
+        _conclude(run, dataset, job, with_report=with_report)
     return run
 
 
@@ -315,12 +321,12 @@ def _describe(run: Run, fitted: Fitted, calibrated: Calibrated) -> None:
     artifact.write(run.path, facts)
 
 
-def _export(run: Run, formats: Sequence[str]) -> None:
+def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None = None) -> None:
     if not formats:
         return
     from imgclf.exporting import artifacts
 
     try:
-        artifacts.write(run, formats)
+        artifacts.write(run, formats, on_progress=on_progress)
     except MissingError as error:
         log.warning("Not exported: %s imgclf export %s exports it later.", error, run.path)

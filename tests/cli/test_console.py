@@ -68,11 +68,33 @@ def test_quiet_silences_notes(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_progress_outside_a_terminal_prints_nothing(capsys):
+def test_progress_outside_a_terminal_prints_nothing_of_short_work(capsys):
     with console.progress("decoding", 3) as advance:
         advance()
         advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_outside_a_terminal_breaks_every_silence(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_AFTER_S", 0.2)
+    monkeypatch.setattr(console, "TICK_S", 0.01)
+    with console.phases() as on_progress:
+        time.sleep(0.3)
+        on_progress("exporting", 1, 2)
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "starting (0 s)"
+    assert lines[-1] in ("exporting 1/2 (0 s)", "exporting 1/2 (1 s)")
+
+
+def test_a_note_is_no_silence(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_AFTER_S", 0.5)
+    monkeypatch.setattr(console, "TICK_S", 0.01)
+    with console.phases():
+        for _ in range(8):
+            time.sleep(0.1)
+            console.note("hello")
+    assert set(capsys.readouterr().err.splitlines()) == {"hello"}
 
 
 def test_progress_in_a_terminal_appears_only_when_the_work_takes_long(terminal, monkeypatch):

@@ -112,3 +112,12 @@ def test_every_score_can_be_a_gate_with_both_ends():
             gates.check(
                 found, gates.parse(f"{key}{end}={1000 if key in metrics.LOSSES else -1 if key in chance else 0}")
             )
+
+
+def test_the_error_lists_every_key():
+    with pytest.raises(UsageError) as raised:
+        gates.parse("acuracy=0.9")
+    listed = str(raised.value).partition("keys are ")[2].partition(";")[0].split(", ")
+    for key in listed:
+        assert gates.parse(f"{key.replace('NAME', 'ant').replace('K', '5')}=1")
+    assert {*metrics.INTERVALS, "n", "per_class.NAME.recall", "decision.answered"} <= set(listed)

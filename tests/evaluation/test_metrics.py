@@ -12,7 +12,7 @@ from imgclf.evaluation import areas, metrics
 
 KEYS = [
     *("n", *metrics.SCORES, "log_loss", "brier", "per_class", "top_k", "confusion_matrix", "most_confused"),
-    *("argmax", "calibration", "intervals", "warnings"),
+    *("argmax", "calibration", "intervals", "groups", "warnings"),
 ]
 
 
@@ -169,10 +169,10 @@ def test_of_equal_probabilities_the_first_class_counts_in_every_score():
     assert [row[0] for row in scores["confusion_matrix"]["counts"]] == [1, 1, 1, 1]
 
 
-def test_top_k_beyond_the_number_of_classes_is_left_out():
-    four, five = (metrics.score(np.array([0]), sure([0], n), [str(i) for i in range(n)]) for n in (4, 5))
-    assert four["top_k"] == {"1": 1}
-    assert five["top_k"] == {"1": 1, "5": 1}
+def test_top_k_of_all_classes_is_left_out():
+    five, six = (metrics.score(np.array([0]), sure([0], n), [str(i) for i in range(n)]) for n in (5, 6))
+    assert five["top_k"] == {"1": 1}
+    assert six["top_k"] == {"1": 1, "5": 1}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_every_score_lies_in_its_interval(case):
     labels, probabilities = case
     names = [str(i) for i in range(probabilities.shape[1])]
     scores = metrics.score(labels, probabilities, names, top_k=2, replicates=50)
-    scores["top_2"] = scores["top_k"]["2"]
+    scores |= {f"top_{k}": share for k, share in scores["top_k"].items()}
     for key, ends in scores["intervals"].items():
         assert ends is None or ends[0] <= scores[key] <= ends[1]
 
@@ -366,3 +366,28 @@ def test_a_model_that_says_one_class_always_has_intervals_without_a_warning(grou
         scores = metrics.score(np.arange(n) % 2, np.tile([0.9, 0.1], (n, 1)), ["a", "b"], groups=groups)
         low, high = scores["intervals"]["matthews"]
         assert -1 <= low <= scores["matthews"] == 0 <= high <= 1
+
+
+def test_accuracy_that_one_class_alone_would_have_is_a_warning():
+    labels = np.repeat([0, 1], [80, 20])
+    always = np.tile([0.9, 0.1], (100, 1))
+    found = metrics.score(labels, always, ["common", "rare"], replicates=50)["warnings"]
+    assert [text for text in found if "for every image" in text] == [
+        "Accuracy is not above 0.800, which predicting 'common' for every image gives: check the labels, add images, "
+        "or try another --method."
+    ]
+    perfect = metrics.score(labels, np.eye(2)[labels], ["common", "rare"], replicates=50)["warnings"]
+    assert not [text for text in perfect if "for every image" in text]
+    balanced = np.eye(2)[labels]  # worse than always 'common' over images, but far above chance over classes
+    balanced[:22] = balanced[:22, ::-1]
+    found = metrics.score(labels, balanced, ["common", "rare"], replicates=50)
+    assert found["accuracy"] == 0.78
+    assert not [text for text in found["warnings"] if "for every image" in text]
+
+
+def test_few_groups_are_counted_and_named_as_a_reason():
+    labels = np.arange(40) % 2
+    found = metrics.score(labels, np.eye(2)[labels], ["a", "b"], groups=["north", "south"] * 20, replicates=50)
+    assert found["groups"] == 2
+    assert any(text.startswith("Only 2 groups:") for text in found["warnings"])
+    assert metrics.score(labels, np.eye(2)[labels], ["a", "b"], replicates=50)["groups"] == 0

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgclf import runs
+from imgclf.evaluation import conclusion, metrics
+from imgclf.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run as the commands name it from the folder above."""
+    monkeypatch.chdir(tmp_path)
+    made = runs.create(tmp_path / "runs" / "r")
+    runs.write_json(made.config, {"data": str(tmp_path / "my data"), "config": {"method": "probe", "balance": "none"}})
+    return made
+
+
+def scores(labels: np.ndarray, correct: int, groups: list[str] | None = None) -> dict:
+    """Scores of predictions of which the first `correct` are correct."""
+    probabilities = np.eye(2)[labels] * 0.8 + 0.1
+    probabilities[correct:] = probabilities[correct:, ::-1]
+    return metrics.score(labels, probabilities, ("bad", "good"), groups=groups, replicates=50)
+
+
+def test_a_wide_interval_is_explained_and_its_remedy_comes_first(run):
+    found = conclusion.lines(run, run.path, scores(np.arange(40) % 2, 36), {"bad": 50, "good": 60})
+    assert found == [
+        "About 90 of 100 images like these are classified correctly; with 40 test images, the true figure probably "
+        "lies between 77 and 96. 4 times as many test images would halve this range.",  # Wilson's 0.769 to 0.960
+        "Next: imgclf evaluate runs/r --kfold 5 (tests every image once)",
+        "  or: imgclf train 'my data' --method finetune (trains upper layers, too)",
+    ]
+
+
+def test_a_good_model_with_many_images_is_to_be_used(run):
+    (run.path / "report.html").touch()
+    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 50, "good": 60})
+    assert found == [
+        "About 99 of 100 images like these are classified correctly; with 2,000 test images, the true figure probably "
+        "lies between 98 and 99.",
+        "Look at the mistakes and the curves: open runs/r/report.html",
+        "Next: imgclf predict runs/r IMAGES (classifies new images)",
+        "  or: imgclf calibrate runs/r --reject-below auto (rejects unsure images)",
+    ]
+
+
+def test_a_rare_class_is_named_with_the_option_for_it(run):
+    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 9, "good": 50})
+    assert found[1] == "Next: imgclf train 'my data' --balance weights (rare: 'bad')"
+    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 10, "good": 50})
+    assert "--balance" not in found[1]
+
+
+def test_few_groups_are_the_reason_of_a_wide_interval(run):
+    groups = ["north", "south"] * 20
+    found = conclusion.lines(run, run.path, scores(np.arange(40) % 2, 36, groups), {})
+    assert "They come from 2 groups only; more groups would make it surer." in found[0]
+
+
+def test_a_run_without_scores_ends_without_a_verdict(run):
+    assert conclusion.of_run(run) == []
