@@ -19,13 +19,18 @@ def calibrate(run: options.Run, *, settings: CalibrateConfig, json: options.Json
     if json:
         console.print_json({"rules": rules, "validation": measured})
         return
-    console.table("Rules", ("rule", "value"), [(key.replace("_", " "), _shown(v)) for key, v in rules.items()])
-    rows = [(key.replace("_", " "), _shown(value)) for key, value in measured.items() if key != "rules"]
-    console.table("On the validation split, on which they were fitted", ("measure", "value"), rows)
+    console.table("Rules", ("rule", "value"), _rows(rules))
+    support = ", ".join(f"{name} {count}" for name, count in measured["support"].items())
+    shown = {key: value for key, value in measured.items() if key not in ("rules", "support")}
+    console.table(f"On the validation split ({support}), on which they were fitted", ("measure", "value"), _rows(shown))
     console.note(f"Run imgclf evaluate {run} to score them on the test split.")
+
+
+def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), _shown(value)) for key, value in values.items() if value is not None]
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(f"{end:.3f}" for end in value)
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

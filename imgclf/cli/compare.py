@@ -38,12 +38,16 @@ def _print(result: dict[str, Any]) -> None:
     pairs = [
         (
             *pair["runs"],
-            f"{pair['accuracy']:+.3f}",
-            f"{pair['interval'][0]:+.3f} to {pair['interval'][1]:+.3f}",
+            f"{100 * pair['accuracy']:+.1f}",
+            " to ".join(f"{100 * end:+.1f}" for end in pair["interval"]),
             f"{pair['only_first']} : {pair['only_second']}",
             f"{pair['p']:.2g}",
         )
         for pair in result["pairs"]
     ]
-    console.table("Pairs", ("first", "second", "gain", "95% CI", "only one correct", "p"), pairs)
+    console.table(
+        "Pairs: gain in accuracy of the second, in percentage points",
+        ("first", "second", "gain", "95% CI", "only one correct", "p"),
+        pairs,
+    )
     console.out.print(result["sentence"])

@@ -144,17 +144,17 @@ def _sentence(table: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) 
     close = [p for p in others if p["p"] >= LEVEL]
     if len(table) == 2:
         only = others[0]
-        by = abs(only["accuracy"])
+        by = f"{100 * abs(only['accuracy']):.1f} percentage points"
         other = next(name for name in only["runs"] if name != best["run"])
         if not only["accuracy"]:
             return f"No difference: {best['run']} and {other} make equally many correct predictions."
         if not close:
             return (
-                f"{best['run']} is better than {other}: {by:.1%} more correct predictions, unlikely by chance "
-                f"(p = {only['p']:.2g})."
+                f"{best['run']} is better than {other}: its accuracy is {by} higher, which chance alone hardly "
+                f"explains (p = {only['p']:.2g})."
             )
         return (
-            f"No significant difference: {best['run']} makes {by:.1%} more correct predictions than {other}, which "
+            f"No significant difference: the accuracy of {best['run']} is {by} higher than that of {other}, which "
             f"chance alone can explain (p = {only['p']:.2g})."
         )
     if not close:

@@ -1,5 +1,6 @@
 """What a model's rules make of labeled images, and fitting the rules on a run's validation part."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,12 @@ from imgclf.prediction.decision import Decided, Decision
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
 
+log = logging.getLogger(__name__)
+
 NONE = "none"
+
+FEW = 20
+"""With fewer positive or negative images, a threshold hardly depends on its goal."""
 
 
 def measure(
@@ -36,7 +42,8 @@ def measure(
         over the covered images, and its 95% `interval` (None without such images). With prediction sets: `coverage`,
         the one asked for, `set_coverage`, the share of sets that contain the true class, its `set_interval`, and
         `set_size`, classes on average. With a positive class: `positive`, `threshold`, and over all images, where a
-        rejected one is not predicted as positive, `positive_precision`, `positive_recall`, `positive_specificity`.
+        rejected one is not predicted as positive, `positive_precision`, `positive_recall`, `positive_specificity`, each
+        with its 95% interval under its name and `_interval`, and `positives` and `negatives`, numbers of images.
     """
     n, predicted = len(labels), decided.predicted
     covered = ~decided.rejected
@@ -64,10 +71,12 @@ def measure(
         found |= {
             "positive": rules.positive,
             "threshold": rules.threshold,
-            "positive_precision": float(true[said].mean()) if said.any() else None,
-            "positive_recall": float(said[true].mean()) if true.any() else None,
-            "positive_specificity": float((~said)[~true].mean()) if (~true).any() else None,
+            "positives": int(true.sum()),
+            "negatives": int((~true).sum()),
         }
+        for key, hits in (("precision", true[said]), ("recall", said[true]), ("specificity", ~said[~true])):
+            found[f"positive_{key}"] = float(hits.mean()) if len(hits) else None
+            found[f"positive_{key}_interval"] = list(wilson(int(hits.sum()), len(hits))) if len(hits) else None
     return found
 
 
@@ -97,7 +106,7 @@ def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> t
         run: the run or its folder.
 
     Returns:
-        The new description, and `measure` of the validation part.
+        The new description, and `measure` of the validation part with its `support`, the images of each class.
 
     Raises:
         UsageError: if the positive class is not one of two.
@@ -123,7 +132,25 @@ def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, A
     facts = replace(facts, decision=rules)
     artifact.write(run.path, facts)
     decided = decision.decide(found.probabilities, found.class_names, rules)
-    return facts, measure(found.labels, decided, found.class_names, rules, scored=False)
+    measured = measure(found.labels, decided, found.class_names, rules, scored=False)
+    support = np.bincount(found.labels, minlength=len(found.class_names)).tolist()
+    measured["support"] = dict(zip(found.class_names, support, strict=True))
+    _warn_of_few(measured, config)
+    return facts, measured
+
+
+def _warn_of_few(measured: dict[str, Any], config: CalibrateConfig) -> None:
+    if config.threshold in (None, NONE):
+        return
+    positives, negatives = measured["positives"], measured["negatives"]
+    if min(positives, negatives) < FEW:
+        log.warning(
+            "The threshold rests on %d positive and %d negative validation images; with fewer than %d, other goals "
+            "can give the same threshold. Train with a larger --validation-fraction for a reliable one.",
+            positives,
+            negatives,
+            FEW,
+        )
 
 
 def _fitted(rules: Decision, found: outputs.Predictions, config: CalibrateConfig) -> Decision:

@@ -17,7 +17,11 @@ _RULES = (
 )
 """What the rules make of the images: shares, and the mean size of a prediction set."""
 
-_RULE_ENDS = {"precision": "interval", "set_coverage": "set_interval"}
+_RULE_ENDS = {
+    "precision": "interval",
+    "set_coverage": "set_interval",
+    **{key: f"{key}_interval" for key in ("positive_precision", "positive_recall", "positive_specificity")},
+}
 
 _AT_MOST = (
     *(*LOSSES, "calibration.ece", "calibration.mce"),

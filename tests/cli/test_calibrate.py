@@ -7,6 +7,7 @@ import pytest
 
 from imgclf import runs
 from imgclf.evaluation import outputs
+from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact
 from imgclf.runs import Run
 
@@ -36,8 +37,13 @@ def test_rules_are_fitted_stored_and_shown(imgclf, run, capsys):
     assert printed["rules"]["set_from"] == facts.decision.set_from == pytest.approx(0.8)
     assert printed["validation"]["precision"] == 1
     assert imgclf("calibrate", run.path, "--positive", NAMES[0], "--threshold", "recall=1") == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr()
+    shown = printed.out
     assert NAMES[0] in shown and "0.8" in shown and "positive recall" in shown
+    assert f"({NAMES[0]} 2, {NAMES[1]} 3)" in " ".join(shown.split())
+    low, high = wilson(2, 2)
+    assert f"{low:.3f} to {high:.3f}" in shown  # of the recall of 2 of 2 positive images
+    assert "rests on 2 positive and 3 negative validation images" in printed.err
     assert imgclf("calibrate", run.path, "--reject-below", "none", "--coverage", "none", "--threshold", "none") == 0
     assert artifact.read(run.path).decision.reject_below is None
     assert artifact.read(run.path).decision == artifact.NO_RULES

@@ -12,7 +12,8 @@ def test_a_table_the_pairs_and_one_sentence(imgclf, tmp_path, capsys):
     assert imgclf("compare", one, other) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "On 20 images" in printed and "[red]one" in printed
-    assert f"{other} is better than {one}: 50.0% more correct predictions, unlikely by chance (p = 0.002)." in printed
+    assert f"{other} is better than {one}: its accuracy is 50.0 percentage points higher, " in printed
+    assert "chance alone hardly explains (p = 0.002)." in printed
     assert imgclf("compare", one, other, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["accuracy"] for row in found["runs"]] == [0.5, 1.0]

@@ -87,7 +87,7 @@ def test_runs_are_matched_by_content_and_classes_by_name(tmp_path):
     assert [row["accuracy"] for row in found["runs"]] == [0.5, 1.0]
     [pair] = found["pairs"]
     assert pair["accuracy"] == 0.5 and pair["p"] == pytest.approx(2 / 2**10)
-    assert found["sentence"].startswith(f"{other} is better than {one}: 50.0% more correct predictions")
+    assert found["sentence"].startswith(f"{other} is better than {one}: its accuracy is 50.0 percentage points higher")
 
 
 def test_a_difference_that_chance_explains_is_called_so(tmp_path):
