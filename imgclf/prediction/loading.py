@@ -44,7 +44,8 @@ def load(
             models itself, such as `model.tflite`.
         engine: the runtime; `auto` takes the one that suits `count` images, as `choose` says, and for MANY images
             the faster of LiteRT and ONNX Runtime on this machine; `ray` runs it on all machines of a cluster.
-        precision: `float32`; `float16` or `int8`, which must have been exported; `bf16`, OpenVINO's bfloat16.
+        precision: `float32`; `float16` or `int8`, which must have been exported; `bf16`, OpenVINO's bfloat16; `auto`,
+            that of a given file, and for a folder float32, or what it has where nothing is exported in float32.
         allow_truncated: whether to classify what can be decoded of a truncated file. Models that were trained on such
             files always do.
         reject_below: reject images whose predicted class has a lower probability, 0 to 1; None takes the artifact's
@@ -101,9 +102,9 @@ def _start(folder: Path, facts: Artifact, name: str, engine: str, precision: str
         )
     if engine not in ("auto", "ray", file.format):
         raise UsageError(f"--engine {engine}: expected a model for it, found {folder / name}, which is {file.format}.")
-    if precision != "bf16" and precision not in (PredictConfig.precision, file.precision):
+    if precision not in ("auto", "bf16", file.precision):
         raise UsageError(f"--precision {precision}: expected a model for it, found {folder / name}: {file.precision}.")
-    used = precision if precision != PredictConfig.precision else file.precision
+    used = file.precision if precision == "auto" else precision
     if used in file.agreement:
         share = file.agreement[used]
         log.info("%s in %s: %.1f%% of labels as in float32, measured at export.", folder / name, used, 100 * share)
@@ -148,13 +149,13 @@ def _locate(path: Path) -> tuple[Path, str | None]:
 def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: int | None) -> str:
     """The name of the model in a folder that suits an engine and a precision best.
 
-    `auto` takes LiteRT, which starts fastest, and for MANY images and more ONNX Runtime, which streams small models
-    faster. Where these lack a model or their package, it takes another one.
+    The engine `auto` takes LiteRT, which starts fastest, and for MANY images and more ONNX Runtime, which streams small
+    models faster. Where these lack a model or their package, it takes another one; Keras, the slowest, comes last.
 
     Raises:
         ArtifactError: if the folder has no model that fits.
     """
-    wanted = "float32" if precision == "bf16" else precision
+    wanted = "float32" if precision in ("auto", "bf16") else precision
     formats = list(RUNTIMES) if engine == "auto" else [engine]
     if precision == "bf16":
         formats = ["openvino"]
@@ -166,6 +167,14 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
         for name, file in sorted(facts.files.items(), key=_exported_first)
         if file.format == format and file.precision == wanted
     ]
+    exported = [pair for pair in fitting if pair[1] != "keras"]
+    if engine == precision == "auto" and not exported:
+        reduced = [
+            (name, f.format) for name, f in facts.files.items() if f.format in RUNTIMES and f.precision != wanted
+        ]
+        fitting = reduced or fitting
+    elif engine == "auto":
+        fitting = exported or fitting
     if not fitting:
         there = ", ".join(f"{f.format} in {f.precision}" for f in facts.files.values() if f.format in RUNTIMES)
         if there and not (folder / "config.json").exists():  # exports without their run, such as those of imagenet
@@ -180,8 +189,16 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
             command += f" --format {formats[0]}"
         what = "an exported model" if engine == precision == "auto" else f"a model for {formats[0]} in {wanted}"
         raise ArtifactError(f"{folder}: expected {what} in it, found none. {command} makes it.")
-    here = [name for name, format in fitting if environment.has_package(RUNTIMES[format].package)]
-    return here[0] if here else fitting[0][0]
+    here = [pair for pair in fitting if environment.has_package(RUNTIMES[pair[1]].package)]
+    name, format = (here or fitting)[0]
+    if format == "keras" and engine == "auto":
+        log.info(
+            "%s: nothing is exported that runs here, so Keras predicts, which starts slowly. imgclf export %s makes a "
+            "faster model.",
+            folder,
+            folder,
+        )
+    return name
 
 
 def _exported_first(item: tuple[str, File]) -> bool:

@@ -25,9 +25,9 @@ class PredictConfig(Truncation):
     batch_size: int = setting(32, "Decode N images ahead of the model.", check=at_least(1))
     engine: str = setting("auto", "Inference engine", choices=ENGINES, everyday=True)
     precision: str = setting(
-        "float32",
+        "auto",
         "Precision of the model",
-        choices=("float32", "float16", "int8", "bf16"),
+        choices=("auto", "float32", "float16", "int8", "bf16"),
         everyday=True,
     )
     tta: bool = setting(False, "Average over each image and its mirror image.")

@@ -17,8 +17,8 @@ from PIL import Image
 import imgclf
 from imgclf import environment
 from imgclf.errors import ArtifactError, MissingError, UsageError
-from imgclf.prediction import Classifier, Prediction, artifact, load
-from imgclf.prediction.artifact import File
+from imgclf.prediction import Classifier, Prediction, artifact, load, loading
+from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import Decision
 from imgclf.settings import Decoding
 
@@ -312,6 +312,27 @@ def test_a_folder_without_a_model_says_how_to_make_one(spoiled):
     folder = spoiled(files={})
     with pytest.raises(ArtifactError, match=re.escape(f"imgclf export {folder} makes it")):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "precision", "expected"),
+    [
+        (("model.keras", "model-int8.tflite", "model.tflite"), "auto", "model.tflite"),
+        (("model.keras", "model-int8.tflite"), "auto", "model-int8.tflite"),
+        (("model.keras", "model-int8.tflite"), "float32", "model.keras"),
+        (("model.keras",), "auto", "model.keras"),
+    ],
+)
+def test_keras_predicts_only_where_nothing_else_can_and_says_so(names, precision, expected, caplog):
+    formats = {"model.keras": ("keras", "float32"), "model-int8.tflite": ("litert", "int8")}
+    files = {}
+    for name in names:
+        format, has = formats.get(name, ("litert", "float32"))
+        files[name] = File(format, "0", 1, has)
+    facts = Artifact(("a", "b"), 8, "squash", "small", ("probabilities",), "", files)
+    caplog.set_level("INFO", "imgclf")
+    assert loading.choose(Path("run"), facts, "auto", precision, 1) == expected
+    assert ("imgclf export run makes a faster model" in caplog.text) == (expected == "model.keras")
 
 
 @pytest.mark.parametrize(
