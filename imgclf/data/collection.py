@@ -6,16 +6,16 @@ import logging
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import images, layouts, synsets
+from imgclf.data import cells, images, layouts, synsets
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
 from imgclf.data.file_listing import Listing, Progress
-from imgclf.data.layouts import Source, archives, folders
+from imgclf.data.layouts import Source, archives, folders, table
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.settings import ReadConfig
@@ -64,6 +64,9 @@ def collect(
     if settings.layout == "auto" and layout != "folders":
         tables = f" ({listed(listing.tables)})" if listing.tables else ""
         log.info("%s: read as --layout %s%s.", name, layout, tables)
+    if layout == "folders" and settings.layout == "auto":
+        for reason in table.unusable(source.found, settings).values():
+            log.info("Not used as a table of labels: %s", reason)
     if own := [skipped.path for skipped in listing.skipped if skipped.kind == "own-output"]:
         log.info("%s: left out, as output of imgclf: %s.", name, listed(own))
     if settings.class_names is not None:
@@ -71,6 +74,7 @@ def collect(
         listing = replace(listing, samples=synsets.apply(listing.samples, names_of, settings.class_names))
     wanted = _choose(name, listing, classes, min_classes)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
+    _check_hashes(name, samples, listing.hashes)
     names = ordered({s.label for s in samples})
     if list(names) != sorted(names):
         log.info("%s: the classes are ordered by number: %s.", name, listed(names))
@@ -122,7 +126,7 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
         DatasetError: if `classes` contains an unknown name.
         UsageError: if `limit` is smaller than the number of classes.
     """
-    asked = {unicodedata.normalize("NFC", name) for name in classes}
+    asked = _named(classes, dataset.class_names)
     unknown = sorted(asked - set(dataset.class_names))
     if unknown:
         known = listed(dataset.class_names)
@@ -173,7 +177,7 @@ def _warn_of_idle_options(name: Path, layout: str, settings: ReadConfig) -> None
 def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int) -> list[Sample]:
     """Choose the samples of the classes asked for, before any file is opened."""
     known = {s.label for s in listing.samples}
-    asked = {unicodedata.normalize("NFC", wanted) for wanted in classes}
+    asked = _named(classes, known)
     if asked - known:
         raise DatasetError(
             f"{name}: expected names of its classes ({listed(sorted(known))}), found {listed(sorted(asked - known))}."
@@ -188,6 +192,26 @@ def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: i
         )
     _warn_of_case(name, chosen)
     return [s for s in listing.samples if s.label in chosen]
+
+
+def _named(classes: Sequence[str], known: Collection[str]) -> set[str]:
+    """The classes that are named, in Unicode form NFC as class names are."""
+    return {cells.one_of(unicodedata.normalize("NFC", name), known) for name in classes}
+
+
+def _check_hashes(name: Path, samples: Sequence[Sample], hashes: Mapping[str, str]) -> None:
+    """Compare the files with the hashes that a manifest states.
+
+    Raises:
+        DatasetError: if one has changed, or another file has its name.
+    """
+    changed = [s.path for s in samples if hashes.get(s.path, s.sha256) != s.sha256]
+    if changed:
+        raise DatasetError(
+            f"{name}: expected the images that it describes by their SHA-256, found other content in {len(changed):,} "
+            f"of {len(samples):,} files: {listed(changed)}. Restore them, or write the manifest again with imgclf "
+            "ingest."
+        )
 
 
 def _warn_of_case(name: Path, classes: Iterable[str]) -> None:

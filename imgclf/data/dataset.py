@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgclf.data import cells
 from imgclf.errors import DatasetError
 from imgclf.runs import write_atomic
 from imgclf.settings import DataConfig
@@ -186,10 +187,10 @@ def write_manifest(dataset: Dataset, path: Path) -> None:
     write = csv.writer(text, lineterminator="\n").writerow
     write(COLUMNS)
     for row in map(attrgetter(*COLUMNS), dataset.samples):
-        if "\r" in row[0] + row[1] + row[3]:
-            text.write(csv_line(row))
+        if cells.is_ordinary(row[0]) and cells.is_ordinary(row[1]) and cells.is_ordinary(row[3]):
+            write(row)  # ten times as fast
         else:
-            write(row)
+            text.write(cells.line(row))
     write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -219,13 +220,6 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
     return Dataset(root=root, samples=samples, class_names=names)
 
 
-def csv_line(values: Sequence[object]) -> str:
-    """Format one line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(values)
-    return text.getvalue().removesuffix("\r\n") + "\n"
-
-
 def _samples(rows: Iterable[list[str]], header: Sequence[str]) -> Iterator[Sample]:
     """Parse the rows of a manifest, quickly; ValueError says what is wrong with the last one."""
     fields = itemgetter(*map(header.index, COLUMNS))
@@ -241,8 +235,9 @@ def _samples(rows: Iterable[list[str]], header: Sequence[str]) -> Iterator[Sampl
             raise ValueError(f"expected {len(COLUMNS)} fields, beginning with a path")
         if split not in (*SPLITS, UNASSIGNED):
             raise ValueError(f"expected one of {', '.join(SPLITS)} or nothing as the split, found {split!r}")
+        label, group = cells.plain(label), cells.plain(group)
         yield Sample(
-            path,
+            cells.plain(path),
             once.setdefault(label, label),
             once[split],
             once.setdefault(group, group),

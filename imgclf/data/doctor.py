@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.data import grouping, images, similar
-from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, csv_line, listed
+from imgclf.data import cells, grouping, images, similar
+from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, listed
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import GateError, UsageError
 from imgclf.runs import write_atomic
@@ -368,5 +368,5 @@ def write_quarantine(files: dict[str, str], path: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    lines = [csv_line(("path", "kind")), *(csv_line(item) for item in sorted(files.items()))]
+    lines = [cells.line(("path", "kind")), *(cells.line(item) for item in sorted(files.items()))]
     write_atomic(path, "".join(lines))

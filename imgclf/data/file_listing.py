@@ -4,13 +4,16 @@ No file is opened here.
 """
 
 import heapq
+import itertools
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from imgclf.data import images, litter
 from imgclf.data.dataset import Sample, Skipped, listed
@@ -50,6 +53,7 @@ class Listing:
     """The samples of a layout, their files not yet opened, and what is left out.
 
     `group_column` is the column of a table that the groups are from, and `tables` are those found in the folder.
+    `hashes` are the SHA-256 that a table states for its files.
     """
 
     root: Path
@@ -57,6 +61,7 @@ class Listing:
     skipped: list[Skipped]
     group_column: str | None = None
     tables: Sequence[str] = ()
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 def scan(root: Path, name: Path | None = None) -> Found:
@@ -196,6 +201,42 @@ class Finder:
                 return (inside or matches)[0]
         raise LookupError("no such file")
 
+    def relocate(self, names: Sequence[str], *, some_are_found: bool) -> dict[str, str]:
+        """Find the files of paths that were written on another machine, by as many of their last parts as agree.
+
+        Paths of Windows, of URLs, of Colab and of Label Studio begin with folders that do not exist here. Where the
+        folder of a file agrees, too, all that comes before it is the same for others, whose folder must then agree as
+        well: `/there/ants/1.jpg` does not become `bees/1.jpg` because there is no `ants/1.jpg`.
+
+        Args:
+            names: paths that `find` did not find.
+            some_are_found: whether it found others beside them. Relative paths are then correct as they are.
+
+        Returns:
+            The files of those that lead to exactly one.
+        """
+        ways = {name: way for name in names if (way := self._way(name, some_are_found))}
+        trusted = {way.before for way in ways.values() if way.agreeing and len(way.files) == 1}
+        moved = {}
+        for name, way in ways.items():
+            shorter = any(way.before[:count] in trusted for count in range(len(way.before)))
+            if len(way.files) == 1 and not shorter:
+                moved[name] = way.files[0]
+        return moved
+
+    def _way(self, name: str, some_are_found: bool) -> "_Way | None":
+        parts, is_foreign = _parts_elsewhere(name)
+        if not parts or (some_are_found and not is_foreign):
+            return None
+        *folders, last = parts
+        for index, key in itertools.product((self._by_name, self._by_stem), dict.fromkeys(_file_names(last))):
+            agreeing = {path: _agreeing(path, folders) for path in index.get(key, ())}
+            if agreeing:
+                most = max(agreeing.values())
+                files = [path for path, count in agreeing.items() if count == most]
+                return _Way(tuple(folders[: len(folders) - most]), most, files)
+        return None
+
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         return self._index(lambda path: path.rpartition("/")[2])
@@ -209,6 +250,56 @@ class Finder:
         for path in sorted(self._files):
             index[_plain(key(path))].append(path)
         return index
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a path of another machine leads to files here: the folders before those that agree, and their number."""
+
+    before: tuple[str, ...]
+    agreeing: int
+    files: Sequence[str]
+
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ELSEWHERE = re.compile(r"/|[A-Za-z]:|\\\\|~")
+_LOCAL_FILES = re.compile(r"[?&]d=([^&]+)")  # of Label Studio: /data/local-files/?d=folder/1.jpg
+_UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)  # Label Studio puts eight digits before the names of uploads
+
+
+def local_path(name: str) -> str:
+    """The path of a `file:` address; another text as it is."""
+    if not name.casefold().startswith("file:/"):
+        return name
+    return unquote(urlsplit(name).path, errors="surrogateescape")
+
+
+def _parts_elsewhere(name: str) -> tuple[list[str], bool]:
+    """The folders and the file of a path of any machine, and whether it begins at a root."""
+    is_url = bool(_URL.match(name))
+    if found := _LOCAL_FILES.search(name):
+        text, is_foreign = unquote(found[1]), True
+    elif is_url:
+        text, is_foreign = unquote(re.split("[?#]", _URL.sub("", name))[0], errors="surrogateescape"), True
+    else:
+        text, is_foreign = name, bool(_ELSEWHERE.match(name))
+    parts = _plain(text.replace("\\", "/")).split("/")
+    return [part for part in parts if part not in ("", ".", "..", "~") and not part.endswith(":")], is_foreign
+
+
+def _file_names(last: str) -> Iterator[str]:
+    """What a file may be called here."""
+    yield last
+    yield _plain(unquote(last, errors="surrogateescape"))
+    if upload := _UPLOAD.fullmatch(last):
+        yield upload[1]
+
+
+def _agreeing(path: str, folders: Sequence[str]) -> int:
+    """How many of the last folders of a path are the same."""
+    here = _plain(path).split("/")[-2::-1]
+    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(here, reversed(folders), strict=False))
+    return sum(1 for _ in pairs)
 
 
 def _plain(text: str) -> str:

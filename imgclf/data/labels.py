@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from imgclf.data import tables
+from imgclf.data import cells, tables
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
 from imgclf.data.file_listing import label as checked
 from imgclf.errors import DatasetError
@@ -43,8 +43,8 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
             )
         if not any(map(str.strip, fields)):
             continue
-        path, exclude = row.get("path", ""), row.get("exclude", "").strip()
-        label = checked(row.get("label", "").strip(), where)
+        path, exclude = cells.one_of(row.get("path", ""), known), row.get("exclude", "").strip()
+        label = checked(cells.one_of(row.get("label", ""), dataset.class_names), where)
         if path not in known:
             example = listed(s.path for s in dataset.samples[:1])
             raise DatasetError(
@@ -90,14 +90,15 @@ def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     if "path" not in content.header:
         raise DatasetError(f"{table}: expected a column path, found {listed(content.header) or 'nothing'}.")
     place = content.header.index("path")
-    paths = {fields[place] for _, fields in content.rows if len(fields) > place and fields[place]}
+    known = {s.path for s in dataset.samples} | {s.path for s in dataset.skipped}
+    paths = {cells.one_of(fields[place], known) for _, fields in content.rows if len(fields) > place and fields[place]}
     excluded = [Skipped(s.path, "excluded", f"left out by {table.name}") for s in dataset.samples if s.path in paths]
     samples = [s for s in dataset.samples if s.path not in paths]
     if not samples:
         raise DatasetError(f"{table}: expected some images to be left, found all {len(excluded):,} in it.")
     result = _with_samples(dataset, samples, {name: name for name in dataset.class_names})
     result = replace(result, skipped=tuple(sorted([*dataset.skipped, *excluded], key=lambda s: s.path)))
-    unknown = len(paths - {s.path for s in dataset.samples} - {s.path for s in dataset.skipped})
+    unknown = len(paths - known)
     foreign = f"; {unknown:,} other paths are not among the images" if unknown else ""
     return result, [f"{table}: {len(excluded):,} images left out{foreign}."]
 
@@ -108,9 +109,13 @@ def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     Raises:
         DatasetError: if there is no such class, or two classes would have one name.
     """
-    names = {checked(old.strip(), "--rename"): checked(new.strip(), "--rename") for old, new in names.items()}
-    _check_known(dataset, names, "--rename")
-    final = {name: names.get(name, name) for name in dataset.class_names}
+    known = dataset.class_names
+    new_names = {
+        checked(cells.one_of(old, known), "--rename"): checked(cells.one_of(new, known), "--rename")
+        for old, new in names.items()
+    }
+    _check_known(dataset, new_names, "--rename")
+    final = {name: new_names.get(name, name) for name in dataset.class_names}
     for name, count in Counter(final.values()).items():
         if count > 1:
             both = listed(old for old, new in final.items() if new == name)
@@ -136,7 +141,7 @@ def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     content = tables.open_table(table)
     first = [] if [name.casefold() for name in content.header] == ["old", "new"] else [(1, content.header)]
     for line, fields in itertools.chain(first, content.rows):
-        row = [checked(field.strip(), f"{table}, line {line}") for field in fields]
+        row = [checked(cells.one_of(field, dataset.class_names), f"{table}, line {line}") for field in fields]
         if not any(row):
             continue
         if len(row) != 2 or not all(row):

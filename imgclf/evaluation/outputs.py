@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imgclf.data.dataset import csv_line
+from imgclf.data import cells
 from imgclf.errors import RunError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.sums import REJECTED
@@ -71,12 +71,12 @@ def write_predictions(
     rejected = predicted == REJECTED
     if confidence is None:
         confidence = probabilities[np.arange(len(labels)), np.where(rejected, argmax, predicted)]
-    lines = [csv_line([*COLUMNS, *(PREFIX + name for name in class_names)])]
+    lines = [cells.line([*COLUMNS, *(PREFIX + name for name in class_names)])]
     exact = confidence.astype(np.float32), argmax, probabilities.astype(np.float32)
     for file, label, said, sure, best, row in zip(paths, labels, predicted, *exact, strict=True):
         name, flag = ("", TRUE) if said == REJECTED else (class_names[said], FALSE)
         start = [str(file), class_names[label], name, str(sure), flag, class_names[best]]
-        lines.append(csv_line([*start, *map(str, row)]))
+        lines.append(cells.line([*start, *map(str, row)]))
     write_atomic(path, "".join(lines).encode("utf-8", "surrogateescape"))
 
 
@@ -106,7 +106,7 @@ def read_predictions(path: Path) -> Predictions:
     paths, labels, predicted, confidence, rows = [], [], [], [], []
     for row in reader:
         try:
-            file, label, said, sure, *flags = row[: len(columns)]
+            file, label, said, sure, *flags = map(cells.plain, row[: len(columns)])
             rejected = {TRUE: True, FALSE: False}[flags[0]] if flags else False
             rows.append(np.array(row[len(columns) :], dtype=np.float32).reshape(len(names)))
             labels.append(index[label])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from imgclf import environment
+from imgclf.data import cells
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.decision import Prediction
 
@@ -58,7 +59,7 @@ def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = 
 
 def to_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
     """A header and one line per prediction, in the columns of `columns`; unknown values are empty."""
-    yield _csv_line([*columns(top)])
+    yield cells.line([*columns(top)])
     yield from (to_csv_line(prediction, top) for prediction in predictions)
 
 
@@ -73,14 +74,7 @@ def to_csv_line(prediction: Prediction, top: int) -> str:
     first, *others = [*prediction.ranked(top), *[("", "")] * top][:top]
     rest = [value for pair in others for value in pair]
     last = [prediction.label or "", "true" if prediction.rejected else "false", prediction.argmax or ""]
-    return _csv_line([prediction.path or "", *first, prediction.error or "", *rest, *last])
-
-
-def _csv_line(values: list[object]) -> str:
-    """Return one line of CSV. Python 3.11 quotes a carriage return only where it is part of the line's end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(values)
-    return text.getvalue().removesuffix("\r\n") + "\n"
+    return cells.line([prediction.path or "", *first, prediction.error or "", *rest, *last])
 
 
 def to_rows(prediction: Prediction, top: int) -> list[tuple[str, str, str, str]]:
@@ -170,7 +164,7 @@ def resume(path: Path, format: str, top: int) -> Iterator[tuple[TextIO, set[str]
         text.seek(0, os.SEEK_END)
         try:
             if format == "csv" and end == 0:
-                text.write(_csv_line([*columns(top)]))
+                text.write(cells.line([*columns(top)]))
             yield text, done
             text.flush()
         except OSError as error:
@@ -232,7 +226,7 @@ def _read_csv(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
             if len(row) != len(columns(top)):
                 raise _foreign(path, rows.line_num, line)
             if end:
-                done.add(row[0])
+                done.add(cells.plain(row[0]))
             end = read
     except csv.Error:  # the text ends between quotes
         if file.read(1):

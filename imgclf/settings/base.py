@@ -1,7 +1,9 @@
 """What all settings share: one declaration for each, from which its option, its check and its JSON follow."""
 
+import csv
 import dataclasses
 import difflib
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,6 +108,15 @@ def require(condition: bool, name: str, expected: str, found: object) -> None:
 def names(value: str | None) -> tuple[str, ...]:
     """The items of a comma-separated option, without spaces around them; empty for None."""
     return tuple(item.strip() for item in (value or "").split(",") if item.strip())
+
+
+def items(value: str | None) -> tuple[str, ...]:
+    """The items of a comma-separated option as they are, with the spaces around them; empty for None.
+
+    Quotes protect a comma, as in CSV: `"a, b",c`.
+    """
+    row = next(csv.reader(io.StringIO(value or "", newline="")), [])
+    return tuple(item for item in row if item.strip())
 
 
 FRACTION = Check(lambda value: 0 <= value < 1, "a number from 0 to below 1")

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from imgclf.settings.base import FRACTION, Check, at_least, names, require, setting
+from imgclf.settings.base import FRACTION, Check, at_least, items, require, setting
 from imgclf.settings.doctor import Thresholds
 from imgclf.settings.reading import ReadConfig
 
@@ -20,7 +20,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _pairs(text: str | None) -> dict[str, str]:
-    pairs = (item.split("=") for item in names(text))
+    pairs = (item.split("=") for item in items(text))
     return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2 and all(map(str.strip, pair))}
 
 
@@ -36,7 +36,7 @@ class DataConfig(ReadConfig):
         "Rename classes, such as ant=wasp,bee=wasp.",
         panel=LABELS,
         metavar="OLD=NEW,...",
-        check=Check(lambda text: len(_pairs(text)) == len(names(text)), "old=new, each class once"),
+        check=Check(lambda text: len(_pairs(text)) == len(items(text)), "old=new, each class once"),
     )
     class_map: str | None = setting(
         None, "CSV file (old, new) that renames and merges classes.", panel=LABELS, metavar="FILE"
@@ -95,8 +95,8 @@ class DataConfig(ReadConfig):
 
     @property
     def class_filter(self) -> tuple[str, ...]:
-        """The classes to use; empty for all."""
-        return names(self.classes)
+        """The classes to use, perhaps with spaces around them; empty for all."""
+        return items(self.classes)
 
     @property
     def renames(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from imgclf import runs
 from imgclf.data import collection, file_listing, litter
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, ordered
 from imgclf.data.file_listing import Listing
-from imgclf.data.layouts import Source, archives, folders
+from imgclf.data.layouts import Source, folders
 from imgclf.data.split_names import Vocabulary, is_split, split_in
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
@@ -179,8 +179,13 @@ def test_words_of_tables_and_of_folders_are_the_same() -> None:
 
 
 def test_a_wrapped_archive_keeps_the_folder_of_its_split(tmp_path: Path) -> None:
-    (tmp_path / "x/wrapped/test_set/cats").mkdir(parents=True)
-    assert archives._core(tmp_path / "x") == tmp_path / "x/wrapped"
+    for name in ("cats", "dogs"):
+        image(tmp_path / f"wrapped/test_set/{name}/1.png", 10 * len(name))
+    shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path, "wrapped")
+    assert {(s.label, s.split) for s in collection.collect(tmp_path / "data.zip").samples} == {
+        ("cats", TEST),
+        ("dogs", TEST),
+    }
 
 
 SYSTEM = (

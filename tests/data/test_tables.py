@@ -351,3 +351,172 @@ def test_a_table_reads_back_what_was_written_in_any_order(flat: Path, rows: list
     assert {(s.path, s.label) for s in found[0].samples} == {
         (f"{name}.png", unicodedata.normalize("NFC", text)) for name, text in rows
     }
+
+
+@pytest.fixture
+def placed(image_folder: Factory) -> Path:
+    """A folder with ants/000.png and 001.png, and bees/000.png and 001.png."""
+    return image_folder(classes=("ants", "bees"), count=2, size_px=8, name="placed")
+
+
+FOUR = [("ants/000.png", "a"), ("ants/001.png", "a"), ("bees/000.png", "b"), ("bees/001.png", "b")]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"C:\Users\me\photos\{}",
+        r"\\server\share\photos\{}",
+        "/content/drive/MyDrive/photos/{}",
+        "~/photos/{}",
+        "https://example.org/photos/{}?X-Amz-Signature=1#top",
+        "gs://bucket/photos/{}",
+        "file:///somewhere/else/{}",
+        "/data/local-files/?d=photos/{}",
+        "photos-of-last-year/{}",
+        "./photos/{}",
+    ],
+)
+def test_paths_of_other_machines_are_matched_by_their_last_parts(
+    placed: Path, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    slash = "\\" if "\\" in written else "/"
+    rows = [f"{written.format(path.replace('/', slash))},{name}\n" for path, name in FOUR]
+    (placed / "labels.csv").write_text("path,label\n" + "".join(rows))
+    with caplog.at_level(logging.INFO, "imgclf"):
+        assert labels(collection.collect(placed)) == dict(FOUR)
+    assert "4 of 4 paths matched by their last parts, such as" in caplog.text
+    assert labels(collection.collect(placed / "labels.csv")) == dict(FOUR)
+
+
+def test_uploads_of_label_studio_are_found_by_their_names(flat: Path) -> None:
+    rows = "/data/upload/1/3f2a1b4c-000.png,ant\n/data/upload/2/001.png,bee\n/data/upload/2/00%32.png,bee\n"
+    (flat / "export.csv").write_text("image,choice\n" + rows)
+    dataset = collection.collect(flat, ReadConfig(label_column="choice"))
+    assert labels(dataset) == {"000.png": "ant", "001.png": "bee", "002.png": "bee"}
+
+
+def test_a_file_address_is_a_path(flat: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        f"path,label\n{(flat / '000.png').as_uri()},ant\n{flat.as_uri()}/001.png,bee\n"
+    )
+    assert labels(collection.collect(tmp_path / "labels.csv")) == {"flat/000.png": "ant", "flat/001.png": "bee"}
+
+
+def test_a_missing_file_is_not_replaced_by_a_namesake_of_another_folder(placed: Path) -> None:
+    (placed / "ants/000.png").unlink()
+    rows = "".join(f"/content/{path},{name}\n" for path, name in FOUR)
+    (placed / "labels.csv").write_text("path,label\n" + rows)
+    dataset = collection.collect(placed)
+    assert labels(dataset) == dict(FOUR[1:])
+    assert reasons(dataset, "unreadable") == {"/content/ants/000.png": "no such file (line 2)"}
+    (placed / "labels.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in FOUR))
+    assert labels(collection.collect(placed)) == dict(FOUR[1:])
+
+
+def test_names_that_several_files_have_are_not_guessed(placed: Path) -> None:
+    (placed / "labels.csv").write_text("path,label\n/content/000.png,a\n/content/001.png,b\n")
+    with pytest.raises(DatasetError, match=r"not one of its paths leads to an image, such as /content/000\.png"):
+        collection.collect(placed / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\npath;label\n000.png;a,nt\n001.png;bee\n",
+        '"sep=|"\r\npath|label\r\n000.png|a,nt\r\n001.png|bee\r\n',
+        "\ufeffSEP=\t\npath\tlabel\n000.png\ta,nt\n001.png\tbee\n",
+        '000.png,"a,nt"\n001.png,bee\n',
+        '"a,nt";000.png\nbee;001.png\n',
+        "\ufeff000.png\ta,nt\r\n001.png\tbee\r\n",
+    ],
+)
+def test_a_line_that_names_the_separator_or_no_header(flat: Path, text: str) -> None:
+    (flat / "labels.csv").write_bytes(text.encode())
+    assert labels(collection.collect(flat)) == {"000.png": "a,nt", "001.png": "bee"}
+    (flat / "labels.csv").write_bytes(text.removeprefix("\ufeff").encode("utf-16-le"))  # without its mark
+    assert labels(collection.collect(flat)) == {"000.png": "a,nt", "001.png": "bee"}
+
+
+def test_columns_without_a_header_have_numbers(flat: Path) -> None:
+    (flat / "labels.csv").write_text("1,000.png,ant\n2,001.png,bee\n")
+    with pytest.raises(DatasetError, match=r"found the columns 1, path, 3 .numbered, .* Name it with --label-column"):
+        collection.collect(flat / "labels.csv")
+    assert labels(collection.collect(flat, ReadConfig(label_column="3"))) == {"000.png": "ant", "001.png": "bee"}
+
+
+def test_a_one_hot_table_is_an_error_that_names_both_ways(flat: Path) -> None:
+    (flat / "_classes.csv").write_text("filename, ant, bee, wasp\n000.png,1,0,0\n001.png, 0, 1, 1\n")
+    for data in (flat, flat / "_classes.csv"):
+        with pytest.raises(DatasetError, match=r"each of ant, bee, wasp.*--task multilabel.*--label-column"):
+            collection.collect(data)
+
+
+def test_an_unusable_table_is_named_with_its_reason(placed: Path, flat: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (flat / "notes.csv").write_text("path,remark\n000.png,blurred\n")
+    with pytest.raises(
+        DatasetError, match=r"no class folders.*cannot be used.*notes\.csv: expected a column of labels"
+    ):
+        collection.collect(flat)
+    (placed / "labels.csv").write_text("path,label\nelsewhere/x.png,ant\n")
+    with caplog.at_level(logging.INFO, "imgclf"):
+        assert collection.collect(placed).class_names == ("ants", "bees")
+    assert "Not used as a table of labels:" in caplog.text
+    assert "not one of its first 1 paths leads to an image in the folder, such as elsewhere/x.png" in caplog.text
+
+
+def test_split_names_give_words_of_a_table_their_meaning(flat: Path) -> None:
+    rows = "000.png,ant,trn\n001.png,bee,Test set\n002.png,ant,junk\n003.png,bee,?\n"
+    (flat / "labels.csv").write_text("path,label,split\n" + rows)
+    with pytest.raises(DatasetError, match=r"line 2: .* found 'trn'\. Say what it means with --split-names trn=train"):
+        collection.collect(flat)
+    dataset = collection.collect(flat, ReadConfig(split_names="trn=train,junk=none,?=any"))
+    assert {s.path: s.split for s in dataset.samples} == {"000.png": TRAIN, "001.png": TEST, "003.png": UNASSIGNED}
+    assert reasons(dataset, "excluded") == {"002.png": "left out by --split-names"}
+
+
+def test_a_manifest_is_not_read_with_other_images_of_the_same_names(placed: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    datasets.write_manifest(collection.collect(placed), manifest)
+    assert len(collection.collect(manifest)) == 4  # found by the ends of their paths
+    shutil.copyfile(placed / "bees/000.png", placed / "ants/000.png")
+    with pytest.raises(DatasetError, match=r"by their SHA-256, found other content in 1 of 4 files: placed/ants/000"):
+        collection.collect(manifest)
+
+
+NAMES_OF_OURS = [
+    " dog",
+    "dog",
+    "dog ",
+    "=1+1",
+    "'=1+1",
+    "-1",
+    'a,b"c',
+    "a;b",
+    "two\nlines",
+    "\ttab",
+    "ca\rr",
+    "'quoted'",
+    "é",
+]
+
+
+def test_every_class_name_survives_our_own_tables(image_folder: Factory, tmp_path: Path) -> None:
+    folder = image_folder(classes=tuple(NAMES_OF_OURS), count=2, size_px=8)
+    shutil.copyfile(folder / " dog/000.png", folder / " dog/copy of 000.png")
+    found = imgclf.ingest(folder, output=tmp_path / "m.csv", quarantine=tmp_path / "q.csv")
+    known = {s.path: s.label for s in found.dataset.samples}
+    assert set(known.values()) == set(NAMES_OF_OURS)
+    assert {s.path: s.label for s in datasets.read_manifest(tmp_path / "m.csv", folder).samples} == known
+    assert sorted(labels(collection.collect(tmp_path / "m.csv")).values()) == sorted(known.values())
+    kept = imgclf.read(folder, DataConfig(exclude=str(tmp_path / "q.csv")))
+    assert len(kept) == len(known) - 1
+    for name in NAMES_OF_OURS:
+        one = '"' + name.replace('"', '""') + '"'
+        only = imgclf.read(folder, DataConfig(classes=one), split=False)
+        assert {s.label for s in only.samples} == {name}
+        with (tmp_path / "fix.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), (f"{name}/000.png", "dog "), ("é/001.png", name)])
+        fixed = labels(imgclf.read(folder, DataConfig(labels=str(tmp_path / "fix.csv"))))
+        assert fixed["é/001.png"] == name
+        assert name == "é" or fixed[f"{name}/000.png"] == "dog "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.file_listing import Found, Listing, Progress, contents, label
-from imgclf.data.layouts import About, Source
+from imgclf.data.layouts import About, Source, table
 from imgclf.data.split_names import Meaning, Vocabulary, is_container
 from imgclf.errors import DatasetError
 from imgclf.settings import DataConfig, ReadConfig
@@ -131,9 +131,12 @@ def _places(found: Found, settings: ReadConfig) -> _Places:
     """
     vocabulary, tree = Vocabulary.of(settings), _Tree(found.files)
     if not tree.names(""):
+        tables = table.unusable(found, settings)
+        advice = "Or put a table beside them, with a column of paths and one of labels."
+        if tables:
+            advice = f"A table beside them cannot be used: {next(iter(tables.values()))}"
         raise DatasetError(
-            f"{found.name}: found {len(found.files)} images directly in it and no class folders. {ADVICE} Or put a "
-            "table beside them, with a column of paths and one of labels."
+            f"{found.name}: found {len(found.files)} images directly in it and no class folders. {ADVICE} {advice}"
         )
     chain = [""]
     while (below := tree.only(chain[-1])) is not None:

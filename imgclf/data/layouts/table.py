@@ -1,26 +1,32 @@
 """Tables of paths and labels: CSV, TSV, Parquet, and the `metadata.csv` of Hugging Face's image folders."""
 
 import contextlib
+import functools
+import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
 
-from imgclf import environment
-from imgclf.data.dataset import COLUMNS, UNASSIGNED, Sample, Skipped, listed
-from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, scan
+from imgclf.data.dataset import Sample, Skipped, listed
+from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, local_path, scan
 from imgclf.data.layouts import About, Source
-from imgclf.data.split_names import SPLIT_NAMES, is_split, split_in
+from imgclf.data.split_names import Vocabulary, is_split, split_in
 from imgclf.data.tables import SUFFIXES, Table, open_table
-from imgclf.errors import DatasetError, UsageError
+from imgclf.errors import DatasetError, MissingError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
+
+log = logging.getLogger(__name__)
 
 _NAMED = ("path_column", "label_column", "split_column", "group_column")
 ABOUT = About(priority=50, suffixes=SUFFIXES, options=(*_NAMED, "split_names"), decisive=_NAMED)
 
 _FIRST_ROWS = 100
+_ONE_HOT = frozenset({"0", "1", "0.0", "1.0", "true", "false", ""})
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 NAMES = {
     "path": (
@@ -33,18 +39,16 @@ NAMES = {
 }
 """Usual names of columns, in any case; the first that exists counts."""
 
-_OWN = (set(COLUMNS), {"exclude"}, {"label", "confidence", "error"}, {"label", "predicted", "confidence"})
-"""Columns of imgclf's own tables: manifests, corrections, and those that predict and evaluate write."""
-
 
 @dataclass(frozen=True)
 class _Places:
-    """The columns of path, label, split and group; None if there is no such column."""
+    """The columns of path, label, split, group and hash; None if there is no such column."""
 
     path: int
     label: int
     split: int | None
     group: int | None
+    sha256: int | None
 
 
 def recognize(source: Source, settings: ReadConfig) -> bool:
@@ -71,14 +75,14 @@ def _beside(found: Found, settings: ReadConfig) -> dict[str, str]:
     """Find the tables in a folder that label its images, with their splits ("" where a column may tell).
 
     They are in the folder itself or in its folders of a split, have a column of paths and one of labels, and one of
-    their first paths exists. Unless a table is asked for, tables that imgclf itself writes and reads do not count
-    (`_OWN`): class folders take precedence.
+    their first paths exists. Unless a table is asked for, tables that imgclf itself writes and reads do not count:
+    class folders take precedence.
 
     Raises:
         DatasetError: if there are several that are not the parts of one split.
     """
     finder = Finder(found.files)
-    usable = [path for path in found.others if _is_candidate(path) and _labels(found, path, settings, finder)]
+    usable = [path for path in found.others if _is_candidate(path) and not _obstacle(found, path, settings, finder)]
     top = [path for path in usable if "/" not in path]
     if "metadata.csv" in top:
         return {"metadata.csv": ""}
@@ -118,22 +122,49 @@ def _is_candidate(path: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and (not folder or is_split(folder))
 
 
-def _labels(found: Found, path: str, settings: ReadConfig, finder: Finder) -> bool:
-    if path.lower().endswith(".parquet") and not environment.has_package("pyarrow"):
-        return False
+def unusable(found: Found, settings: ReadConfig) -> dict[str, str]:
+    """Say of each table in a folder why it does not label its images; imgclf's own are not meant to."""
+    finder = Finder(found.files)
+    obstacles = {path: _obstacle(found, path, settings, finder) for path in found.others if _is_candidate(path)}
+    return {path: obstacle for path, obstacle in obstacles.items() if obstacle and obstacle != _OURS}
+
+
+_OURS = "written by imgclf"
+
+
+def _obstacle(found: Found, path: str, settings: ReadConfig, finder: Finder) -> str | None:
+    """Why a table does not label the images of a folder; None if it does."""
     try:
         table = open_table(found.root / path)
-        if settings.layout == "auto" and any(own <= set(table.header) for own in _OWN):
-            return False
+        if settings.layout == "auto" and (table.is_own or "exclude" in table.header):
+            return _OURS
         place = _places(table, settings).path
         rows = [row for _, row in islice(table.rows, _FIRST_ROWS)]
-    except (DatasetError, UsageError):
-        return False
-    for row in rows:
+    except (DatasetError, UsageError, MissingError) as error:
+        return str(error)
+    names = [row[place] for row in rows if len(row) > place and row[place].strip()]
+    for name in names:
         with contextlib.suppress(LookupError):
-            finder.find(row[place].strip(), _near(path))
-            return True
-    return False
+            _find(partial(finder.find, near=_near(path)), name)
+            return None
+    if names and finder.relocate([name.strip() for name in names], some_are_found=False):
+        return None
+    example = f", such as {listed(names[:1])}" if names else ""
+    return f"{found.root / path}: not one of its first {len(rows):,} paths leads to an image in the folder{example}."
+
+
+def _find(find: Callable[[str], str], cell: str) -> str:
+    """Find the file that a cell names, with or without the spaces at its ends.
+
+    Raises:
+        LookupError: if there is none.
+    """
+    try:
+        return find(cell)
+    except LookupError:
+        if cell == cell.strip():
+            raise
+    return find(cell.strip())
 
 
 def _near(table: str) -> list[str]:
@@ -154,10 +185,10 @@ def _read(found: Found, tables: dict[str, str], settings: ReadConfig) -> Listing
     """
     finder = Finder(found.files)
     listing = Listing(found.root, [], found.without(list(tables)), tables=list(tables))
-    seen: dict[str, tuple[str, int]] = {}
+    reader = _Reader(listing, settings, lambda: finder)
     for path, split in tables.items():
-        _add(listing, open_table(found.root / path), split, settings, seen, partial(finder.find, near=_near(path)))
-    used = seen.keys()
+        reader.add(open_table(found.root / path), split, partial(finder.find, near=_near(path)))
+    used = reader.seen.keys()
     listing.skipped += [Skipped(path, "unlisted", "not in the table") for path in found.files if path not in used]
     return listing
 
@@ -169,82 +200,153 @@ def _read_file(path: Path, settings: ReadConfig) -> Listing:
         As `_read`.
     """
     root = path.parent
-    finder: Finder | None = None
+
+    @functools.cache
+    def finder() -> Finder:
+        return Finder(scan(root).files)
 
     def find(name: str) -> str:
-        nonlocal finder
-        if Path(name).is_absolute():
-            name = os.path.relpath(Path(name).resolve(), root.resolve())
-        if os.path.isfile(root / name):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
-            return PurePath(name).as_posix()
-        if finder is None:
-            finder = Finder(scan(root).files)
-        return finder.find(name)
+        for spelling in dict.fromkeys((name, local_path(name))):
+            if Path(spelling).is_absolute():
+                spelling = os.path.relpath(Path(spelling).resolve(), root.resolve())
+            if os.path.isfile(root / spelling):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
+                return PurePath(spelling).as_posix()
+        return finder().find(name)
 
     listing = Listing(root, [], [])
-    _add(listing, open_table(path), "", settings, {}, find)
+    _Reader(listing, settings, finder).add(open_table(path), "", find)
     return listing
 
 
-def _add(
-    listing: Listing,
-    table: Table,
-    table_split: str,
-    settings: ReadConfig,
-    seen: dict[str, tuple[str, int]],
-    find: Callable[[str], str],
-) -> None:
-    """Add the rows of a table to a listing; `seen` maps files to their labels and lines, and grows."""
-    places = _places(table, settings)
-    listing.group_column = None if places.group is None else table.header[places.group]
-    width = len(table.header)
-    missing, before = None, len(listing.samples)
-    for line, row in table.rows:
-        where = f"{table.path}, line {line}"
-        if len(row) > width:
-            raise DatasetError(f"{where}: expected {width} fields as in the first line, found {len(row)}.")
-        cells = [*row, *[""] * (width - len(row))]
-        name, text = cells[places.path].strip(), cells[places.label].strip()
-        if not name or not text:
-            absent = "path" if not name else "label"
-            listing.skipped.append(Skipped(name or f"line {line}", "unlabelled", f"no {absent} in line {line}"))
-            continue
-        try:
-            path = find(name)
-        except (LookupError, ValueError) as error:  # ValueError: a NUL in the path
-            missing = missing or f"{name} ({error})"
-            listing.skipped.append(Skipped(name, "unreadable", f"{error} (line {line})"))
-            continue
-        known = label(text, where)
-        if path in seen:
-            first, first_line = seen[path]
+@dataclass
+class _Reader:
+    """Adds the rows of tables to a listing.
+
+    Args:
+        finder: finds paths that were written on another machine.
+        seen: the label of each file and the line of the table that has it.
+    """
+
+    listing: Listing
+    settings: ReadConfig
+    finder: Callable[[], Finder]
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def add(self, table: Table, table_split: str, find: Callable[[str], str]) -> None:
+        """Add the rows of a table.
+
+        Raises:
+            As `_read`.
+        """
+        listing, places = self.listing, _places(table, self.settings)
+        listing.group_column = None if places.group is None else table.header[places.group]
+        width, before = len(table.header), len(listing.samples)
+        lost: list[tuple[int, str, list[str], str]] = []
+        for line, row in table.rows:
+            if len(row) > width:
+                raise DatasetError(
+                    f"{table.path}, line {line}: expected {width} fields as in the first line, found {len(row)}."
+                )
+            cells = [*row, *[""] * (width - len(row))]
+            name, text = cells[places.path], cells[places.label]
+            if not name.strip() or not text.strip():
+                absent = "path" if not name.strip() else "label"
+                name = name.strip() or f"line {line}"
+                listing.skipped.append(Skipped(name, "unlabelled", f"no {absent} in line {line}"))
+                continue
+            try:
+                path = _find(find, name)
+            except (LookupError, ValueError) as error:  # ValueError: a NUL in the path
+                lost.append((line, name.strip(), cells, str(error)))
+            else:
+                self._label(table, places, table_split, line, cells, path)
+        if lost:
+            self._add_relocated(table, places, table_split, lost, some_are_found=len(listing.samples) > before)
+        if len(listing.samples) == before:
+            found = "no path with a label"
+            if lost:
+                found = f"not one of its paths leads to an image, such as {listed([lost[0][1]])} ({lost[0][3]})"
+            raise DatasetError(f"{table.path}: expected paths of images and their labels, found {found}.")
+
+    def _add_relocated(
+        self,
+        table: Table,
+        places: _Places,
+        table_split: str,
+        lost: Sequence[tuple[int, str, list[str], str]],
+        *,
+        some_are_found: bool,
+    ) -> None:
+        """Add the rows whose paths were written on another machine, and skip those without a file."""
+        moved = self.finder().relocate([name for _, name, _, _ in lost], some_are_found=some_are_found)
+        for line, name, cells, reason in lost:
+            if name in moved:
+                self._label(table, places, table_split, line, cells, moved[name])
+            else:
+                self.listing.skipped.append(Skipped(name, "unreadable", f"{reason} (line {line})"))
+        if moved:
+            name, path = next(iter(moved.items()))
+            log.info(
+                "%s: %s of %s paths matched by their last parts, such as %s as %s.",
+                *(table.path, f"{sum(name in moved for _, name, _, _ in lost):,}", f"{len(lost):,}"),
+                *(listed([name]), listed([path])),
+            )
+
+    def _label(
+        self, table: Table, places: _Places, table_split: str, line: int, cells: Sequence[str], path: str
+    ) -> None:
+        where, text = f"{table.path}, line {line}", cells[places.label]
+        known = label(text if table.is_own else text.strip(), where)
+        if path in self.seen:
+            first, first_line = self.seen[path]
             if first != known:
                 raise DatasetError(
                     f"{where}: {listed([path])} is {known!r} here and {first!r} in line {first_line}. Keep one of them."
                 )
-            listing.skipped.append(Skipped(path, "duplicate", f"line {line} names it again, after line {first_line}"))
-            continue
-        seen[path] = (known, line)
-        split = table_split or _split(cells[places.split] if places.split is not None else "", where)
-        group = "" if places.group is None else label(cells[places.group].strip(), where)
-        listing.samples.append(Sample(path, known, split, group))
-    if len(listing.samples) == before:
-        found = f"not one of its paths leads to an image, such as {missing}" if missing else "no path with a label"
-        raise DatasetError(f"{table.path}: expected paths of images and their labels, found {found}.")
+            reason = f"line {line} names it again, after line {first_line}"
+            self.listing.skipped.append(Skipped(path, "duplicate", reason))
+            return
+        self.seen[path] = (known, line)
+        split: str | None = table_split
+        if not split and places.split is not None:
+            split = _split(cells[places.split], where, self.settings)
+        if split is None:
+            self.listing.skipped.append(Skipped(path, "excluded", "left out by --split-names"))
+            return
+        group = "" if places.group is None else cells[places.group]
+        group = label(group if table.is_own else group.strip(), where)
+        self.listing.samples.append(Sample(path, known, split, group))
+        if places.sha256 is not None and _SHA256.fullmatch(sha256 := cells[places.sha256].strip().lower()):
+            self.listing.hashes[path] = sha256
 
 
 def _places(table: Table, settings: ReadConfig) -> _Places:
     path = _column(table, "path", settings.path_column)
     name = _column(table, "label", settings.label_column)
+    if path is not None and name is None and len(hot := _one_hot(table, path)) > 1:
+        raise DatasetError(
+            f"{table.path}: expected a column of labels, found a column of 0 and 1 for each of {listed(hot)}. Read it "
+            "as several labels for each image with --task multilabel, or name a column of class names with "
+            "--label-column."
+        )
     if path is None or name is None:
         what, option = ("paths", "--path-column") if path is None else ("labels", "--label-column")
+        missing = "" if table.has_header else " (numbered, for want of a header)"
         raise DatasetError(
-            f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}. Name it with "
-            f"{option}."
+            f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}{missing}. Name it "
+            f"with {option}."
         )
     by = settings.group_by if isinstance(settings, DataConfig) else None
     group = _column(table, "group", settings.group_column or (by if by in table.header else None))
-    return _Places(path, name, _column(table, "split", settings.split_column), group)
+    sha256 = table.header.index("sha256") if "sha256" in table.header else None
+    return _Places(path, name, _column(table, "split", settings.split_column), group, sha256)
+
+
+def _one_hot(table: Table, path: int) -> list[str]:
+    """The columns that contain nothing but 0 and 1, as far as the first rows tell."""
+    rows = [row for row in table.first if len(row) == len(table.header)]
+    places = [place for place in range(len(table.header)) if place != path] if rows else []
+    return [table.header[p] for p in places if {row[p].strip().casefold() for row in rows} <= _ONE_HOT]
 
 
 def _column(table: Table, what: str, asked: str | None) -> int | None:
@@ -265,11 +367,12 @@ def _column(table: Table, what: str, asked: str | None) -> int | None:
     return table.header.index(asked)
 
 
-def _split(text: str, where: str) -> str:
-    name = text.strip().casefold()
-    if name and name not in SPLIT_NAMES:
+def _split(text: str, where: str, settings: ReadConfig) -> str | None:
+    """The split that a cell names; None for an image to leave out."""
+    meaning = Vocabulary.of(settings).of_cell(text)
+    if meaning.split is None and not meaning.is_left_out:
         raise DatasetError(
             f"{where}: expected train, validation, test or nothing as the split, found {text.strip()!r}. "
-            "Name another column with --split-column."
+            f"Say what it means with --split-names {text.strip()}=train, or name another column with --split-column."
         )
-    return SPLIT_NAMES.get(name, UNASSIGNED)
+    return meaning.split
