@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from imgclf import __version__
@@ -134,6 +134,26 @@ def require(module: str, package: str = "imgclf") -> None:
     """
     if not has_package(module):
         raise MissingError(f"the package {module!r} is required but not installed. Run pip install {package}.")
+
+
+EXTRAS = {
+    "mlflow": ("mlflow",),
+    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+    "tensorboard": ("tensorboard",),
+}
+"""The modules of extras that one setting asks for."""
+
+
+def require_extras(extras: Iterable[str]) -> None:
+    """Check that the modules of these extras are installed, before work that would be lost without them.
+
+    Raises:
+        MissingError: if one is not; the message has the command that installs the extra.
+    """
+    for extra in extras:
+        for module in EXTRAS.get(extra, ()):
+            require(module, f"'imgclf[{extra}]'")
 
 
 _DESCRIPTOR = threading.RLock()

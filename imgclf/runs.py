@@ -255,3 +255,13 @@ def read_settings(path: Path) -> "tuple[TrainConfig, Path | None]":
     if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
         raise RunError(f"{path}: expected the config.json of a run, found no settings in it.")
     return TrainConfig.from_dict(facts["config"]), Path(facts["data"]) if facts.get("data") else None
+
+
+def check_new(path: Path | None) -> None:
+    """Check before the work that `create` will accept a folder; None is one that it names itself.
+
+    Raises:
+        RunError: if there is something in it.
+    """
+    if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        raise RunError(f"{path}: expected a new or empty folder, found files in it. Choose another -o.")

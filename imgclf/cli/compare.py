@@ -27,13 +27,13 @@ def compare(
 def _print(result: dict[str, Any]) -> None:
     from imgclf.cli import console
 
-    keys = [key for key in result["runs"][0] if key not in ("run", "intervals")]
+    keys = [key for key in result["runs"][0] if key not in ("run", "intervals", "brier")]
     rows = []
     for row in result["runs"]:
         low, high = row["intervals"]["accuracy"]
         values = ["" if row[key] is None else f"{row[key]:.3f}" for key in keys]
         rows.append((row["run"], values[0], f"{low:.3f} to {high:.3f}", *values[1:]))
-    heads = [key.replace("_", " ") for key in keys]
+    heads = [key.replace("_", " ").replace("f1", "F1") for key in keys]
     console.table(f"On {result['n']} images", ("run", heads[0], "95% CI", *heads[1:]), rows)
     pairs = [
         (

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +22,7 @@ TICK_S = 0.5
 
 OnProgress = Callable[..., None]
 
-UNLIMITED = 100_000  # columns
+WIDTH = 80  # columns
 
 out = Console(markup=False, highlight=False, soft_wrap=True)
 err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
@@ -37,17 +38,45 @@ def print_json(value: Any) -> None:
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table to stdout, with columns of numbers aligned right.
 
-    In a terminal, long cells wrap; in a pipe or a file, the table is as wide as its content.
+    It fits the terminal, or WIDTH columns elsewhere: headings and long texts wrap between words. Names and numbers stay
+    whole, for which a table outside a terminal may be wider; in a narrower terminal they are folded.
     """
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    width = out.width if out.is_terminal else WIDTH
+    least = [
+        max(
+            *(cell_len(word) for word in name.split()),
+            *(_least(row[place], whole=not place) for row in cells),
+        )
+        for place, name in enumerate(columns)
+    ]
+    fits = sum(least) + len("│  ") * len(columns) + 1 <= width
+    if not out.is_terminal:
+        width, fits = max(width, sum(least) + len("│  ") * len(columns) + 1), True
     drawn = Table(title=None if title is None else Text(title), title_justify="left")
     for place, name in enumerate(columns):
         numeric = all(_is_number(row[place]) for row in cells)
-        drawn.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(
+            Text(name),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=least[place] if fits else None,
+        )
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    console = out if out.is_terminal else Console(file=out.file, width=UNLIMITED)
+    console = Console(file=out.file, width=width) if fits and not out.is_terminal else out
     console.print(drawn, soft_wrap=False)
+
+
+LONG = 40
+"""Columns from which a cell is a text, which may wrap, and no name."""
+
+
+def _least(cell: str, *, whole: bool) -> int:
+    """The columns that a cell needs so that no name is broken."""
+    if whole or cell_len(cell) < LONG:
+        return cell_len(cell)
+    return max(map(cell_len, cell.split()))
 
 
 def _is_number(text: str) -> bool:

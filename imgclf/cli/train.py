@@ -38,7 +38,6 @@ def train(
 ) -> None:
     """Train a classifier on labeled images, test it, and export it."""
     from imgclf.cli import console
-    from imgclf.evaluation import conclusion
     from imgclf.models.catalog import IMAGENET
 
     started = environment.process_start()
@@ -60,8 +59,12 @@ def train(
                     f"{data}: expected images to train on, found nothing there. {IMAGENET} is a classifier for imgclf "
                     "predict; imgclf train DATA starts from its weights by default."
                 )
+            runs.check_new(output)
+            environment.require_extras(settings.extras)
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
+    from imgclf.evaluation import conclusion
+
     console.notes(conclusion.of_run(run))
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None
     if json:

@@ -44,9 +44,6 @@ FILES = {
 }
 """What can be exported, and under which name it stands in the run."""
 
-EXTRAS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "openvino": ("openvino",)}
-"""The packages of the extra that bears the format's name."""
-
 
 def everything(run: Run) -> list[str]:
     """All that can be exported of a run here.
@@ -58,7 +55,7 @@ def everything(run: Run) -> list[str]:
     for name in FILES:
         if name == BACKBONE and not _has_backbone(run):
             continue
-        if all(environment.has_package(package) for package in EXTRAS.get(name, ())):
+        if all(environment.has_package(package) for package in environment.EXTRAS.get(name, ())):
             here.append(name)
         else:
             log.warning("%s: left out, since its packages are not installed. pip install 'imgclf[%s]'", name, name)
@@ -117,9 +114,7 @@ def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = 
     if unknown or not formats:
         raise UsageError(f"--format: expected some of {', '.join(FILES)}, found {', '.join(unknown) or 'none'}.")
     wanted = [name for name in FILES if name in formats and name != BACKBONE]
-    for name in wanted:
-        for package in EXTRAS.get(name, ()):
-            environment.require(package, f"'imgclf[{name}]'")
+    environment.require_extras(wanted)
     if not wanted:
         rows = []
     elif keras_backend() == "tensorflow":

@@ -212,6 +212,12 @@ class TrainConfig(DataConfig, Orientation):
         return () if self.export.strip() == "none" else names(self.export)
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras of imgclf whose packages these settings need, of `environment.EXTRAS`."""
+        trackers = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        return (*self.export_formats, *(name for name, wanted in trackers.items() if wanted))
+
+    @property
     def limit_s(self) -> float | None:
         """The time limit in seconds."""
         return _seconds(self.time_limit)

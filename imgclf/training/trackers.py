@@ -4,20 +4,8 @@ from typing import Any
 
 import keras
 
-from imgclf import environment
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
-
-
-def check(config: TrainConfig) -> None:
-    """Look for the packages before anything else is done.
-
-    Raises:
-        MissingError: if one that is asked for is not installed.
-    """
-    for wanted, name in ((config.tensorboard, "tensorboard"), (config.mlflow, "mlflow")):
-        if wanted:
-            environment.require(name, name)
 
 
 def callbacks(run: Run, config: TrainConfig) -> tuple[keras.callbacks.Callback, ...]:

@@ -78,7 +78,7 @@ def train(
         devices.choose(settings.device)
         resolved, notes = recipe.resolve(settings)
         devices.check_batch(resolved.batch_size)
-        trackers.check(resolved.settings)
+        environment.require_extras(resolved.settings.extras)
         decoding = stack.enter_context(Decoding(dataset, resolved, on_progress))
         # before there is a folder: weights that cannot be had leave nothing behind
         model = model if model is not None else network.build(resolved, len(dataset.class_names))

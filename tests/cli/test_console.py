@@ -55,6 +55,21 @@ def test_json_keeps_names_readable(capsys):
     assert json.loads(printed) == {"name": "[café]"}
 
 
+def test_a_table_fits_80_columns_in_a_pipe_by_wrapping_headings_and_texts(capsys):
+    columns = ["run", "accuracy", "95% interval of it", "balanced accuracy", "note"]
+    console.table(None, columns, [["runs/ants-bees-1", 0.915, "0.860 to 0.950", 0.916, "few images of the class " * 3]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 80
+    assert any("runs/ants-bees-1" in line and "0.860 to 0.950" in line for line in lines)
+    assert sum("few" in line for line in lines) > 1
+
+
+def test_a_long_name_stays_whole_in_a_pipe(capsys):
+    name = "a folder/" * 10 + "x.jpg"
+    console.table(None, ["path", "label"], [[name, "oak"]])
+    assert sum(name in line for line in capsys.readouterr().out.splitlines()) == 1
+
+
 def test_a_note_is_one_whole_line_on_stderr(capsys):
     console.note("[red]" + "long " * 60)
     printed = capsys.readouterr()

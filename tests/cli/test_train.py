@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from imgclf import environment
 from imgclf.cli import app
 from imgclf.data.dataset import TEST, Dataset
 from imgclf.runs import Run
@@ -132,3 +133,15 @@ def test_impossible_options_are_usage_errors(train: Train, option: tuple[str, ob
     code, out, err = train(tmp_path, *option)
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: {option[0]}: expected")
+
+
+def test_what_can_fail_at_once_fails_before_the_data_are_read(train, tmp_path, handed, monkeypatch):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").touch()
+    code, _, err = train(tmp_path / "no such data", "-o", tmp_path / "taken")
+    assert code == 4 and "expected a new or empty folder" in err
+    monkeypatch.setattr(environment, "has_package", lambda name: name not in ("mlflow", "onnxruntime"))
+    for options, extra in ((("--mlflow",), "mlflow"), (("--export", "onnx"), "onnx")):
+        code, _, err = train(tmp_path / "no such data", *options)
+        assert code == 5 and f"pip install 'imgclf[{extra}]'" in err
+    assert handed == []

@@ -117,7 +117,7 @@ def test_progress_and_order_do_not_depend_on_the_order_asked_for(run):
     seen = []
     rows = artifacts.write(run, ["backbone", "litert"], on_progress=lambda *step: seen.append(step))
     assert [row["format"] for row in rows] == ["litert", "backbone"]
-    assert seen == [("exporting", 0, 1), ("exporting", 1, 1)]
+    assert seen == [("exporting: loading the model", 0, None), ("exporting litert,", 1, 1)]
 
 
 def test_without_readable_images_it_compares_made_up_ones_and_says_so(run, tmp_path, caplog):

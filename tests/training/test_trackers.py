@@ -61,7 +61,7 @@ def test_what_is_not_installed_is_named_before_anything_is_written(
     image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "has_package", lambda name: name != "mlflow")
-    with pytest.raises(MissingError, match="pip install mlflow"):
+    with pytest.raises(MissingError, match=r"pip install 'imgclf\[mlflow\]'"):
         imgclf.train(imgclf.read(image_folder()), replace(CNN, mlflow=True), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
