@@ -94,6 +94,14 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        found = Counter(sample.split for sample in self.samples)
+        splits = ", ".join(f"{count:,} {split or 'without a split'}" for split, count in sorted(found.items()))
+        return (
+            f"<Dataset {self.name!r}: {len(self):,} images ({splits}) of {len(self.class_names):,} classes, "
+            f"{len(self.skipped):,} files skipped>"
+        )
+
     @property
     def origin(self) -> Path:
         """The path that the user passed, for messages and for `config.json`."""

@@ -169,3 +169,9 @@ def test_a_damaged_manifest_is_an_error_with_its_line(tmp_path: Path, content: b
 def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="the manifest cannot be read"):
         datasets.read_manifest(tmp_path / "none.csv", tmp_path)
+
+
+def test_a_dataset_is_shown_in_one_line_however_many_images_it_has() -> None:
+    samples = [Sample(f"a/{number}.jpg", "a", TRAIN if number else "") for number in range(2000)]
+    shown = repr(Dataset(Path("data"), tuple(samples), ("a", "b")))
+    assert shown == "<Dataset 'data': 2,000 images (1 without a split, 1,999 train) of 2 classes, 0 files skipped>"
