@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from imgclf.evaluation.decisions import calibrate
     from imgclf.evaluation.evaluate import Evaluation, evaluate
     from imgclf.explanation.convolution import Convolution, convolve
+    from imgclf.explanation.description import Description, describe
     from imgclf.exporting.artifacts import export
     from imgclf.prediction import Classifier, Prediction, load
     from imgclf.runs import Run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         CalibrateConfig,
         ConvolveConfig,
         DataConfig,
+        DescribeConfig,
         EvaluateConfig,
         ExportConfig,
         IngestConfig,
@@ -63,6 +65,7 @@ _MODULES = {
     "evaluation.decisions": ("calibrate",),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
     "explanation.convolution": ("Convolution", "convolve"),
+    "explanation.description": ("Description", "describe"),
     "exporting.artifacts": ("export",),
     "prediction": ("Classifier", "Prediction", "load"),
     "runs": ("Run",),
@@ -71,6 +74,7 @@ _MODULES = {
         "CalibrateConfig",
         "ConvolveConfig",
         "DataConfig",
+        "DescribeConfig",
         "EvaluateConfig",
         "ExportConfig",
         "IngestConfig",
@@ -96,6 +100,8 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "DatasetError",
+    "DescribeConfig",
+    "Description",
     "EvaluateConfig",
     "Evaluation",
     "ExportConfig",
@@ -116,6 +122,7 @@ __all__ = [
     "calibrate",
     "compare",
     "convolve",
+    "describe",
     "evaluate",
     "export",
     "ingest",

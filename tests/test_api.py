@@ -14,11 +14,11 @@ from imgclf.cli.app import COMMANDS
 from imgclf.errors import ImgclfError
 
 FUNCTIONS = (
-    *("augment", "calibrate", "compare", "convolve", "evaluate", "export", "ingest", "kfold", "load"),
+    *("augment", "calibrate", "compare", "convolve", "describe", "evaluate", "export", "ingest", "kfold", "load"),
     *("read", "resume", "train"),
 )
 RESULTS = (
-    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Evaluation", "Ingestion"),
+    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation", "Ingestion"),
     *("Prediction", "Run"),
 )
 SETTINGS = (
@@ -27,6 +27,7 @@ SETTINGS = (
         "CalibrateConfig",
         "ConvolveConfig",
         "DataConfig",
+        "DescribeConfig",
         "EvaluateConfig",
         "ExportConfig",
         "IngestConfig",

@@ -37,6 +37,7 @@ COMMANDS = {
     "predict": "Classify images.",
     "export": "Export a model to other formats.",
     "convolve": "Convolve an image with a kernel, step by step.",
+    "describe": "Describe a network layer by layer.",
     "models": "List the backbones.",
     "info": "Show versions, cache sizes and devices.",
     "cache": "Show the size of the cache, or clear it.",

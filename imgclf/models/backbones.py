@@ -66,19 +66,25 @@ def build(
 
 
 def build_with_top(
-    name: str, *, weights: Literal["hub", "none"] = "hub", offline: bool = False, on_progress: Progress | None = None
+    name: str,
+    *,
+    weights: Literal["hub", "none"] = "hub",
+    image_size: int | None = None,
+    offline: bool = False,
+    on_progress: Progress | None = None,
 ) -> keras.Model:
-    """The whole network: pixels float32 0-255 (n, s, s, 3), s the published size -> ImageNet probabilities (n, 1000).
+    """The whole network: pixels float32 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
 
     Args:
         weights: ImageNet's from the hub, or random ones.
+        image_size: s in px; None is the published size. Weights of a network that flattens its map fit that one alone.
 
     Raises:
         UsageError, MissingError, RunError: as `build` does.
     """
     facts = catalog.find(name)
     source = _source(facts, facts.with_top, weights, offline, on_progress)
-    model = _graph(facts, facts.image_size, include_top=True)
+    model = _graph(facts, image_size or facts.image_size, include_top=True)
     if source:
         load_weights(model, source)
     return model

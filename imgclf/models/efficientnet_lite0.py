@@ -69,17 +69,22 @@ def build(image_size: int | None = None, *, taps: bool = True) -> keras.Model:
     return keras.Model(pixels, last, name="efficientnet-lite0")
 
 
-def build_with_top() -> keras.Model:
-    """The whole network with its weights: pixels 0-255 (n, 224, 224, 3) -> ImageNet probabilities (n, 1000).
+def build_with_top(image_size: int | None = None, *, weights: bool = True) -> keras.Model:
+    """The whole network: pixels 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
+
+    Args:
+        image_size: s in px; None is 224.
+        weights: whether to fill it with its weights.
 
     Raises:
         MissingError: if a file is not as it was shipped.
     """
-    backbone = build(IMAGE_SIZE, taps=False)
+    backbone = build(image_size or IMAGE_SIZE, taps=False)
     x = layers.GlobalAveragePooling2D(name="average_pool")(backbone.output)  # (n, 7, 7, 1280) -> (n, 1280)
     x = layers.Dense(CLASSES, activation="softmax", name="logits")(x)
     model = keras.Model(backbone.input, x, name=backbone.name)
-    load_weights(model)
+    if weights:
+        load_weights(model)
     return model
 
 

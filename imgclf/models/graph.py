@@ -97,6 +97,50 @@ def _products(node: Any) -> int:
     return math.prod(node.output_tensors[0].shape[1:]) * int(node.input_tensors[0].shape[-1])
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One use of a layer or of an operation in a network.
+
+    Args:
+        operation: the Keras layer or operation.
+        sources: the places, in the list of steps, of those that feed it.
+        inputs: the shape of each input, without the batch.
+        output: the shape of its first output, without the batch.
+        repeated: whether an earlier step uses the same layer, and so the same weights.
+        multiply_adds: for one image; None in a graph without one fixed size.
+    """
+
+    operation: Any
+    sources: tuple[int, ...]
+    inputs: tuple[tuple[int | None, ...], ...]
+    output: tuple[int | None, ...]
+    repeated: bool
+    multiply_adds: int | None
+
+
+def steps(model: keras.Model) -> list[Step]:
+    """All that a functional model computes, in an order of computation, which is about that of Keras's summary."""
+    order = {id(operation): place for place, operation in enumerate(model.operations)}
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [
+        node for depth in depths for node in sorted(model._nodes_by_depth[depth], key=lambda n: order[id(n.operation)])
+    ]
+    places = {node: place for place, node in enumerate(nodes)}
+    found, seen = [], set[int]()
+    for node in nodes:
+        sources = tuple(places[source] for source in _Graph.sources(node))
+        shapes = [tuple(tensor.shape[1:]) for tensor in (*node.input_tensors, *node.output_tensors)]
+        try:
+            cost = _multiply_adds(node)
+        except (ValueError, TypeError):  # a size that is open
+            cost = None
+        repeated = id(node.operation) in seen
+        seen.add(id(node.operation))
+        output = shapes[len(node.input_tensors)]
+        found.append(Step(node.operation, sources, tuple(shapes[: len(sources)]), output, repeated, cost))
+    return found
+
+
 def is_depthwise(model: keras.Model) -> bool:
     """Whether a network consists largely of depthwise convolutions."""
     return any(isinstance(layer, _DEPTHWISE) for layer in model.layers)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from imgclf.settings.dataset import DataConfig, IngestConfig
     from imgclf.settings.doctor import Thresholds
     from imgclf.settings.evaluation import REPORT_FORMATS, CalibrateConfig, EvaluateConfig
-    from imgclf.settings.explanation import ConvolveConfig
+    from imgclf.settings.explanation import ConvolveConfig, DescribeConfig
     from imgclf.settings.exporting import ExportConfig
     from imgclf.settings.prediction import PredictConfig
     from imgclf.settings.reading import PERCENTILE, RESIZES, Decoding, ReadConfig, Resize
@@ -24,7 +24,7 @@ _MODULES = {
     "dataset": ("DataConfig", "IngestConfig"),
     "doctor": ("Thresholds",),
     "evaluation": ("REPORT_FORMATS", "CalibrateConfig", "EvaluateConfig"),
-    "explanation": ("ConvolveConfig",),
+    "explanation": ("ConvolveConfig", "DescribeConfig"),
     "exporting": ("ExportConfig",),
     "prediction": ("PredictConfig",),
     "reading": ("PERCENTILE", "RESIZES", "Decoding", "ReadConfig", "Resize"),
@@ -44,6 +44,7 @@ __all__ = [
     "ConvolveConfig",
     "DataConfig",
     "Decoding",
+    "DescribeConfig",
     "EvaluateConfig",
     "ExportConfig",
     "IngestConfig",

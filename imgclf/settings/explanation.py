@@ -1,4 +1,4 @@
-"""How to look inside a model: convolutions step by step."""
+"""How to look inside: convolutions step by step, networks layer by layer."""
 
 import math
 from dataclasses import dataclass
@@ -118,3 +118,16 @@ class ConvolveConfig(Config):
     def place(self) -> tuple[int, int] | None:
         """Row and column of the feature map that are written out; None for the strongest response."""
         return None if self.at is None else _place(self.at)
+
+
+@dataclass(frozen=True)
+class DescribeConfig(Config):
+    """Which form of a network is described. None means: the published one."""
+
+    image_size: int | None = setting(
+        None, "Side of the model's square input, in pixels.", check=at_least(1), everyday=True
+    )
+    classes: int | None = setting(
+        None, "Describe the backbone with a head of N classes.", check=at_least(2), everyday=True
+    )
+    offline: bool = setting(False, "Never use the network.")

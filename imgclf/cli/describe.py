@@ -1,0 +1,90 @@
+"""imgclf describe"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import imgclf
+from imgclf.cli import options
+from imgclf.settings.explanation import DescribeConfig
+
+if TYPE_CHECKING:
+    from imgclf import Description
+
+
+def describe(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run, exported model, .keras file, or a name in imgclf models.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Drawing of the network, a new SVG file.")
+    ] = None,
+    *,
+    settings: DescribeConfig,
+    json: options.Json = False,
+) -> None:
+    """Describe a network layer by layer."""
+    from imgclf.cli import console
+
+    found = imgclf.describe(model, settings, output=output)
+    if json:
+        console.print_json(found.to_dict())
+        return
+    columns = (
+        "layer",
+        "type",
+        "output",
+        "kernel",
+        "stride",
+        "padding",
+        "parameters",
+        "formula",
+        "multiply-adds",
+        "sees px",
+    )
+    rows = [
+        (
+            layer.name,
+            layer.type,
+            _times(layer.output),
+            layer.kernel and _times(layer.kernel),
+            layer.stride and _times(layer.stride),
+            layer.padding,
+            f"{layer.parameters:,}" if layer.parameters else "",
+            layer.formula if layer.parameters else "",
+            f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+            _times(layer.receptive_field) if layer.receptive_field else "all",
+        )
+        for layer in found.layers
+    ]
+    console.table(None, columns, rows)
+    for line in _totals(found):
+        console.out.print(line)
+    if output:
+        console.out.print(str(output))
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _totals(found: "Description") -> list[str]:
+    lines = [
+        f"{found.name}: {found.parameters:,} parameters ({found.weights_mb:.1f} MB in float32), "
+        f"{found.multiply_adds:,} multiply-adds and {found.memory_mb:.1f} MB of layer outputs for one image of "
+        f"{_times(found.input)}, {found.weighted_layers} layers that multiply"
+    ]
+    published = found.published
+    if published is None:
+        return lines
+    if published["year"]:
+        counted = f", which counts {published['layers']} layers" if published["layers"] else ""
+        lines.append(f"Paper: {published['year']}, {published['paper']}{counted}")
+    if published["top1_error"] is not None:
+        second = "" if published["top5_error"] is None else f", top-5 {published['top5_error']:.1f}%"
+        lines.append(
+            f"Error on ImageNet, one model and one crop: top-1 {published['top1_error']:.1f}%{second} "
+            f"({published['source']})"
+        )
+    return lines
