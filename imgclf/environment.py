@@ -34,6 +34,11 @@ def cache_root() -> Path:
     return Path(platformdirs.user_cache_dir("imgclf", appauthor=False))
 
 
+def is_cached(path: Path) -> bool:
+    """Whether a file lies in the cache, where nothing else may be a link to it."""
+    return path.resolve().is_relative_to(cache_root().resolve())
+
+
 def cache_sizes() -> dict[str, int]:
     """Return the bytes of each entry of the cache root by its name; empty where there is no cache yet."""
     root = cache_root()

@@ -1,12 +1,14 @@
 """Write a dataset into class folders."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from imgclf import environment
 from imgclf.data import images
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
 from imgclf.data.file_listing import Progress
@@ -16,7 +18,8 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 def copy(dataset: Dataset, folder: Path, on_progress: Progress | None = None) -> tuple[int, int]:
     """Put every image into `<class>/`, or `<split>/<class>/` where the samples have a split, unchanged.
 
-    Files are hard links where the disk supports them: a file edited in place then changes in both folders. A class name
+    Files are hard links where the disk supports them: a file edited in place then changes in both folders. Files of the
+    cache, such as those of an archive, are copied, so that nobody edits the cache. A class name
     with slashes becomes nested folders, which `--depth` reads. Groups are lost. The folder is complete or absent, and
     nothing in it is ever overwritten.
 
@@ -86,7 +89,12 @@ def _check_names(dataset: Dataset) -> None:
 
 def is_safe(name: str) -> bool:
     """Whether a class name can name a folder and reads back as the same class."""
-    return bool(name) and name == name.strip() and not name.startswith(".") and not set(name) & set("\\\0")
+    return (
+        bool(name)
+        and not name.startswith(".")
+        and not set(name) & set("\\\0")
+        and (os.name != "nt" or name == name.strip(" ."))
+    )
 
 
 def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[int, int]:
@@ -94,6 +102,7 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
     folders: dict[str, Path] = {}
     names: dict[str, set[str]] = {}
     linked = 0
+    is_cached = environment.is_cached(dataset.root)
     for done, sample in enumerate(dataset.samples, start=1):
         key = f"{sample.split or TRAIN}/{sample.label}" if sided else sample.label
         if key not in folders:
@@ -101,6 +110,8 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
         source = (dataset.root / sample.path).resolve()  # of a link, the file: a copied link could point to nowhere
         target = folders[key] / free_name(sample, names[key])
         try:
+            if is_cached:
+                raise OSError(errno.EXDEV, "files of the cache are copied")
             os.link(source, target)
             linked += 1
         except FileNotFoundError:

@@ -33,7 +33,7 @@ log = logging.getLogger("imgclf")
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raised when the same file may give another record, or the same thumbnails other pairs."""
 
 SEARCHES = 50
@@ -93,9 +93,9 @@ class Scanner:
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._root = b""
-        self._files: dict[bytes, tuple[int, int, bytes]] = {}  # path -> size, time of change in ns, content
+        self._files: dict[bytes, tuple[int, int, int, bytes]] = {}  # path -> size, two times in ns, content
         self._contents: dict[bytes, Seen] = {}
-        self._new_files: list[tuple[bytes, bytes, int, int, bytes]] = []
+        self._new_files: list[tuple[bytes, bytes, int, int, int, bytes]] = []
         self._new_contents: list[tuple[bytes, bytes, str]] = []
         self._saved = time.monotonic()
 
@@ -187,14 +187,15 @@ class Scanner:
             try:
                 status = os.stat(f"{base}/{path}")  # noqa: PTH116  (a Path for each would cost more than the call)
                 old = self._files.get(name)
-                if old and old[:2] == (status.st_size, status.st_mtime_ns):
-                    results.append(self._contents[old[2]])
+                state = status.st_size, status.st_mtime_ns, _inode_changed(status)
+                if old and old[:3] == state:
+                    results.append(self._contents[old[3]])
                     continue
                 data = images.read_bytes(f"{base}/{path}")
                 digest = hashlib.sha256(data)
                 key = digest.digest()
                 if not _is_in_doubt(status.st_mtime_ns):
-                    files.append((self._root, name, status.st_size, status.st_mtime_ns, key))
+                    files.append((self._root, name, *state, key))
                 if known := self._contents.get(key) or self._find(key):
                     results.append(known)
                     continue
@@ -239,14 +240,14 @@ class Scanner:
             row["gray"], row["turned"], row["animated"] = look.is_gray, look.is_turned, look.is_animated
         return [Seen(key.hex(), row.tobytes()) for row, (_, _, key) in zip(rows, fresh, strict=True)]
 
-    def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, bytes]], seen: Sequence[Seen]) -> None:
+    def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, int, bytes]], seen: Sequence[Seen]) -> None:
         with self._lock:
             for one in seen:
                 key = bytes.fromhex(one.sha256)
                 if key and key not in self._contents and one.reason != images.NO_MEMORY:
                     self._contents[key] = one
                     self._new_contents.append((key, one.record, one.reason))
-            self._new_files += [row for row in files if row[4] in self._contents]
+            self._new_files += [row for row in files if row[5] in self._contents]
             due = time.monotonic() - self._saved > _SAVE_EVERY_S
         if due:
             self._save()
@@ -261,11 +262,12 @@ class Scanner:
         if not self._database:
             return
         query = (
-            "SELECT path, size, changed, sha256, record, reason FROM files JOIN contents USING (sha256) WHERE root = ?"
+            "SELECT path, size, changed, inode_changed, sha256, record, reason "
+            "FROM files JOIN contents USING (sha256) WHERE root = ?"
         )
         try:
-            for path, size, changed, key, record, reason in self._database.execute(query, (name,)):
-                self._files[path] = (size, changed, key)
+            for path, *state, key, record, reason in self._database.execute(query, (name,)):
+                self._files[path] = (*state, key)
                 if key not in self._contents:
                     self._contents[key] = Seen(key.hex(), record, reason)
         except sqlite3.Error as error:
@@ -283,8 +285,8 @@ class Scanner:
         database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(
             "CREATE TABLE IF NOT EXISTS contents (sha256 BLOB PRIMARY KEY, record BLOB, reason TEXT);"
-            "CREATE TABLE IF NOT EXISTS files (root BLOB, path BLOB, size INTEGER, changed INTEGER, sha256 BLOB,"
-            " PRIMARY KEY (root, path)) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS files (root BLOB, path BLOB, size INTEGER, changed INTEGER,"
+            " inode_changed INTEGER, sha256 BLOB, PRIMARY KEY (root, path)) WITHOUT ROWID;"
             "CREATE TABLE IF NOT EXISTS searches (thumbs BLOB PRIMARY KEY, pairs BLOB);"
         )
         return database
@@ -299,7 +301,7 @@ class Scanner:
             try:
                 with self._database:
                     self._database.executemany("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", contents)
-                    self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", files)
+                    self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", files)
             except sqlite3.Error as error:
                 self._give_up(error)
 
@@ -325,6 +327,11 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[O
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _inode_changed(status: os.stat_result) -> int:
+    """The time that no program can set, unlike that of the content; 0 on Windows, which has none."""
+    return 0 if os.name == "nt" else status.st_ctime_ns
 
 
 def _is_in_doubt(changed_ns: int) -> bool:

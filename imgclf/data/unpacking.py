@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -18,7 +19,7 @@ from imgclf.data.dataset import Sample, Skipped
 from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.errors import DatasetError
 
-VERSION = 2
+VERSION = 3
 """Part of every key: raised when the same source would be unpacked into something else."""
 
 _INDEX = "index.json"
@@ -49,6 +50,7 @@ def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: C
         temporary = Path(tempfile.mkdtemp(dir=store, prefix="."))
         try:
             fill(temporary)
+            _protect(temporary)
             temporary.chmod(0o755)
             try:
                 temporary.rename(folder)
@@ -65,11 +67,21 @@ def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: C
     return folder
 
 
+def _protect(folder: Path) -> None:
+    """Make the files read-only: whoever edits one would change the answers for the source. Windows deletes no such
+    file."""
+    if os.name != "nt":
+        for place, _, names in os.walk(folder):
+            for name in names:
+                Path(place, name).chmod(0o444)
+
+
 def _key(parts: Iterable[Path], options: Sequence[object]) -> str:
     key = hashlib.sha256(repr((VERSION, *options)).encode())
     for part in sorted(parts):
         status = part.stat()
-        facts = f"\0{part.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+        # ctime, too: cp -p and touch give another content the size and the time of the old
+        facts = f"\0{part.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
         key.update(facts.encode("utf-8", "surrogateescape"))
     return key.hexdigest()[:32]
 

@@ -141,7 +141,8 @@ def run(
         if batch.sort_into:
             from imgclf.prediction import sorting
 
-            actions.append(sorting.Sorter(batch.sort_into, classifier.labels).place)
+            within = [Path(name) for name in batch.images if name != "-" and Path(name).is_dir()]
+            actions.append(sorting.Sorter(batch.sort_into, classifier.labels, within).place)
         write(_each(predictions, actions))
     return tally
 
@@ -219,6 +220,8 @@ def _find(batch: Batch, done: set[str]) -> tuple[Iterable[Any], int | None]:
     found: Iterator[Any] = sources.find(batch.images, listed) if batch.images else iter(())
     if batch.watch:
         found = chain(_noted(found, known), sources.watch(batch.watch, known))
+    if batch.sort_into:
+        found = sources.outside(found, batch.sort_into)
     found = sources.shard(found, *batch.config.shards)
     if done:
         found = (path for path in found if (path.name if isinstance(path, Named) else path) not in done)

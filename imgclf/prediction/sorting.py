@@ -5,10 +5,12 @@ import filecmp
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from imgclf.data import copying
+from imgclf import environment
+from imgclf.data import copying, litter
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.decision import Prediction
 
@@ -19,19 +21,26 @@ REJECTED = "_rejected"
 class Sorter:
     """Links or copies files into `<folder>/<class>/`, and never overwrites a file.
 
-    Files are hard links where the disk allows it, otherwise copies. A class name with slashes becomes nested folders.
+    Files are hard links where the disk allows it, otherwise copies; files of the cache, such as unpacked archives, are
+    copied, so that nobody who edits a copy edits the cache. A class name with slashes becomes nested folders.
     If a name is taken by another file, the new one is called `name-1.jpg`; the same file is not added twice.
+
+    Args:
+        sources: the folders that the images come from; where the folder lies in one of them, it is marked as no data of
+            it (`litter.mark_sorted`).
 
     Raises:
         UsageError: if a class name cannot be a folder's name, or the folder cannot be created.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
+    def __init__(self, folder: Path, labels: Sequence[str], sources: Sequence[Path] = ()) -> None:
         bad = [label for label in labels if not all(map(copying.is_safe, label.split("/"))) or label == REJECTED]
         if bad:
             raise UsageError(f"--sort-into: the class {bad[0]!r} cannot be the name of a folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for source in sources:
+                litter.mark_sorted(folder, source)
         except OSError as error:
             raise UsageError(f"--sort-into {folder}: the folder cannot be created ({error.strerror}).") from None
         self._folder = folder
@@ -59,8 +68,9 @@ class Sorter:
 def _put(source: Path, target: Path) -> bool:
     """Whether the target now is this file; False where another file has its name."""
     try:
-        os.link(source, target)
-        return True
+        if not environment.is_cached(source):
+            os.link(source, target)
+            return True
     except FileExistsError:
         return _is_same(source, target)
     except OSError:  # another disk, or one without links
@@ -76,6 +86,7 @@ def _put(source: Path, target: Path) -> bool:
         return _is_same(source, target)
     with contextlib.suppress(OSError):
         shutil.copystat(source, target)
+        target.chmod(target.stat().st_mode | stat.S_IWUSR)  # files of the cache are read-only
     return True
 
 

@@ -1,9 +1,12 @@
 """Find the images that the user names: files, folders, archives, patterns, stdin."""
 
+import codecs
 import glob
 import hashlib
+import itertools
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +22,9 @@ STDIN = "-"
 CHUNK_BYTES = 1 << 16
 SHARD_BYTES = 1 << 14
 """The first bytes of a file and its size decide its shard. With more bytes, each machine would read all files."""
+
+ENCODING_BYTES = 4
+"""The first bytes of a list tell its encoding."""
 
 POLL_S = 0.5
 
@@ -54,15 +60,42 @@ def lines(stream: IO[bytes] | None) -> Iterator[bytes]:
     if stream is None:
         raise UsageError("-: expected a list of images on stdin, which is closed.")
     raw = getattr(stream, "raw", stream)  # a buffered one would hold a lock while it waits, and end no process
-    rest = b""
     try:
-        while chunk := raw.read(CHUNK_BYTES):
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from whole
+        yield from _divided(iter(lambda: raw.read(CHUNK_BYTES), b""))
     except OSError as error:
         raise UsageError(f"-: the list on stdin cannot be read ({error.strerror}).") from None
+
+
+def _divided(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Divide a list into its lines, as UTF-8 or the bytes of file names: it may be UTF-16, as PowerShell writes it, or
+    divided by zeros, as `find -print0` writes it."""
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if len(start) >= ENCODING_BYTES or (len(start) > 1 and min(start[:2]) and start[0] < min(codecs.BOM_UTF8)):
+            break
+    text: Iterable[bytes] = itertools.chain([start], chunks) if start else ()
+    if encoding := _utf16_of(start):
+        decode = codecs.getincrementaldecoder(encoding)("replace").decode
+        text = (decode(chunk).encode("utf-8", "surrogatepass") for chunk in text)
+    rest, mark = b"", b""
+    for number, chunk in enumerate(text):
+        rest += chunk if number else chunk.removeprefix(codecs.BOM_UTF8)
+        if not mark:  # where zeros divide, line breaks belong to names
+            mark = b"\0" if b"\0" in rest else b"\n" if b"\n" in rest else b""
+        if mark:
+            *whole, rest = rest.split(mark)
+            yield from whole
     if rest:
         yield rest
+
+
+def _utf16_of(start: bytes) -> str | None:
+    """The UTF-16 that a list begins with, by its byte order mark or by the zeros of Latin letters; None for bytes."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = "".join("0" if not byte else "x" for byte in start[:ENCODING_BYTES])
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
 
 
 def shard(found: Iterable[str | Named], part: int, parts: int) -> Iterator[str | Named]:
@@ -74,6 +107,19 @@ def shard(found: Iterable[str | Named], part: int, parts: int) -> Iterator[str |
     for path in found:
         if parts == 1 or _number(path.path if isinstance(path, Named) else path) % parts == part - 1:
             yield path
+
+
+def outside(found: Iterable[str | Named], folder: Path) -> Iterator[str | Named]:
+    """Leave out the images in a folder: those that are sorted into a folder inside the one that they come from."""
+    above = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  (a slash at its end)
+    left_out = 0
+    for path in found:
+        if isinstance(path, str) and os.path.realpath(path).startswith(above):
+            left_out += 1
+        else:
+            yield path
+    if left_out:
+        log.info("%s: left out %d images that lie there already.", folder, left_out)
 
 
 def _number(path: str) -> int:
@@ -127,9 +173,17 @@ def present(folder: Path) -> set[str]:
 
 def _of_list(lines: Iterable[bytes]) -> Iterator[str | Named]:
     for line in lines:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
+        path = _listed(os.fsdecode(line.rstrip(b"\r\n")))
         if path:
             yield from _of_path(path)
+
+
+def _listed(text: str) -> str:
+    """The path in a line of a list: as it is, if it exists, or without spaces at its ends and quotes around it."""
+    bare = text.strip()
+    unquoted = bare[1:-1] if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'" else bare
+    forms = dict.fromkeys((text, bare, unquoted))
+    return next((form for form in forms if form and os.path.lexists(form)), bare)
 
 
 def _of_name(name: str) -> Iterator[str | Named]:
@@ -142,7 +196,32 @@ def _of_name(name: str) -> Iterator[str | Named]:
 
 
 def _matches(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    """The paths that match a pattern, sorted. A part of it that exists by that name, such as `photos [2020]`, means
+    what it says."""
+    drive, rest = os.path.splitdrive(pattern)
+    parts = re.split(r"[/\\]" if os.sep == "\\" else "/", rest)
+    places = [drive + os.sep if not parts[0] else drive]
+    for number, part in enumerate(parts):
+        if part == "**":
+            after = parts[number + 1 :]
+            plain = [glob.escape(name) for name in after]
+            tails = {(*after,), (*plain[:-1], *after[-1:]), (*plain,)}
+            places = [p for place in places for tail in tails for p in _glob(glob.escape(place), "**", *tail)]
+            break
+        if part:
+            places = [path for place in places for path in _inside(place, part)]
+    return sorted(set(places))
+
+
+def _inside(place: str, part: str) -> list[str]:
+    literal = os.path.join(place, part)  # noqa: PTH118  (a drive alone is no folder)
+    if os.path.lexists(literal):
+        return [literal]
+    return _glob(glob.escape(place), part) if glob.has_magic(part) else []
+
+
+def _glob(*parts: str) -> list[str]:
+    return glob.glob(os.path.join(*parts), recursive=True)  # noqa: PTH118, PTH207  (Path.glob takes no absolute pattern)
 
 
 def _of_path(path: str) -> Iterator[str | Named]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imgclf.data import file_listing
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction import Prediction, sorting
+from imgclf.prediction import Prediction, sorting, sources
 from imgclf.prediction.decision import Decision
 
 LABELS = ("ants", "bees/wild")
@@ -39,6 +40,18 @@ def test_images_are_put_into_their_classes_and_nothing_is_overwritten(tmp_path, 
             sorter.place(prediction)
     assert contents(out) == {"bees/wild/1.jpg": "one", "bees/wild/1-1.jpg": "another", "_rejected/2.jpg": "unsure"}
     assert Path(str(first.file)).samefile(out / "bees" / "wild" / "1.jpg") == links
+
+
+def test_a_folder_in_the_folder_that_is_sorted_is_marked_and_its_images_left_out(tmp_path):
+    inbox = tmp_path / "inbox"
+    sorter = sorting.Sorter(inbox / "sorted", LABELS, [inbox])
+    sorter.place(image(inbox / "1.jpg", "one"))
+    assert file_listing.scan(inbox).files == ["1.jpg"]
+    named = [str(inbox / "1.jpg"), str(inbox / "sorted/bees/wild/1.jpg")]
+    assert list(sources.outside(named, inbox / "sorted")) == named[:1]
+    sorting.Sorter(tmp_path / "other", LABELS, [inbox]).place(image(inbox / "1.jpg", "one"))
+    assert file_listing.scan(tmp_path / "other").files == ["bees/wild/1.jpg"]
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["bees"]
 
 
 def test_of_a_link_the_file_is_taken(tmp_path):

@@ -71,6 +71,75 @@ def test_an_existing_name_is_not_read_as_a_pattern(found):
     assert found("photos/b [1].PNG") == ["photos/b [1].PNG"]
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "photos [2020]/*.jpg",
+        "photos [2020]/**/*.jpg",
+        "*/photos [2020]/*.jpg",
+        "./photos [2020]/[a]*.jpg",
+        "**/x [y].jpg",
+    ],
+)
+def test_a_part_of_a_pattern_that_exists_means_what_it_says(found, tmp_path, pattern):
+    for name in ("photos [2020]/a.jpg", "photos 2/a.jpg", "deep/photos [2020]/a.jpg", "x [y].jpg", "x y.jpg"):
+        write(tmp_path / name, b"")
+    expected = {
+        "*/photos [2020]/*.jpg": ["deep/photos [2020]/a.jpg"],
+        "**/x [y].jpg": ["x [y].jpg", "x y.jpg"],
+    }
+    assert found(pattern) == expected.get(pattern, ["photos [2020]/a.jpg"])
+    absolute = [str(tmp_path / path) for path in found(pattern)]
+    assert found(str(tmp_path / pattern.removeprefix("./"))) == absolute
+
+
+PATHS = ["photos/a.jpg", "photos/sub/d.webp", "photos/gr\u00f6\u00dfe.jpg"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n".join(PATHS).encode(),
+        "\ufeff".encode() + "\r\n".join(PATHS).encode(),
+        "\n".join(PATHS).encode("utf-16"),
+        "\r\n".join(PATHS).encode("utf-16-le"),
+        ("\ufeff" + "\r\n".join(PATHS)).encode("utf-16-be"),
+        "".join(f"{path}\0" for path in PATHS).encode(),
+        "\ufeff".encode() + "\0".join(PATHS).encode(),
+        "".join(f"  {path}\t \n" for path in PATHS).encode(),
+        "".join(f'"{path}"\n' for path in PATHS).encode(),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_a_list_is_read_in_every_encoding_however_it_arrives(found, tmp_path, content, chunk):
+    write(tmp_path / "photos/gr\u00f6\u00dfe.jpg", b"")
+
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(chunk)
+
+    assert found("-", listed=sources.lines(Trickle(content))) == PATHS
+
+
+def test_names_with_spaces_at_their_ends_and_line_breaks_are_taken_as_they_are(found, tmp_path):
+    for name in ("a .jpg ", "a.jpg", "two\nlines.jpg", "'q'"):
+        write(tmp_path / name, b"")
+    assert found("-", listed=sources.lines(io.BytesIO(b"a .jpg \na.jpg \n'q'"))) == ["a .jpg ", "a.jpg", "'q'"]
+    assert found("-", listed=sources.lines(io.BytesIO(b"two\nlines.jpg\0a.jpg"))) == ["two\nlines.jpg", "a.jpg"]
+
+
+def test_the_first_line_of_a_list_is_read_before_the_second_is_there():
+    asked = []
+
+    class Live(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            asked.append(size)
+            return b"a\n" if len(asked) == 1 else b""
+
+    assert next(sources.lines(Live())) == b"a"
+    assert len(asked) == 1
+
+
 def test_a_dash_means_the_listed_files_and_folders(found):
     lines = [b"photos/a.jpg\n", b"\n", b"photos/sub\r\n", b"photos/*.jpg\n", b"caf\xe9.jpg"]
     assert found("-", listed=lines) == [

@@ -279,6 +279,7 @@ class _Reader:
     ) -> None:
         """Add the rows whose paths were written on another machine, and skip those without a file."""
         moved = self.finder().relocate([name for _, name, _, _ in lost], some_are_found=some_are_found)
+        moved = {name: path for name, path in moved.items() if path not in self.seen}  # which has a row of its own
         for line, name, cells, reason in lost:
             if name in moved:
                 self._label(table, places, table_split, line, cells, moved[name])
