@@ -29,6 +29,10 @@ def write(run: Run, path: Path | None = None) -> Path:
     return path
 
 
+MODEL = ("model", "backbone", "method")
+"""The settings that say which model it is."""
+
+
 def text(facts: dict[str, Any]) -> str:
     """Return the card's text.
 
@@ -37,14 +41,13 @@ def text(facts: dict[str, Any]) -> str:
     """
     scores, settings, data = facts["scores"], facts["settings"], facts["data"]
     names = scores["confusion_matrix"]["labels"]
-    backbone, method = (str(settings.get(key, "unknown")) for key in ("backbone", "method"))
+    made = ", ".join(f"{key} {markdown(str(settings[key]))}" for key in MODEL if key in settings)
     lines = [*_metadata(facts), "", f"# {markdown(facts['title'])}", ""]
     lines += [
         f"Classifies images into {len(names)} classes: {', '.join(markdown(n) for n in names[:30])}"
         + (f" and {len(names) - 30} more." if len(names) > 30 else "."),
         "",
-        f"Backbone {markdown(backbone)}, method {markdown(method)}, {settings.get('image_size')} px; made with "
-        f"imgclf {facts['imgclf']}.",
+        f"{made[:1].upper()}{made[1:]}, {settings.get('image_size')} px; made with imgclf {facts['imgclf']}.",
         "",
         "## How good it is",
         "",

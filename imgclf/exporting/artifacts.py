@@ -17,6 +17,7 @@ from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import NO_RULES
+from imgclf.prediction.runtimes import RUNTIMES
 from imgclf.runs import Run
 from imgclf.settings import ExportConfig
 
@@ -105,11 +106,12 @@ def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = 
         `parity.Proof`, and `quality`: for reduced precisions the fields of `quality.Quality`, else None.
 
     Raises:
-        UsageError: if a format is unknown.
+        UsageError: if a format is unknown, or the run's model is no network.
         RunError: if the run is damaged or cannot be written.
         ArtifactError: if an exported model disagrees with Keras.
         MissingError: if TensorFlow or the package of a format is not installed.
     """
+    _check_network(run)
     unknown = [name for name in formats if name not in FILES]
     if unknown or not formats:
         raise UsageError(f"--format: expected some of {', '.join(FILES)}, found {', '.join(unknown) or 'none'}.")
@@ -128,6 +130,21 @@ def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = 
     if any(row["compared_on"] != "images" for row in rows):
         log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
     return rows
+
+
+def _check_network(run: Run) -> None:
+    """Refuse a run whose model is no Keras graph, which is what every format is made from.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    files = artifact.read(run.path).files if run.artifact.is_file() else {}
+    own = [name for name, file in files.items() if file.format in RUNTIMES]
+    if own and not any(files[name].format == "keras" for name in own):
+        raise UsageError(
+            f"{run.path}: expected a network to export, found a model of another kind. It has no other form than "
+            f"{own[0]} in the run, which imgclf predict reads without TensorFlow."
+        )
 
 
 def keras_backend() -> str:

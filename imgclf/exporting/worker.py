@@ -56,7 +56,14 @@ def _pretrained(name: str, parent: str, offline: bool) -> None:
     pretrained.make(Path(parent), name, offline=offline)
 
 
-TASKS: dict[str, Callable[..., Any]] = {"export": _export, "pretrained": _pretrained}
+def _embedding(source: str, path: str) -> None:
+    from imgclf.exporting import embedding
+    from imgclf.models import flattening
+
+    embedding.convert(flattening.load(Path(source)), Path(path))
+
+
+TASKS: dict[str, Callable[..., Any]] = {"export": _export, "pretrained": _pretrained, "embedding": _embedding}
 
 
 def main() -> None:

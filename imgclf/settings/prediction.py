@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from imgclf.settings.base import Check, at_least, between, setting
 from imgclf.settings.reading import Truncation
 
-ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras", "ray")
+ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras", "sklearn", "ray")
 FORMATS = ("table", "jsonl", "csv", "parquet")
 
 

@@ -13,13 +13,14 @@ from imgclf.settings.augmentation import (
     Orientation,
 )
 from imgclf.settings.base import FRACTION, POSITIVE, Check, Config, at_least, between, names, setting, some_of
+from imgclf.settings.classical import MODEL, Kind
 from imgclf.settings.dataset import DataConfig
 from imgclf.settings.reading import DECODING
 
 AUTO = "auto"
 METHODS = ("auto", "probe", "finetune", "full", "scratch")
 EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
-MODEL, TRAINING, SYSTEM = "Model", "Training", "System"
+TRAINING, SYSTEM = "Training", "System"
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -55,7 +56,7 @@ _LOW, _HIGH = SIZE_RANGE
 
 
 @dataclass(frozen=True)
-class TrainConfig(DataConfig, Orientation):
+class TrainConfig(DataConfig, Kind, Orientation):
     """How to train. None means: what suits the backbone and the method; the run's `config.json` contains the value."""
 
     backbone: str = setting(
@@ -98,7 +99,7 @@ class TrainConfig(DataConfig, Orientation):
         check=Check(lambda text: text.strip() != "", "auto, off, memory or a folder"),
     )
     cache_limit_gb: float = setting(20.0, "Maximum size of the cache on disk, in GB.", panel=DECODING, check=POSITIVE)
-    epochs: int | None = setting(None, "Train for N epochs.", panel=TRAINING, check=at_least(1), everyday=True)
+    epochs: int | None = setting(None, "Train for N epochs.", panel=TRAINING, check=at_least(1))
     patience: int | None = setting(None, "Stop after N epochs without improvement.", panel=TRAINING, check=at_least(1))
     batch_size: int | str | None = setting(
         None,

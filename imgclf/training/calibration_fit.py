@@ -1,4 +1,4 @@
-"""After training: put the temperature into the head, and fit the out-of-distribution detection."""
+"""After training: put the temperature into the model, and fit the out-of-distribution detection."""
 
 import logging
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from imgclf.evaluation import calibration, outputs
 from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.runs import Run, write_atomic
-from imgclf.training.job import Fitted
+from imgclf.training.estimators import Fitted
 
 log = logging.getLogger("imgclf")
 
@@ -35,10 +35,8 @@ class Calibrated:
 def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     """Fit on the validation images, and write `validation.csv` and `outliers.npz`.
 
-    The head's weights are divided by the temperature: so every export has it, and no graph has one layer more.
-
     Args:
-        fitted: its model's head is changed.
+        fitted: its model is divided by the temperature.
     """
     dataset, embeddings = fitted.images.dataset, fitted.embeddings
     at = {split: fitted.images.rows(split) for split in (TRAIN, VALIDATION, TEST)}
@@ -52,12 +50,11 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
         return Calibrated()
     labels = dataset.labels[at[VALIDATION]]
     temperature = calibration.fit_temperature(labels, fitted.logits[at[VALIDATION]])
-    head = fitted.model.get_layer("logits")
-    head.set_weights([weights / temperature for weights in head.get_weights()])
+    fitted.divide(temperature)
     probabilities = fitted.probabilities(VALIDATION, temperature)
     paths = [s.path for s in dataset.samples if s.split == VALIDATION]
     outputs.write_predictions(run.validation, paths, labels, probabilities, dataset.class_names)
-    outliers = Outliers.fit(embeddings[at[TRAIN]], fitted.recipe.seed)
+    outliers = Outliers.fit(embeddings[at[TRAIN]], fitted.settings.seed)
     write_atomic(run.path / decision.FILE, outliers.to_bytes())
     outliers = Outliers.read(run.path / decision.FILE)  # as prediction will see them
     threshold, share = threshold_for(outliers.scores(embeddings[at[VALIDATION]]), FALSE_ALARMS)

@@ -26,7 +26,7 @@ from imgclf.evaluation import metrics, outputs, report, scoring
 from imgclf.evaluation.outputs import Predictions
 from imgclf.runs import Run
 from imgclf.settings import KfoldConfig, TrainConfig
-from imgclf.training import devices, network, recipe
+from imgclf.training import estimators
 from imgclf.training import train as training
 from imgclf.training.callbacks import OnProgress
 
@@ -88,11 +88,12 @@ def kfold(
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = images_to_fold(dataset, config)
-    resolved, found = recipe.resolve(config)
+    estimator, found = estimators.kind(config).resolve(config)
     for note in (*notes, *found):
         log.info("%s", note)
-    config = replace(resolved.settings, export="none")
-    folder = Path(output) if output else runs.create_next(Path("runs"), f"{dataset.name}-{config.backbone}-kfold")
+    config = replace(estimator.settings, export="none")
+    stem = f"{dataset.name}-{training.short(estimator.name)}-kfold"
+    folder = Path(output) if output else runs.create_next(Path("runs"), stem)
     run = _open(folder, dataset, config, settings)
     with run.lock():
         try:
@@ -230,12 +231,9 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
         log.info("%s: %d images to test on", fold.folder, len(tested))
-        model = None
-        if config.method == "probe":
-            devices.choose(config.device)  # before the first graph
-            model = _of_all_folds(config, len(dataset.class_names))
-        training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, model=model)
-        if model is not None:
+        built = _of_all_folds(config, len(dataset.class_names))
+        training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, built=built)
+        if built is not None:
             return
     keras.backend.clear_session()  # else the graphs of all folds stay in memory
     gc.collect()
@@ -255,9 +253,10 @@ def _split(dataset: Dataset, config: TrainConfig, fold: _Fold) -> Dataset:
 
 
 @functools.lru_cache(maxsize=1)
-def _of_all_folds(config: TrainConfig, classes: int) -> keras.Model:
-    """The one graph of all folds of a probe: its backbone is frozen, and each fold sets the whole head."""
-    return network.build(recipe.resolve(config)[0], classes)
+def _of_all_folds(config: TrainConfig, classes: int) -> Any:
+    """What the folds share, such as the one graph of all folds of a probe; None where each builds its own."""
+    estimator = estimators.kind(config).of_run(config)
+    return estimator.build(classes) if estimator.shared else None
 
 
 def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:

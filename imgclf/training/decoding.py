@@ -4,20 +4,30 @@ import logging
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from typing import Self
+from typing import Protocol, Self
 
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
+from imgclf.settings import TrainConfig
 from imgclf.training.callbacks import OnProgress
-from imgclf.training.recipe import Recipe
 
 log = logging.getLogger("imgclf")
+
+
+class Sized(Protocol):
+    """What decoding has to know of a training: a recipe or an estimator."""
+
+    @property
+    def settings(self) -> TrainConfig: ...
+
+    @property
+    def image_size(self) -> int: ...
 
 
 class Decoding:
     """Pixels that a thread decodes, so that the network can be built meanwhile; leaving the context ends it."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, on_progress: OnProgress | None) -> None:
+    def __init__(self, dataset: Dataset, recipe: Sized, on_progress: OnProgress | None) -> None:
         self.seconds = 0.0  # how long it took
         self._dataset, self._recipe, self._on_progress = dataset, recipe, on_progress
         self._done = 0

@@ -13,7 +13,11 @@ from scipy.special import softmax
 from imgclf import runs
 from imgclf.data import loading
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset
+from imgclf.models import classifier
+from imgclf.prediction import artifact
+from imgclf.prediction.artifact import File
 from imgclf.runs import Run
+from imgclf.settings import TrainConfig
 from imgclf.training import features, finetune, history, loop, probe
 from imgclf.training.activations import Activations
 from imgclf.training.callbacks import OnProgress, Row
@@ -23,6 +27,9 @@ from imgclf.training.recipe import Recipe
 from imgclf.training.time_budget import Clock
 
 log = logging.getLogger("imgclf")
+
+SPARE = 0.05
+"""The share of a time limit by which exports that were counted on may overrun it."""
 
 
 class TimeIsUp(Exception):
@@ -39,6 +46,11 @@ class Images:
     def rows(self, split: str) -> np.ndarray:
         """int (m,): the places of a split."""
         return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
+
+    @property
+    def size_px(self) -> int:
+        """The side of the images."""
+        return int(self.pixels.shape[1])
 
     def part(self, split: str, cached: Activations | None = None) -> Part:
         """One split, as pixels, or as the activations of frozen lower layers."""
@@ -76,6 +88,38 @@ class Fitted:
     def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
         """float32 (m, classes), of a split."""
         return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
+
+    @property
+    def settings(self) -> TrainConfig:
+        """As `config.json` records them, with the numbers that training found."""
+        return self.recipe.settings
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the stored model returns."""
+        return ("probabilities", "embedding", *(["feature_map"] if classifier.has_map(self.model) else []))
+
+    def divide(self, temperature: float) -> None:
+        """Divide the head's weights by the temperature: so every export has it, and no graph has one layer more."""
+        head = self.model.get_layer("logits")
+        head.set_weights([weights / temperature for weights in head.get_weights()])
+
+    def store(self, run: Run) -> dict[str, File]:
+        """Write `model.keras`."""
+        self.model.save(run.model)
+        return {run.model.name: File("keras", *artifact.hash_tree(run.model))}
+
+    def exports(self, clock: Clock) -> tuple[str, ...]:
+        """The formats to export: those that were asked for, as far as they fit into a time limit that was given."""
+        formats = self.settings.export_formats
+        if not self.recipe.is_limited:
+            return formats
+        left, layers = clock.left_s() + SPARE * clock.limit_s, len(self.model.layers)
+        count = sum(clock.ending_s(n, layers, 0.0) <= left for n in range(1, len(formats) + 1))
+        if count < len(formats):
+            names = ", ".join(formats[count:])
+            log.warning("Not exported, since the time limit is reached: %s. imgclf export exports them later.", names)
+        return formats[:count]
 
 
 @dataclass

@@ -4,7 +4,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,22 +21,20 @@ from imgclf.data import reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import DatasetError, MissingError, UsageError
 from imgclf.evaluation import decisions, plots, report, scoring
-from imgclf.models import classifier, sources
 from imgclf.prediction import artifact, decision
+from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
-from imgclf.training import calibration_fit, devices, methods, network, recipe, trackers
+from imgclf.training import calibration_fit, estimators
 from imgclf.training.calibration_fit import Calibrated
 from imgclf.training.callbacks import OnProgress
 from imgclf.training.decoding import Decoding
-from imgclf.training.job import Fitted, Images, Job
+from imgclf.training.estimators import Estimator, Fitted, Work
+from imgclf.training.job import Images
 from imgclf.training.run_log import explained, log_to
 from imgclf.training.time_budget import Clock
 
 log = logging.getLogger("imgclf")
-
-SPARE = 0.05
-"""The share of a time limit by which exports that were counted on may overrun it."""
 
 
 def train(
@@ -46,7 +44,7 @@ def train(
     output: Path | str | None = None,
     with_report: bool = True,
     backbone: keras.Model | None = None,
-    model: keras.Model | None = None,
+    built: Any = None,
     on_progress: OnProgress | None = None,
     started: float | None = None,
 ) -> Run:
@@ -57,7 +55,7 @@ def train(
         with_report: whether to write `report.html`, too.
         backbone: a backbone of your own, in place of `config.backbone`: a functional model from pixels (n, s, s, 3),
             0-255, to a map, tokens or a vector.
-        model: what `network.build` gave for these settings and classes, for a probe, which fits the whole head.
+        built: what the estimator's `build` returned for these settings and classes, where folds may share it.
         started: the `time.monotonic()` from which the time limit counts; by default now.
 
     Returns:
@@ -75,73 +73,67 @@ def train(
         if backbone is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
             settings = replace(settings, backbone=str(_save_own(backbone, folder)))
-        devices.choose(settings.device)
-        resolved, notes = recipe.resolve(settings)
-        devices.check_batch(resolved.batch_size)
-        environment.require_extras(resolved.settings.extras)
-        decoding = stack.enter_context(Decoding(dataset, resolved, on_progress))
-        # before there is a folder: weights that cannot be had leave nothing behind
-        model = model if model is not None else network.build(resolved, len(dataset.class_names))
-        stem = f"{dataset.name}-{_short(resolved.backbone)}"
+        estimator, notes = estimators.kind(settings).resolve(settings)
+        decoding = stack.enter_context(Decoding(dataset, estimator, on_progress))
+        built = built if built is not None else estimator.build(len(dataset.class_names))
+        stem = f"{dataset.name}-{short(estimator.name)}"
         run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
         for context in (explained(run), run.lock(), log_to(run)):
             stack.enter_context(context)
         _describe_data(dataset, notes)
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
-        runs.write_json(run.config, _facts(dataset, resolved.settings))
-        if not sources.portable(resolved.backbone):
-            classifier.backbone(model).save(run.backbone)
-        job = _open(run, model, decoding, resolved, on_progress, clock_from)
-        _finish(job, methods.METHODS[resolved.method](job))
-        _conclude(run, dataset, job, with_report=with_report)
+        runs.write_json(run.config, _facts(dataset, estimator.settings))
+        estimator.keep(built, run)
+        work = _fit(estimator, built, run, decoding, on_progress, clock_from)
+        _conclude(run, dataset, work, with_report=with_report)
     return run
 
 
-def _conclude(run: Run, dataset: Dataset, job: Job, *, with_report: bool) -> None:
+def _conclude(run: Run, dataset: Dataset, work: Work, *, with_report: bool) -> None:
     """Write the report, and say how long it all took."""
     if with_report and run.metrics.is_file():
-        job.enter("writing the report")
+        work.enter("writing the report")
         report.write(run, files=dataset.files)
-    log.info("%s: finished in %.0f s", run.path, time.monotonic() - job.clock.started)
+    log.info("%s: finished in %.0f s", run.path, time.monotonic() - work.clock.started)
 
 
-def _open(
+def _fit(
+    estimator: Estimator,
+    built: Any,
     run: Run,
-    model: keras.Model,
     decoding: Decoding,
-    resolved: recipe.Recipe,
     on_progress: OnProgress | None,
     started: float,
-) -> Job:
-    """Wait for the pixels, and check that there is something to train on."""
-    clock = Clock.start(resolved.limit_s, started)
+) -> Work:
+    """Wait for the pixels, check that there is something to train on, fit, and finish the run."""
+    clock = Clock.start(estimator.limit_s, started)
     dataset, pixels = decoding.result()
     datasets.write_manifest(dataset, run.manifest)
     runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     _check_classes(dataset)
-    callbacks = trackers.callbacks(run, resolved.settings)
-    return Job(model, resolved, Images(dataset, pixels), run, clock, on_progress, callbacks, decoding.seconds)
+    work = Work(Images(dataset, pixels), run, clock, on_progress, decoding.seconds)
+    _finish(work, estimator.fit(built, work))
+    return work
 
 
-def _finish(job: Job, fitted: Fitted) -> None:
+def _finish(work: Work, fitted: Fitted) -> None:
     """Calibrate, score, describe and export."""
-    run, dataset = job.run, fitted.images.dataset
-    job.recipe = fitted.recipe
-    job.record()
-    job.enter("calibrating and scoring")
+    run, dataset = work.run, fitted.images.dataset
+    runs.write_json(run.config, run.read_config() | {"config": fitted.settings.to_dict()})
+    work.enter("calibrating and scoring")
     calibrated = calibration_fit.calibrate(run, fitted)
-    fitted.model.save(run.model)
+    files = fitted.store(run)
     probabilities = fitted.probabilities(TEST, calibrated.temperature)
     if len(probabilities):
         _score(run, dataset.part(TEST), probabilities, calibrated)
     else:
         log.info("The test split is empty, so nothing is scored; imgclf evaluate RUN DATA scores other images.")
-    _describe(run, fitted, calibrated)
+    _describe(run, fitted, files, calibrated)
     picture = plots.history([{key: str(value) for key, value in row.items()} for row in fitted.rows])
     if picture:
         runs.write_atomic(run.path / "learning_curve.png", picture)
-    _export(run, _formats_in_time(job, fitted), job.on_progress)
+    _export(run, fitted.exports(work.clock), work.on_progress)
     run.checkpoint.unlink(missing_ok=True)
     run.backbone.unlink(missing_ok=True)
 
@@ -173,7 +165,6 @@ def resume(
     run = runs.find(run)
     clock_from = time.monotonic() if started is None else started
     settings = TrainConfig.from_dict(run.read_config()["config"])
-    devices.choose(settings.device)
     with explained(run), run.lock(), log_to(run):
         is_finished = run.artifact.exists()
         if epochs is not None:
@@ -188,14 +179,11 @@ def resume(
         if data:
             runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
             datasets.write_manifest(dataset, run.manifest)
-        resolved = recipe.from_resolved(settings)
-        with Decoding(dataset, resolved, on_progress) as decoding:
-            kept = next((file for file in (run.backbone, run.model) if file.is_file()), None)
-            kept = None if sources.portable(resolved.backbone) else kept
-            model = network.build(resolved, len(dataset.class_names), kept=kept)
-            job = _open(run, model, decoding, resolved, on_progress, clock_from)
-            _finish(job, methods.more_epochs(job) if is_finished else methods.METHODS[resolved.method](job))
-        _conclude(run, dataset, job, with_report=with_report)
+        estimator = estimators.kind(settings).of_run(settings)
+        with Decoding(dataset, estimator, on_progress) as decoding:
+            built = estimator.build(len(dataset.class_names), run)
+            work = _fit(estimator, built, run, decoding, on_progress, clock_from)
+        _conclude(run, dataset, work, with_report=with_report)
     return run
 
 
@@ -235,7 +223,7 @@ def _save_own(backbone: keras.Model, folder: Path) -> Path:
     return path
 
 
-def _short(backbone: str) -> str:
+def short(backbone: str) -> str:
     """A backbone's name as part of a folder's."""
     return re.sub(r"[^\w.-]+", "-", re.split(r"[/\\:]", backbone.rstrip("/\\"))[-1].removesuffix(".keras"))
 
@@ -272,20 +260,6 @@ def _check_classes(dataset: Dataset) -> None:
         )
 
 
-def _formats_in_time(job: Job, fitted: Fitted) -> tuple[str, ...]:
-    """The formats to export: those that were asked for, as far as they fit into a time limit that was given."""
-    formats = fitted.recipe.settings.export_formats
-    if not fitted.recipe.is_limited:
-        return formats
-    left = job.clock.left_s() + SPARE * job.clock.limit_s
-    layers = len(fitted.model.layers)
-    count = sum(job.clock.ending_s(n, layers, 0.0) <= left for n in range(1, len(formats) + 1))
-    if count < len(formats):
-        names = ", ".join(formats[count:])
-        log.warning("Not exported, since the time limit is reached: %s. imgclf export exports them later.", names)
-    return formats[:count]
-
-
 def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, calibrated: Calibrated) -> None:
     scored = scoring.score(
         dataset.samples, probabilities, dataset.class_names, calibrated.rules, calibrated.outlier_scores
@@ -297,22 +271,22 @@ def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, calibrated: Ca
         log.info("%s", covered)
 
 
-def _describe(run: Run, fitted: Fitted, calibrated: Calibrated) -> None:
-    """Write `artifact.json`: what prediction needs, with `model.keras` as the first of its files."""
-    resolved, dataset = fitted.recipe, fitted.images.dataset
-    files = {run.model.name: artifact.File("keras", *artifact.hash_tree(run.model))}
+def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: Calibrated) -> None:
+    """Write `artifact.json`: what prediction needs, with the stored model as the first of its files."""
+    settings, dataset = fitted.settings, fitted.images.dataset
+    files = dict(files)
     if calibrated.rules.outlier_above is not None:
         kept = run.path / decision.FILE
-        files[kept.name] = artifact.File(decision.FORMAT, *artifact.hash_tree(kept))
+        files[kept.name] = File(decision.FORMAT, *artifact.hash_tree(kept))
     facts = artifact.Artifact(
         imgclf=imgclf.__version__,
         labels=tuple(dataset.class_names),
-        image_size=resolved.image_size,
-        resize=resolved.settings.resize,
-        window=resolved.settings.window,
-        allow_truncated=resolved.settings.allow_truncated,
-        backbone=resolved.backbone,
-        outputs=("probabilities", "embedding", *(["feature_map"] if classifier.has_map(fitted.model) else [])),
+        image_size=fitted.images.size_px,
+        resize=settings.resize,
+        window=settings.window,
+        allow_truncated=settings.allow_truncated,
+        backbone=settings.backbone,
+        outputs=fitted.outputs,
         data_sha256=dataset.digest(),
         files=files,
         temperature=calibrated.temperature,

@@ -346,7 +346,7 @@ def test_a_network_that_cannot_be_built_ends_the_decoding_beside_it(
         time.sleep(0.005)
         return load(*arguments)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         assert begun.wait(60)
         raise MissingError("no weights")
 

@@ -1,0 +1,218 @@
+"""The estimators of scikit-learn: classifiers on feature vectors, here on the embedding of a frozen backbone."""
+
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import numpy as np
+from scipy.special import softmax
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from imgclf import environment
+from imgclf.data import cache as caches
+from imgclf.data.dataset import TRAIN, VALIDATION
+from imgclf.errors import ArtifactError, UsageError
+from imgclf.prediction import artifact
+from imgclf.prediction import classical as stored
+from imgclf.prediction.artifact import File
+from imgclf.runs import Run
+from imgclf.settings import TrainConfig
+from imgclf.settings.augmentation import AUGMENTATION
+from imgclf.settings.base import about, flag_of
+from imgclf.settings.training import TRAINING
+from imgclf.training import features, history, loop
+from imgclf.training.callbacks import Row
+from imgclf.training.estimators import Work
+from imgclf.training.job import Images
+from imgclf.training.neural import Network
+from imgclf.training.time_budget import Clock
+
+log = logging.getLogger("imgclf")
+
+FOLDER = "estimator"
+FORMAT = "sklearn"
+
+_WITHOUT_EFFECT = (TRAINING, AUGMENTATION)
+_MORE_WITHOUT_EFFECT = ("precision", "tensorboard", "mlflow", "image_sizes", "cached_augmentations")
+_PROBE: dict[str, Any] = {"method": "probe", "augment": "none", "batch_size": 32}
+"""How a run records that nothing is trained but the classifier on frozen features."""
+
+COMPARED = 16
+CLOSE = 1e-3
+"""The stored backbone is run on COMPARED images, and may differ by this share of the largest feature."""
+
+
+def _knn(settings: TrainConfig, count: int) -> Any:
+    if settings.k > count:
+        raise UsageError(f"--k: expected at most {count}, the number of training images, found {settings.k}.")
+    algorithm = settings.search_algorithm.replace("-", "_")
+    return KNeighborsClassifier(settings.k, weights=settings.neighbor_weights, algorithm=algorithm)
+
+
+MAKERS: dict[str, Callable[[TrainConfig, int], Any]] = {"knn": _knn}
+"""By `--model`: from settings and the number of training images to an estimator of scikit-learn."""
+
+
+def make(settings: TrainConfig, count: int) -> Any:
+    """An unfitted estimator of scikit-learn, with standardized features.
+
+    Args:
+        count: the number of training images.
+
+    Raises:
+        UsageError: if the settings do not fit the number.
+    """
+    return make_pipeline(StandardScaler(), MAKERS[settings.model](settings, count))
+
+
+@dataclass
+class FittedClassical:
+    """See `estimators.Fitted`."""
+
+    settings: TrainConfig
+    images: Images
+    embeddings: np.ndarray
+    logits: np.ndarray
+    rows: list[Row]
+    estimator: Any
+    model: keras.Model
+    temperature: float = 1.0
+    outputs: tuple[str, ...] = stored.ClassicalRuntime.names
+
+    def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
+        """See `Fitted`."""
+        return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
+
+    def divide(self, temperature: float) -> None:
+        """See `Fitted`."""
+        self.temperature *= temperature
+
+    def store(self, run: Run) -> dict[str, File]:
+        """See `Fitted`. The folder appears once it is seen to predict what was fitted."""
+        place = run.path / FOLDER
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=".estimator-") as parent:
+            stage = Path(parent) / FOLDER
+            facts = stored.About(self.images.size_px, self.logits.shape[1], self.embeddings.shape[1], self.temperature)
+            stored.write(stage, self.estimator, facts)
+            self._write_backbone(stage / stored.BACKBONE)
+            self._prove(stage, place)
+            if place.exists():
+                os.replace(place, Path(parent) / "old")
+            os.replace(stage, place)
+        return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
+
+    def _write_backbone(self, path: Path) -> None:
+        """Convert the backbone, or find it converted by an earlier run or fold."""
+        from imgclf.exporting import embedding
+
+        kept = caches.Store.of(self.settings.cache, self.settings.cache_limit_gb)
+        facts = ["embedding.tflite", features.VERSION, environment.versions().get("tensorflow"), self.images.size_px]
+        name = caches.digest([*facts, features.fingerprint(self.model)])
+        content = kept.read(name, None, np.uint8) if kept else None
+        if content is not None:
+            path.write_bytes(content.tobytes())
+            return
+        embedding.write(self.model, path)
+        if kept:
+            kept.keep(name, np.frombuffer(path.read_bytes(), np.uint8))
+
+    def _prove(self, stage: Path, place: Path) -> None:
+        """Load the folder as prediction does, and compare.
+
+        Raises:
+            ArtifactError: if features or logits differ.
+        """
+        runtime = stored.ClassicalRuntime.start(stage, "float32")
+        expected = self.embeddings[:COMPARED]
+        pixels = self.images.pixels[: len(expected)].astype(np.float32)
+        found = runtime.outputs(pixels, ("embedding",))["embedding"]
+        difference = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
+        again = stored.logits(stored.read(stage)[0], self.embeddings)
+        if not difference <= CLOSE:
+            raise ArtifactError(
+                f"{place}: expected the features of Keras within {CLOSE:g} of the largest, found a difference of "
+                f"{difference:.2g}. The classifier is not kept."
+            )
+        if not np.array_equal(again, self.logits):
+            raise ArtifactError(f"{place}: the stored classifier predicts otherwise than the fitted one; not kept.")
+
+    def exports(self, clock: Clock) -> tuple[str, ...]:
+        """See `Fitted`."""
+        return self.settings.export_formats
+
+
+class Classical:
+    """See `estimators.Estimator`. The backbone is that of a probe."""
+
+    def __init__(self, settings: TrainConfig, network: Network) -> None:
+        self._network = network
+        self.settings, self.image_size, self.name = settings, network.image_size, settings.model
+        self.limit_s, self.shared = math.inf, True
+
+    @classmethod
+    def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
+        """See `Estimator`."""
+        environment.require("skops", stored.EXTRA)
+        if settings.export not in (TrainConfig.export, "none"):
+            raise UsageError(
+                f"--export {settings.export}: a classifier of --model {settings.model} has no other form than "
+                f"{FOLDER}/ in its run, which imgclf predict reads without TensorFlow. Pass --export none."
+            )
+        settings, notes = _cleared(settings)
+        network, more = Network.resolve(replace(settings, method="probe"))
+        return cls(replace(network.settings, export="none"), network), [*notes, *more]
+
+    @classmethod
+    def of_run(cls, settings: TrainConfig) -> Self:
+        """See `Estimator`."""
+        return cls(settings, Network.of_run(settings))
+
+    def build(self, classes: int, run: Run | None = None) -> keras.Model:
+        """See `Estimator`. The head is never used."""
+        return self._network.build(classes, run)
+
+    def keep(self, built: keras.Model, run: Run) -> None:
+        """See `Estimator`."""
+        self._network.keep(built, run)
+
+    def fit(self, built: keras.Model, work: Work) -> FittedClassical:
+        """See `Estimator`."""
+        started = time.monotonic()
+        images, labels = work.images, work.images.dataset.labels
+        vectors = self._network.embeddings(built, work)
+        rows = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
+        estimator = make(self.settings, len(rows[TRAIN])).fit(vectors[rows[TRAIN]], labels[rows[TRAIN]])
+        scores = stored.logits(estimator, vectors)
+        row: Row = {"phase": self.settings.model, "epoch": 1, "image_size": self.image_size}
+        for split, prefix in ((TRAIN, ""), (VALIDATION, "val_")):
+            if len(rows[split]):
+                found = loop.loss_and_accuracy(scores[rows[split]], labels[rows[split]])
+                row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
+        row["seconds"] = time.monotonic() - started
+        history.write(work.run.history, [row])
+        log.info("%s: fitted to %d images in %.1f s.", self.settings.model, len(rows[TRAIN]), row["seconds"])
+        return FittedClassical(self.settings, images, vectors, scores, [row], estimator, built)
+
+
+def _cleared(settings: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """The settings without those of gradient descent, and which were given in vain."""
+    cleared: dict[str, Any] = {}
+    given = []
+    for field in fields(TrainConfig):
+        is_moot = about(field).panel in _WITHOUT_EFFECT or field.name in _MORE_WITHOUT_EFFECT
+        value = getattr(settings, field.name)
+        if is_moot and value not in (field.default, _PROBE.get(field.name, field.default)):
+            given.append(flag_of(field.name))
+        if is_moot:
+            cleared[field.name] = field.default
+    note = [f"{', '.join(given)}: no effect on --model {settings.model}."] if given else []
+    return replace(settings, **cleared), note

@@ -1,0 +1,178 @@
+"""Classifiers of scikit-learn: fitted, stored, and used like any run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import fill
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import imgclf
+from imgclf.data.dataset import TEST, TRAIN, read_manifest
+from imgclf.errors import ArtifactError, RunError, UsageError
+from imgclf.prediction import artifact
+from imgclf.prediction import classical as stored
+from imgclf.settings import ExportConfig, KfoldConfig, TrainConfig
+from imgclf.training import classical, estimators
+
+KNN = TrainConfig(model="knn", image_size=64, k=3)
+
+
+class Foreign:
+    """What no file of imgclf contains."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("knn") / "images", ("one", "two"), 40, 40, ".png", seed=3)
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """Read it, never write it."""
+    return imgclf.train(imgclf.read(folder, KNN), KNN, output=folder.parent / "run")
+
+
+def vectors(run, folder, split):
+    """Embeddings and labels of a split, as prediction computes them."""
+    samples = [s for s in read_manifest(run.manifest, folder).samples if s.split == split]
+    found = imgclf.load(run.path).predict([folder / s.path for s in samples], embeddings=True)
+    return np.stack([each.embedding for each in found]), [s.label for s in samples], [each.argmax for each in found]
+
+
+def test_a_run_of_knn_predicts_what_scikit_learn_predicts_on_the_same_vectors(run, folder):
+    known, labels, _ = vectors(run, folder, TRAIN)
+    asked, truth, predicted = vectors(run, folder, TEST)
+    own = make_pipeline(StandardScaler(), KNeighborsClassifier(3)).fit(known, labels).predict(asked)
+    assert own.tolist() == predicted
+    assert np.mean(own == truth) == pytest.approx(json.loads(run.metrics.read_text())["argmax"]["accuracy"])
+
+
+def test_a_run_of_knn_has_the_files_of_any_run_and_no_network(run):
+    assert {"artifact.json", "predictions.csv", "report.html", "history.csv"} <= {p.name for p in run.path.iterdir()}
+    assert not run.model.exists()
+    facts = artifact.read(run.path)
+    assert facts.files["estimator"].format == "sklearn"
+    assert facts.outputs == ("probabilities", "embedding")
+    settings = run.read_config()["config"]
+    assert (settings["model"], settings["k"], settings["method"], settings["export"]) == ("knn", 3, "probe", "none")
+    assert "knn" in (run.path / "report.html").read_text()
+
+
+def test_evaluating_a_run_of_knn_gives_its_scores_again(run, folder, tmp_path):
+    found = imgclf.evaluate(run, output=tmp_path / "scores").metrics
+    trained = json.loads(run.metrics.read_text())
+    for key in ("accuracy", "log_loss", "n"):
+        assert found[key] == pytest.approx(trained[key], abs=1e-5)
+
+
+def test_a_fresh_process_predicts_the_same_without_keras(run, folder):
+    paths = [str(p) for p in sorted(folder.rglob("*.png"))[::10]]
+    code = f"""
+import sys, imgclf
+print([p.label for p in imgclf.load({str(run.path)!r}).predict({paths!r})])
+assert not {{"keras", "tensorflow"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([p.label for p in imgclf.load(run.path).predict(paths)])
+
+
+def test_knn_is_cross_validated_and_compared_like_a_network(run, folder, tmp_path):
+    dataset = imgclf.read(folder, KNN)
+    found = imgclf.kfold(dataset, KNN, KfoldConfig(folds=2), output=tmp_path / "folds")
+    assert found.metrics["n"] == 80
+    other = replace(KNN, k=1, neighbor_weights="distance", search_algorithm="kd-tree")
+    one = imgclf.train(dataset, other, output=tmp_path / "one")
+    asked, truth, predicted = vectors(one, folder, TEST)
+    known, labels, _ = vectors(one, folder, TRAIN)
+    scaled = StandardScaler().fit(known)
+    distances = np.linalg.norm(scaled.transform(asked)[:, None] - scaled.transform(known)[None], axis=2)
+    assert predicted == [labels[i] for i in distances.argmin(axis=1)]
+    assert imgclf.compare([run, one])["n"] == len(truth)
+
+
+def test_resuming_an_interrupted_run_of_knn_finishes_it(run, folder, tmp_path):
+    again = tmp_path / "again"
+    again.mkdir()
+    for name in ("config.json", "manifest.csv", "labels.txt"):
+        (again / name).write_bytes((run.path / name).read_bytes())
+    resumed = imgclf.resume(again)
+    assert json.loads(resumed.metrics.read_text()) == json.loads(run.metrics.read_text())
+    with pytest.raises(UsageError, match="counts no epochs"):
+        imgclf.resume(again, epochs=3)
+
+
+def test_more_neighbors_than_training_images_are_refused(folder, tmp_path):
+    config = replace(KNN, k=1000)
+    with pytest.raises(UsageError, match=r"--k: expected at most \d+, the number of training images, found 1000"):
+        imgclf.train(imgclf.read(folder, config), config, output=tmp_path / "run")
+
+
+def test_a_run_of_knn_asked_for_litert_says_what_it_has(run, folder, tmp_path):
+    with pytest.raises(UsageError, match="no other form than estimator in the run"):
+        imgclf.export(run, ExportConfig(format="litert"))
+    config = replace(KNN, export="litert")
+    with pytest.raises(UsageError, match=r"--export litert: .*no other form than estimator/"):
+        imgclf.train(imgclf.read(folder, config), config, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_gradient_descent_are_named_where_they_have_no_effect():
+    config = replace(KNN, epochs=3, augment="heavy", precision="mixed_bfloat16")
+    estimator, notes = estimators.kind(config).resolve(config)
+    assert "--epochs, --augment, --precision: no effect on --model knn." in notes
+    again, notes = estimators.kind(config).resolve(estimator.settings)
+    assert again.settings == estimator.settings
+    assert not [note for note in notes if "no effect" in note]
+
+
+def test_logits_are_logarithms_of_probabilities_with_a_floor():
+    knn = KNeighborsClassifier(4).fit([[0], [1], [2], [3], [9]], [0, 0, 0, 1, 2])
+    np.testing.assert_allclose(stored.logits(knn, np.array([[1.0]])), [[np.log(0.75), np.log(0.25), np.log(1e-4)]])
+
+
+def test_a_stored_classifier_with_a_foreign_type_is_refused(tmp_path):
+    knn = KNeighborsClassifier(1).fit([[0], [1]], [0, 1])
+    knn.note = Foreign()
+    stored.write(tmp_path, knn, stored.About(8, 2, 1))
+    with pytest.raises(ArtifactError, match=r"refused, since it contains the type .*Foreign"):
+        stored.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["estimator.skops", "about.json"])
+@pytest.mark.parametrize("content", [b"", b"no such thing", None])
+def test_a_damaged_stored_classifier_is_refused(tmp_path, name, content):
+    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(8, 2, 1))
+    path: Path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-30] if content is None else content)
+    with pytest.raises(ArtifactError, match=str(tmp_path)):
+        stored.read(tmp_path)
+
+
+def test_a_stored_classifier_for_other_features_is_refused(run, tmp_path):
+    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(64, 2, 1))
+    (tmp_path / "backbone.tflite").write_bytes((run.path / "estimator" / "backbone.tflite").read_bytes())
+    with pytest.raises(ArtifactError, match=r"expected features of length 1, .* found 1984"):
+        stored.ClassicalRuntime.start(tmp_path, "float32")
+
+
+def test_a_stored_form_that_predicts_otherwise_is_not_kept(run, folder, tmp_path, monkeypatch):
+    write = stored.write
+    monkeypatch.setattr(classical.stored, "write", lambda place, _, about: write(place, _shuffled(about.width), about))
+    with pytest.raises(ArtifactError, match="predicts otherwise than the fitted one"):
+        imgclf.train(imgclf.read(folder, KNN), KNN, output=tmp_path / "run")
+    assert not (tmp_path / "run" / "estimator").exists()
+    with pytest.raises(RunError, match="no model"):
+        imgclf.evaluate(tmp_path / "run")
+
+
+def _shuffled(width):
+    rng = np.random.default_rng(0)
+    return KNeighborsClassifier(1).fit(rng.normal(size=(9, width)).astype(np.float32), rng.integers(0, 2, 9))
