@@ -13,7 +13,8 @@ def models(json: options.Json = False) -> None:
 
     if json:
         known = catalog.MODELS.values()
-        console.print_json([{**dataclasses.asdict(facts), "weights_mb": facts.weights_mb} for facts in known])
+        more = ("weights_mb", "bundled")
+        console.print_json([dataclasses.asdict(facts) | {key: getattr(facts, key) for key in more} for facts in known])
         return
     rows = [
         (
@@ -27,6 +28,7 @@ def models(json: options.Json = False) -> None:
         for facts in catalog.MODELS.values()
     ]
     console.table(None, ("model", "size px", "M params", "weights MB", "top-1 %", "source"), rows)
+    console.out.print(f"The weights of {catalog.DEFAULT} are bundled; others are downloaded once.")
     console.out.print("top-1: published accuracy on the ImageNet validation set. Sources:")
     for address in dict.fromkeys(facts.source for facts in catalog.MODELS.values() if facts.source):
         console.out.print(address)

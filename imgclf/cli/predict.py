@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from imgclf.cli import options
-from imgclf.errors import ArtifactError, UsageError
+from imgclf.errors import ArtifactError
 from imgclf.settings import PredictConfig
 
 if TYPE_CHECKING:
@@ -81,17 +81,17 @@ def _artifact(model: str, offline: bool) -> Path:
         return Path(model)
     from imgclf.models import catalog
 
-    try:
-        name = catalog.IMAGENET if model == catalog.IMAGENET else catalog.find(model).name
-    except UsageError as error:
+    facts = catalog.get(catalog.DEFAULT if model == catalog.IMAGENET else model)
+    if facts is None:
         raise ArtifactError(
-            f"{model}: expected a run folder or an exported model, found nothing there; {error}"
-        ) from None
+            f"{model}: expected a run, an exported model, or the name of a backbone, found none of these. "
+            f"{catalog.nearest(model)}"
+        )
     from imgclf.cli import console
     from imgclf.exporting import pretrained
 
     with console.phases() as on_progress:
-        return pretrained.artifact(name, offline=offline, on_progress=on_progress)
+        return pretrained.artifact(facts.name, offline=offline, on_progress=on_progress)
 
 
 def _print_table(predictions: "Iterator[Prediction]", top: int, live: bool) -> None:

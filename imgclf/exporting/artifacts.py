@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,11 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 new = stage / FILES[format]
                 kind, _, precision = format.partition("-")
                 try:
-                    _write(run, kind, precision or File.precision, new, model, graph, facts)
+                    options: dict[str, Any] = {"precision": precision} if precision else {}
+                    if precision == "int8":
+                        options["calibration"] = quality.calibration(run, facts)
+                    writer = import_module(f"imgclf.exporting.{'kerasfile' if kind == 'keras' else kind}")
+                    writer.write(new, model, graph, facts, **options)
                 except (ImgclfError, OSError, KeyboardInterrupt):
                     raise
                 except Exception as error:  # each converter has errors of its own
@@ -227,31 +232,6 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
             row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
             rows.append({**row, "precision": file.precision, "quality": asdict(found) if found else None})
     return rows
-
-
-def _write(run: Run, format: str, precision: str, new: Path, model: "keras.Model", graph: Any, facts: Artifact) -> None:
-    """Write a model in one of the formats; a module is imported when its format is written."""
-    if format == "litert":
-        from imgclf.exporting import litert, quality
-
-        pixels = quality.calibration(run, facts) if precision == "int8" else None
-        new.write_bytes(litert.convert(graph, facts.labels, precision=precision, calibration=pixels))
-    elif format == "savedmodel":
-        from imgclf.exporting import savedmodel
-
-        savedmodel.write(graph, model, new, facts.labels, facts.decoding)
-    elif format == "onnx":
-        from imgclf.exporting import onnx
-
-        new.write_bytes(onnx.convert(graph, facts))
-    elif format == "openvino":
-        from imgclf.exporting import openvino
-
-        openvino.write(graph, new, facts.labels)
-    else:
-        from imgclf.exporting import kerasfile
-
-        kerasfile.write(model, new, facts.labels)
 
 
 def _export_backbone(run: Run) -> dict[str, Any]:

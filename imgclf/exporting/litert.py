@@ -7,10 +7,12 @@ import io
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from imgclf import environment, runs
 from imgclf.exporting import savedmodel
+from imgclf.prediction.artifact import Artifact
 
 environment.prepare_keras()
 
@@ -23,6 +25,11 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 IN_FLOAT = ("FULLY_CONNECTED", "SOFTMAX")
 """What an int8 model still calculates in 32 bits: the head is small, and in 8 bits a probability has 256 values."""
+
+
+def write(path: Path, model: Any, graph: Any, facts: Artifact, **options: Any) -> None:
+    """Write what `savedmodel.trace` made of a model; the options are those of `convert`."""
+    path.write_bytes(convert(graph, facts.labels, **options))
 
 
 def convert(

@@ -6,6 +6,7 @@ The file's metadata hold what `artifact.json` says: `labels` (JSON), `image_size
 import json
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ OPSET = 18
 EXTRA = "imgclf[onnx]"
 
 
-def convert(graph: Any, facts: Artifact) -> bytes:
-    """Convert what `savedmodel.trace` made of a model; inputs and outputs keep their names.
+def write(path: Path, model: Any, graph: Any, facts: Artifact) -> None:
+    """Write what `savedmodel.trace` made of a model; inputs and outputs keep their names.
 
     Raises:
         MissingError: if tf2onnx is not installed.
@@ -35,14 +36,13 @@ def convert(graph: Any, facts: Artifact) -> bytes:
 
         logging.getLogger("tf2onnx").setLevel(logging.ERROR)
         signature = list(graph.structured_input_signature[0])
-        model, _ = tf2onnx.convert.from_function(
+        converted, _ = tf2onnx.convert.from_function(
             savedmodel.named(graph), input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
         )
         facts_inside = {"labels": json.dumps(facts.labels), "image_size": str(facts.image_size), "resize": facts.resize}
-        onnx.helper.set_model_props(model, facts_inside)
-        onnx.checker.check_model(model)
-        content: bytes = model.SerializeToString()
-    return content
+        onnx.helper.set_model_props(converted, facts_inside)
+        onnx.checker.check_model(converted)
+        path.write_bytes(converted.SerializeToString())
 
 
 def _erfc(graph: Any, node: Any, *_: Any) -> None:

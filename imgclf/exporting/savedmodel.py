@@ -21,6 +21,7 @@ from PIL import Image
 from imgclf import environment
 from imgclf.data import images as decoder
 from imgclf.errors import ImageError, MissingError
+from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.frameworks import plainly_named
 from imgclf.settings import PERCENTILE, Decoding, Resize
 
@@ -102,21 +103,19 @@ def full_precision() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], rules: Decoding) -> None:
+def write(folder: Path, model: keras.Model, graph: Any, facts: Artifact) -> None:
     """Write a SavedModel with two signatures.
 
     `serving_default` takes `pixels` float32 (n, s, s, 3), 0-255; `serve_bytes` takes `images`, strings (n,): encoded
     JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes).
 
     Args:
-        graph: what `trace` made of the model.
-        model: the model itself, for its weights.
         folder: where to write; it must not exist.
-        labels: the class names, in the order of the probabilities.
-        rules: how an encoded image becomes pixels.
+        model: the model itself, for its weights.
+        graph: what `trace` made of the model.
     """
     size_px = model.input_shape[1]
-    names = [label.encode("utf-8", "surrogateescape") for label in labels]
+    names = [label.encode("utf-8", "surrogateescape") for label in facts.labels]
 
     def serve(pixels: Any) -> dict[str, Any]:
         rows = tf.tile(tf.constant(names)[tf.newaxis], (tf.shape(pixels)[0], 1))
@@ -124,7 +123,7 @@ def write(graph: Any, model: keras.Model, folder: Path, labels: Sequence[str], r
 
     def serve_bytes(images: Any) -> dict[str, Any]:
         shape = tf.TensorSpec((size_px, size_px, 3), tf.float32)
-        return serve(tf.map_fn(lambda one: load(one, size_px, rules), images, fn_output_signature=shape))
+        return serve(tf.map_fn(lambda one: load(one, size_px, facts.decoding), images, fn_output_signature=shape))
 
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]  # what is not tracked is not written

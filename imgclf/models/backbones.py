@@ -12,13 +12,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from imgclf import environment, runs
 from imgclf.errors import MissingError, RunError, UsageError
-from imgclf.models import catalog, hub
+from imgclf.models import catalog, flattening, hub
 from imgclf.models.catalog import ModelFacts
 
 environment.prepare_keras()
@@ -38,7 +38,7 @@ IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 def build(
     name: str,
     *,
-    weights: Literal["hub", "none"] | Path,
+    weights: str | Path,
     image_size: int | None,
     offline: bool = False,
     on_progress: Progress | None = None,
@@ -47,7 +47,7 @@ def build(
 
     Args:
         name: as `catalog.find` knows it.
-        weights: ImageNet's from the hub, random ones, or a file or a run folder as `load_weights` takes it.
+        weights: "hub" for ImageNet's, "none" for random ones, or a file or a run folder as `load_weights` takes it.
         image_size: s in px; None leaves it open, where the network allows that.
         offline: never touch the network.
         on_progress: called with done and total MB while weights are downloaded.
@@ -57,18 +57,13 @@ def build(
         MissingError: if the weights are not on this machine and cannot be had.
         RunError: if the weights cannot be read, or belong to another network.
     """
-    facts = catalog.find(name)
-    source = _source(facts, facts.without_top, weights, offline, on_progress)
-    model = _graph(facts, image_size, include_top=False)
-    if source:
-        load_weights(model, source)
-    return model
+    return _build(catalog.find(name), weights, image_size, offline, on_progress)
 
 
 def build_with_top(
     name: str,
     *,
-    weights: Literal["hub", "none"] = "hub",
+    weights: str = "hub",
     image_size: int | None = None,
     offline: bool = False,
     on_progress: Progress | None = None,
@@ -76,35 +71,30 @@ def build_with_top(
     """The whole network: pixels float32 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
 
     Args:
-        weights: ImageNet's from the hub, or random ones.
+        weights: "hub" for ImageNet's, or "none" for random ones.
         image_size: s in px; None is the published size. Weights of a network that flattens its map fit that one alone.
 
     Raises:
         UsageError, MissingError, RunError: as `build` does.
     """
     facts = catalog.find(name)
-    source = _source(facts, facts.with_top, weights, offline, on_progress)
-    model = _graph(facts, image_size or facts.image_size, include_top=True)
-    if source:
-        load_weights(model, source)
-    return model
+    return _build(facts, weights, image_size or facts.image_size, offline, on_progress, include_top=True)
 
 
-def _source(
+def _build(
     facts: ModelFacts,
-    file: catalog.HubFile | None,
-    weights: Literal["hub", "none"] | Path,
+    weights: str | Path,
+    image_size: int | None,
     offline: bool,
     on_progress: Progress | None,
-) -> Path | None:
-    if facts.application is None or file is None:
+    include_top: bool = False,
+) -> keras.Model:
+    file = facts.with_top if include_top else facts.without_top
+    if file is None:
         raise UsageError(f"{facts.name}: expected a network of keras.applications, found one of imgclf's own.")
-    if weights == "none":
-        return None
-    return weights if isinstance(weights, Path) else hub.fetch(file, offline=offline, on_progress=on_progress)
-
-
-def _graph(facts: ModelFacts, image_size: int | None, *, include_top: bool) -> keras.Model:
+    if weights == "hub":
+        advice = "" if include_top else "Or pass a file of weights with --weights FILE."
+        weights = hub.fetch(file, offline=offline, on_progress=on_progress, advice=advice)
     if image_size is None and facts.application in ("NASNetLarge", "NASNetMobile"):
         raise UsageError(f"{facts.name} needs one fixed --image-size.")
     if image_size is not None and image_size < facts.min_image_size:
@@ -115,7 +105,10 @@ def _graph(facts: ModelFacts, image_size: int | None, *, include_top: bool) -> k
     if _is_first_efficientnet(facts):
         _normalize_as_imagenet(model)
     _rename(model)
-    return keras.Model(pixels, model.output, name=facts.name)
+    model = keras.Model(pixels, model.output, name=facts.name)
+    if weights != "none":
+        load_weights(model, Path(weights))
+    return model
 
 
 def preprocess(pixels: keras.KerasTensor, facts: ModelFacts) -> keras.KerasTensor:
@@ -164,10 +157,7 @@ def _rename(model: keras.Model) -> None:
     """Number the layers and operations that Keras named by itself from the start of this network."""
     numbers: Counter[str] = Counter()
     for operation in model.operations:
-        stem = re.sub(r"_\d+$", "", operation.name)
-        if stem.replace("_", "") == type(operation).__name__.lower():
-            operation.name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
-            numbers[stem] += 1
+        operation.name = flattening.stable_name(operation, numbers)
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
@@ -188,17 +178,30 @@ def load_weights(model: keras.Model, path: Path) -> None:
             raise RunError(f"{path}: expected a run with a backbone, found no {file.name} in it.")
     try:
         pairs = list(_stored(model, file))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         raise RunError(
-            f"{file}: expected weights in Keras's .h5, .weights.h5 or .keras format, or a backbone.npz, found "
-            f"something else or a damaged file ({error})."
+            f"{file}: expected weights in Keras's .h5, .weights.h5 or .keras format, or a backbone.npz, found another "
+            "or a damaged file. Copy or download it again."
         ) from None
+    fill(model, pairs, file)
+
+
+def fill(model: keras.Model, pairs: "Sequence[Pair]", origin: Path) -> None:
+    """Set the weights of layers.
+
+    Args:
+        pairs: layers, each with the arrays for it in the order of `layer.weights`.
+        origin: where they come from, for messages.
+
+    Raises:
+        RunError: if the shapes differ; the model is then unchanged.
+    """
     for layer, arrays in pairs:
         expected, found = [tuple(v.shape) for v in layer.weights], [a.shape for a in arrays]
         if expected != found:
             raise RunError(
-                f"{file}: these weights belong to another network than {model.name}. Layer {layer.name}: expected "
-                f"{_shapes(expected)}, found {_shapes(found)}. Choose the --backbone that they were made with."
+                f"{origin}: these weights belong to another network than {model.name}. Layer {layer.name}: expected "
+                f"{listed(expected)}, found {listed(found)}. Choose the --backbone that they were made with."
             )
     for layer, arrays in pairs:
         for variable, array in zip(layer.weights, arrays, strict=True):
@@ -207,15 +210,17 @@ def load_weights(model: keras.Model, path: Path) -> None:
             layer.finalize_state()
 
 
-def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+def listed(shapes: Sequence[tuple[int | None, ...]]) -> str:
+    """Shapes in words."""
     return " and ".join(map(str, shapes)) or "nothing"
 
 
-Stored = Iterator[tuple[layers.Layer, list[np.ndarray]]]
+Pair = tuple[layers.Layer, list[np.ndarray]]
+Stored = Iterator[Pair]
 
 
 def _stored(model: keras.Model, file: Path) -> Stored:
-    """Each layer of the model that has weights, with what the file holds for it, in the order of `layer.weights`."""
+    """Each layer of the model that has weights, with its arrays in the file, in the order of `layer.weights`."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             keras_file = "model.weights.h5" in archive.namelist()
@@ -236,13 +241,13 @@ def _stored(model: keras.Model, file: Path) -> Stored:
 def _by_name(model_layers: Sequence[layers.Layer], file: Path) -> Stored:
     """Of a `backbone.npz` as `export --format backbone` writes it: `<layer>/<variable>` names each array."""
     with np.load(file, allow_pickle=False) as arrays:
-        held = {name: arrays[name] for name in arrays.files}
-    if not any("/" in name for name in held):
+        known = {name: arrays[name] for name in arrays.files}
+    if not any("/" in name for name in known):
         raise ValueError("no array in it is named as <layer>/<variable>")
     for layer in model_layers:
         names = variable_names(layer)
         if names:
-            yield layer, [held[name] for name in names if name in held]
+            yield layer, [known[name] for name in names if name in known]
 
 
 def variable_names(layer: layers.Layer) -> list[str]:
@@ -279,9 +284,7 @@ def _by_class(model_layers: Sequence[layers.Layer], group: Mapping[str, Any]) ->
     """Of a file as Keras 3 writes it: a layer is found by its class and its number among those of its class."""
     numbers: Counter[str] = Counter()
     for layer in model_layers:
-        stem = _snake_case(type(layer).__name__)
-        key = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
-        numbers[stem] += 1
+        key = flattening.numbered(_snake_case(type(layer).__name__), numbers)
         inner = getattr(layer, "layers", None)
         if inner:
             yield from _by_class(inner, group[key]["layers"] if key in group else {})

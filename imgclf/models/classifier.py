@@ -6,13 +6,12 @@ There is a `feature_map` where the backbone gives one.
 """
 
 from imgclf import environment
+from imgclf.models.flattening import RESERVED
 
 environment.prepare_keras()
 
 import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 from keras import layers  # noqa: E402
-
-_HEAD = frozenset({"feature_map", "embedding", "dropout", "logits", "probabilities"})
 
 
 def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: int = 0) -> keras.Model:
@@ -68,4 +67,4 @@ def has_map(model: keras.Model) -> bool:
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers before the head, in the order of the graph."""
-    return [layer for layer in model.layers if layer.name not in _HEAD]
+    return [layer for layer in model.layers if layer.name not in RESERVED]

@@ -191,12 +191,7 @@ class _Tracer:
         for layer in parent._layers:
             if id(layer) in self.names:
                 continue
-            stem = re.sub(r"_\d+$", "", layer.name)
-            if stem.replace("_", "") == type(layer).__name__.lower():  # Keras counted it within the process
-                name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
-                numbers[stem] += 1
-            else:
-                name = layer.name
+            name = stable_name(layer, numbers)
             self.names[id(layer)] = prefix + name
             if _is_nested(layer):
                 self._name(layer, f"{prefix}{name}_")
@@ -321,20 +316,25 @@ def operations(tensors: Any, ends: frozenset[int] | set[int] = frozenset()) -> l
     return list(found.values())
 
 
-def rename(outputs: Any) -> None:
-    """Give the layers and operations behind some tensors names that are the same in every process, and unique.
+def numbered(stem: str, numbers: Counter[str]) -> str:
+    """A name with the next number: `dense`, `dense_1`..."""
+    numbers[stem] += 1
+    return f"{stem}_{numbers[stem] - 1}" if numbers[stem] > 1 else stem
 
-    Keras numbers those without a name by what the process has made before.
-    """
+
+def stable_name(operation: Any, numbers: Counter[str]) -> str:
+    """The name of a layer or operation; numbered within its network where Keras has numbered it within the process."""
+    stem = re.sub(r"_\d+$", "", operation.name)
+    is_automatic = stem.replace("_", "") == type(operation).__name__.lower()
+    return numbered(stem, numbers) if is_automatic else str(operation.name)
+
+
+def rename(outputs: Any) -> None:
+    """Give the layers and operations behind some tensors names that are the same in every process, and unique."""
     numbers: Counter[str] = Counter()
     taken: set[str] = set()
     for operation in operations(outputs):
-        stem = re.sub(r"_\d+$", "", operation.name)
-        if stem.replace("_", "") == type(operation).__name__.lower():
-            name = f"{stem}_{numbers[stem]}" if numbers[stem] else stem
-            numbers[stem] += 1
-        else:
-            name = operation.name
+        name = stable_name(operation, numbers)
         if name in RESERVED:
             name = f"backbone_{name}"
         unique, count = name, 1

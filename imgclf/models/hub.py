@@ -33,10 +33,17 @@ def cached(file: HubFile) -> Path | None:
     return None
 
 
-def fetch(file: HubFile, *, offline: bool = False, on_progress: Callable[[int, int], None] | None = None) -> Path:
+def fetch(
+    file: HubFile,
+    *,
+    offline: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+    advice: str = "",
+) -> Path:
     """The file on this machine, downloaded if it has to be.
 
     Args:
+        advice: another way out, for the message of the error.
         offline: never touch the network.
         on_progress: called with the MB that have arrived and the MB of the whole file (0 where the hub does not say).
 
@@ -48,8 +55,7 @@ def fetch(file: HubFile, *, offline: bool = False, on_progress: Callable[[int, i
         return found
     raise MissingError(
         f"{file.name}: these weights are not on this machine and could not be downloaded ({found}).\n"
-        f"  Put into {folders()[0]}\n    {file.url}\n      as {file.name}\n"
-        "  Or give weights of your own with --weights FILE."
+        f"  Put into {folders()[0]}\n    {file.url}\n      as {file.name}\n  {advice}".rstrip()
     )
 
 

@@ -52,14 +52,14 @@ def _check(path: Path, model: keras.Model) -> None:
         raise UsageError(f"{path}: expected a functional or sequential model, found {type(model).__name__}.")
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != shapes[0][2]:
-        raise UsageError(f"{path}: expected one input of square images (n, s, s, 3), found {_listed(shapes)}.")
+        raise UsageError(f"{path}: expected one input of square images (n, s, s, 3), found {backbones.listed(shapes)}.")
     if shapes[0][3] != 3:
         raise UsageError(f"{path}: expected 3 channels, red, green and blue, found an input of {shapes[0]}.")
     outputs = [tuple(tensor.shape) for tensor in model.outputs]
     if len(outputs) != 1 or len(outputs[0]) not in (2, 3, 4) or outputs[0][-1] is None:
         raise UsageError(
             f"{path}: expected one output, a map (n, h, w, d), tokens (n, t, d) or a vector (n, d), "
-            f"found {_listed(outputs)}."
+            f"found {backbones.listed(outputs)}."
         )
     last = flattening.operations(model.outputs)[-1]
     if isinstance(last, layers.Softmax) or getattr(getattr(last, "activation", None), "__name__", "") == "softmax":
@@ -67,10 +67,6 @@ def _check(path: Path, model: keras.Model) -> None:
             f"{path}: the model ends in the probabilities of {outputs[0][-1]} classes. "
             "Save it without its head: keras.Model(model.input, model.layers[-2].output)."
         )
-
-
-def _listed(shapes: list[tuple[int | None, ...]]) -> str:
-    return " and ".join(map(str, shapes)) or "none"
 
 
 def describe(model: keras.Model) -> str:
@@ -124,18 +120,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if not path.is_dir():
         backbones.load_weights(model, path)
         return
-    theirs = {layer.name: layer for layer in backbone(runs.find(path).model).layers}
-    for layer in model.layers:
-        expected = [tuple(v.shape) for v in layer.weights]
-        found = [tuple(v.shape) for v in theirs[layer.name].weights] if layer.name in theirs else []
-        if expected != found:
-            raise RunError(
-                f"{path}: these weights belong to another network than {model.name}. Layer {layer.name}: expected "
-                f"{_listed(expected)}, found {_listed(found)}. Choose the --backbone that they were made with."
-            )
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights(theirs[layer.name].get_weights())
+    theirs = {layer.name: layer.get_weights() for layer in backbone(runs.find(path).model).layers}
+    backbones.fill(model, [(layer, theirs.get(layer.name, [])) for layer in model.layers if layer.weights], path)
 
 
 def at_precision(model: keras.Model, policy: str) -> keras.Model:

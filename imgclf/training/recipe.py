@@ -309,7 +309,7 @@ def _choose_weights(facts: Facts, config: TrainConfig) -> str:
         return facts.pretrained
     weights = sources.word(config.weights)
     if sources.is_word(weights) and weights not in (facts.pretrained, sources.NONE):
-        has = f"{facts.pretrained}, auto" if facts.pretrained else "auto"
+        has = f"{'imagenet' if facts.imagenet else facts.pretrained}, auto" if facts.pretrained else "auto"
         raise UsageError(
             f"--weights {config.weights}: {facts.name} has no weights of this kind. Use {has}, none, FILE or RUN."
         )

@@ -16,6 +16,7 @@ def test_the_table_names_every_model_and_fits_80_columns(capsys: pytest.CaptureF
     row = next(line for line in lines if "mobilenetv2 " in line)
     assert row.split()[3::2] == ["224", "2.3", "9", "71.3", "keras.io"]
     assert "https://keras.io/api/applications/" in "".join(lines)
+    assert "The weights of efficientnet-lite0 are bundled; others are downloaded once." in lines
 
 
 def test_json_has_sizes_accuracy_and_addresses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +27,5 @@ def test_json_has_sizes_accuracy_and_addresses(capsys: pytest.CaptureFixture[str
     assert rows["vgg16"]["weights_mb"] == pytest.approx(58.9, abs=0.1)
     assert rows["vgg16"]["without_top"]["url"].endswith("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5")
     assert rows["small-cnn"]["top1"] is None
+    assert [name for name, row in rows.items() if row["bundled"]] == ["efficientnet-lite0"]
+    assert rows["efficientnet-lite0"]["weights_mb"] == pytest.approx(9.4, abs=0.05)  # the size of the file

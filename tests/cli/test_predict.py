@@ -209,7 +209,7 @@ def test_a_file_that_is_missing_gets_a_line_alone_and_beside_others(imgclf, trai
 
 def test_a_missing_model_is_an_artifact_error(imgclf, photos, tmp_path, capsys):
     assert imgclf("predict", tmp_path / "run", photos) == 4
-    assert f"{tmp_path / 'run'}: expected a run folder or an exported model" in capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: expected a run, an exported model, or the name" in capsys.readouterr().err
 
 
 def test_a_mistyped_backbone_is_answered_with_the_nearest_names(imgclf, photos, capsys):

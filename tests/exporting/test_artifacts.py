@@ -12,7 +12,6 @@ from imgclf.exporting import artifacts, litert, savedmodel
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
-from imgclf.settings import Decoding
 
 
 def contents(run) -> dict[str, bytes]:
@@ -82,7 +81,7 @@ def test_an_export_that_disagrees_leaves_the_old_one(exported, tmp_path, monkeyp
 
 def test_a_savedmodel_that_resizes_otherwise_is_found_out_from_bytes(run, monkeypatch):
     write = savedmodel.write
-    monkeypatch.setattr(savedmodel, "write", lambda *arguments: write(*arguments[:-1], Decoding("crop")))
+    monkeypatch.setattr(savedmodel, "write", lambda *given: write(*given[:-1], replace(given[-1], resize="crop")))
     with pytest.raises(ArtifactError, match="for encoded images"):
         artifacts.write(run, ["savedmodel"])
     assert not run.saved_model.exists()

@@ -107,7 +107,7 @@ def test_without_network_the_error_says_what_to_put_where(folders: tuple[Path, P
     file = HubFile("http://nowhere.invalid/NET.h5", "net.h5", None)
     with pytest.raises(MissingError) as caught:
         hub.fetch(file, offline=True)
-    for part in ("--offline", file.url, str(folders[0]), "as net.h5", "--weights FILE"):
+    for part in ("--offline", file.url, str(folders[0]), "as net.h5"):
         assert part in str(caught.value)
     assert caught.value.exit_code == 5
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from imgclf.errors import UsageError
 from imgclf.models import catalog
-from imgclf.models.catalog import DEFAULT
+from imgclf.models.catalog import DEFAULT as DEFAULT
 
 if TYPE_CHECKING:
     import keras
@@ -75,12 +75,7 @@ class Source(Protocol):
     def facts(self) -> Facts: ...
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         """The graph, in float32 unless Keras's policy says otherwise.
 
@@ -163,7 +158,7 @@ def default(weights: str, *, scratch: bool) -> tuple[str, str]:
     if scratch or weights == NONE:
         return SCRATCH, f"backbone: {SCRATCH}, to be trained from scratch"
     if weights == "hub":
-        return STRONGER, f"backbone: {STRONGER} with ImageNet weights from the hub"
+        return STRONGER, f"backbone: {STRONGER} with ImageNet weights, downloaded once"
     return DEFAULT, (
         f"backbone: {DEFAULT} with ImageNet weights, bundled with imgclf. Stronger, with a network: --backbone "
         f"{STRONGER}."
@@ -179,22 +174,3 @@ def check_size(facts: Facts, image_size: int | None, expected: int) -> None:
     if image_size != expected:
         found = "several sizes" if image_size is None else f"{image_size}"
         raise UsageError(f"--image-size: {facts.name} takes images of {expected} px alone, found {found}.")
-
-
-__all__ = [
-    "DEFAULT",
-    "NONE",
-    "SCRATCH",
-    "STRONGER",
-    "Facts",
-    "Progress",
-    "Source",
-    "check_size",
-    "default",
-    "find",
-    "is_word",
-    "portable",
-    "register",
-    "unregister",
-    "word",
-]

@@ -1,10 +1,9 @@
 """The networks of keras.applications, with ImageNet's weights from Keras's server."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from imgclf.models import catalog
-from imgclf.models.sources import NONE, Facts, Progress
+from imgclf.models.sources import Facts, Progress
 
 if TYPE_CHECKING:
     import keras
@@ -27,17 +26,10 @@ class Application:
         return cls(known) if known is not None and known.application is not None else None
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         from imgclf.models import backbones
 
-        source: Literal["hub", "none"] | Path
-        source = "hub" if weights == WEIGHTS else "none" if weights == NONE else Path(weights)
         return backbones.build(
-            self.facts.name, weights=source, image_size=image_size, offline=offline, on_progress=on_progress
+            self.facts.name, weights=weights, image_size=image_size, offline=offline, on_progress=on_progress
         )

@@ -29,12 +29,7 @@ class Bundled:
         return cls(known) if known is not None and known.application is None else None
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         from imgclf.models import backbones, convnets, efficientnet_lite0
 

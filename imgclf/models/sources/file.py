@@ -41,12 +41,7 @@ class File:
         return cls(path)
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         from imgclf.models import stored
 

@@ -125,12 +125,7 @@ class KerasHub:
         return Facts(name, size or own or DEFAULT_SIZE, WEIGHTS, note=note)
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         import keras
 

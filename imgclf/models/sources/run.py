@@ -29,12 +29,7 @@ class OfRun:
         return cls(Path(name)) if Path(name).is_dir() else None
 
     def build(
-        self,
-        image_size: int | None,
-        weights: str,
-        *,
-        offline: bool = False,
-        on_progress: Progress | None = None,
+        self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
         from imgclf.models import stored
 
