@@ -75,7 +75,9 @@ def ingest(
         raise UsageError("--with-split: expected --to beside it, found none.")
     forbidden = doctor.forbidden(config.fail_on)
     progress = on_progress or _silent
-    dataset = reading.read(source, config, pixels=not config.quick, on_progress=partial(progress, "reading"))
+    dataset = reading.read(
+        source, config, pixels=not config.quick, trainable=False, on_progress=partial(progress, "reading")
+    )
     given, checkup = dataset.as_given(), dataset.checkup
     assert checkup is not None  # since it was split
     for note in (*dataset.notes, *dataset.split_notes):

@@ -20,7 +20,7 @@ SYSTEM = frozenset(
 _OWN = (
     frozenset({"artifact.json"}),  # an export, or a run that ended
     frozenset({"config.json", "manifest.csv"}),  # a run
-    frozenset({"config.json", "log.txt"}),  # one that just began
+    frozenset({"log.jsonl", "log.txt"}),  # one that just began
     frozenset({"config.json", "folds.json"}),  # a cross-validation
     frozenset({"metrics.json", "predictions.csv"}),  # an evaluation
 )

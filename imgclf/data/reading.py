@@ -11,7 +11,7 @@ from typing import TypeVar
 from imgclf import runs
 from imgclf.data import collection, doctor, grouping, labels, splitting
 from imgclf.data import dataset as datasets
-from imgclf.data.dataset import Dataset, listed
+from imgclf.data.dataset import UNASSIGNED, Dataset, listed
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
@@ -25,6 +25,7 @@ def read(
     *,
     split: bool = True,
     pixels: bool | None = None,
+    trainable: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a dataset of any layout; correct its labels, filter it, check it and split it.
@@ -37,6 +38,7 @@ def read(
             checked, and the images have only the split that the data bring along.
         pixels: whether to examine pixels, too; by default where near-duplicates are asked for. Without, no
             near-duplicates are found.
+        trainable: whether it is an error that a class has no training image; otherwise, a note says so.
         on_progress: called with (files read, files to read) in the calling thread; before that, for what has to be
             unpacked, with (done, to do).
 
@@ -60,12 +62,15 @@ def read(
             on_progress=on_progress,
             scanner=scanner if config.limit is None else None,
         )
+        if split and config.resplit:
+            found = replace(found, samples=tuple(replace(s, split=UNASSIGNED, given=UNASSIGNED) for s in found.samples))
         dataset, notes = _choose(found, config, min_classes=2 if split else 1)
         dataset = replace(dataset, settings=config, notes=tuple(notes))
         if not split:
             return dataset
         checkup = doctor.examine(dataset, config, scanner)
-    dataset, notes = _split(dataset, config, checkup.related if config.near_duplicates == "group" else ())
+    related = checkup.related if config.near_duplicates == "group" else ()
+    dataset, notes = _split(dataset, config, related, trainable=trainable)
     return replace(dataset, checkup=checkup, split_notes=tuple(notes))
 
 
@@ -126,7 +131,9 @@ def _choose(dataset: Dataset, settings: DataConfig, min_classes: int) -> tuple[D
     return dataset, notes
 
 
-def _split(dataset: Dataset, settings: DataConfig, related: tuple[tuple[int, ...], ...]) -> tuple[Dataset, list[str]]:
+def _split(
+    dataset: Dataset, settings: DataConfig, related: tuple[tuple[int, ...], ...], *, trainable: bool
+) -> tuple[Dataset, list[str]]:
     notes = []
     old = None
     if settings.split_from:
@@ -143,5 +150,6 @@ def _split(dataset: Dataset, settings: DataConfig, related: tuple[tuple[int, ...
         test_group=settings.test_group,
         old=old,
         related=related,
+        trainable=trainable,
     )
     return dataset, notes + found

@@ -23,6 +23,7 @@ def split(
     test_group: str | None = None,
     old: Dataset | None = None,
     related: Iterable[Sequence[int]] = (),
+    trainable: bool = True,
 ) -> tuple[Dataset, list[str]]:
     """Assign every image to training, validation or test, class by class.
 
@@ -60,6 +61,7 @@ def split(
         test_group: the images of this group, and those linked to them, are the test split.
         old: a split to keep.
         related: more rows that belong together, one sequence for each set.
+        trainable: whether a class without a training image is an error; otherwise, it is a note.
 
     Returns:
         The dataset with `Sample.split` set, and notes for the user.
@@ -118,7 +120,10 @@ def split(
     for row in pool:
         final[row] = carved[units[row]]
     result = dataset.with_splits(final)
-    _check_training(result)
+    if obstacle := _obstacle(result):
+        if trainable or not result.samples:
+            raise obstacle
+        notes.append(f"It cannot be trained on as it is. {obstacle}")
     if old:
         notes += _moves(result, before)
     notes += [*_achieved(result), *_unmet([result.samples[row] for row in pool], shares)]
@@ -226,15 +231,23 @@ def _earliest(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:
     return found
 
 
-def _check_training(dataset: Dataset) -> None:
+def _obstacle(dataset: Dataset) -> DatasetError | None:
+    """Why a dataset cannot be trained on, as it is split; None if it can."""
     if not dataset.samples:
-        raise DatasetError(f"{dataset.origin}: expected images to split, found none.")
+        return DatasetError(f"{dataset.origin}: expected images to split, found none.")
     lacking = [name for name, n in dataset.counts(TRAIN).items() if n == 0]
-    if lacking:
-        raise DatasetError(
-            f"{dataset.origin}: expected training images of every class, found none of {listed(lacking)}. "
-            "Add some, or leave the class out with --classes."
+    if not lacking:
+        return None
+    given = sorted({s.given for s in dataset.samples if s.given})
+    again = " Pass --resplit to ignore the given split and make a new one." if given else ""
+    if len(lacking) == len(dataset.class_names) and given:
+        return DatasetError(
+            f"{dataset.origin}: expected training images, found images for {' and '.join(given)} only.{again}"
         )
+    return DatasetError(
+        f"{dataset.origin}: expected training images of every class, found none of {listed(lacking)}. "
+        f"Add some, or leave the class out with --classes.{again}"
+    )
 
 
 def _moves(dataset: Dataset, before: Sequence[str]) -> list[str]:

@@ -74,6 +74,7 @@ class DataConfig(ReadConfig):
         everyday=True,
     )
     test_group: str | None = setting(None, "Use this group as the test split.", panel=SPLITTING, metavar="NAME")
+    resplit: bool = setting(False, "Ignore the split that the data bring along.", panel=SPLITTING)
     split_from: str | None = setting(None, "Run or manifest whose split to keep.", panel=SPLITTING, metavar="PATH")
     seed: int = setting(
         0,

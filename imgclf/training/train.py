@@ -4,6 +4,7 @@ import logging
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,7 +19,7 @@ import imgclf
 from imgclf import environment, runs
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data
-from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.data.dataset import TEST, TRAIN, Dataset, listed
 from imgclf.errors import DatasetError, MissingError, UsageError
 from imgclf.evaluation import decisions, plots, report, scoring
 from imgclf.prediction import artifact, decision
@@ -233,9 +234,23 @@ def _describe_data(dataset: Dataset, notes: Sequence[str]) -> None:
     found = dataset.checkup.lines() if dataset.checkup else []
     for note in (*notes, *found, *dataset.notes, *dataset.split_notes):
         log.info("%s", note)
-    for skipped in dataset.skipped:
-        if skipped.kind in ("unreadable", "unlabelled", "empty-class", "excluded"):
-            log.warning("Left out %s: %s", skipped.path, skipped.reason)
+    left_out = [s for s in dataset.skipped if s.kind in ("unreadable", "unlabelled", "empty-class", "excluded")]
+    of_reason = Counter(skipped.reason for skipped in left_out)
+    for reason, count in of_reason.items():
+        paths = [skipped.path for skipped in left_out if skipped.reason == reason][:_NAMED]
+        for path in paths if count <= _NAMED else ():
+            log.warning("Left out %s: %s", path, reason)
+        if count > _NAMED:
+            log.warning("Left out %s files, such as %s: %s", f"{count:,}", listed(paths[:3]), reason)
+    if alike := [name for name in dataset.class_names if name.casefold() == decision.UNKNOWN]:
+        log.warning(
+            "The class %s has the name that tables give to rejected images. Programs should read the columns predicted "
+            "and rejected, people may want another name for it: --rename %s=other.",
+            *(repr(alike[0]), alike[0]),
+        )
+
+
+_NAMED = 20  # files that are left out for one reason, each with a line of its own
 
 
 def _facts(dataset: Dataset, settings: TrainConfig) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_options_answer_the_question(tmp_path: Path) -> None:
         *(("Entrenamiento", TRAIN, name) for name in ("cats", "dogs")),
         *(("Prueba", TEST, name) for name in ("cats", "dogs")),
     }
-    assert [(s.path, s.kind) for s in result.skipped] == [(f"Otro/{n}/1.jpg", "excluded") for n in ("cats", "dogs")]
+    assert [(s.path, s.kind) for s in result.skipped] == [("Otro", "excluded")]
     any_split = found(tmp_path, paths, ReadConfig(split_names="Entrenamiento=any,Prueba=any,Otro=any"))
     assert set(any_split.values()) == {(UNASSIGNED, "cats"), (UNASSIGNED, "dogs")}
     outer = found(tmp_path, paths, ReadConfig(depth=1))
@@ -152,7 +152,7 @@ def test_a_folder_that_is_no_class_is_left_out(tmp_path: Path) -> None:
     paths = ["cats/1.jpg", "dogs/1.jpg", "junk/1.jpg"]
     result = listing(tmp_path, paths, ReadConfig(split_names="junk=none"))
     assert {s.label for s in result.samples} == {"cats", "dogs"}
-    assert [(s.path, s.kind) for s in result.skipped] == [("junk/1.jpg", "excluded")]
+    assert [(s.path, s.kind) for s in result.skipped] == [("junk", "excluded")]
 
 
 @pytest.mark.parametrize("text", ["a", "a=b", "=train", "a=train,b", "a=nonsense"])
@@ -222,7 +222,7 @@ def image(path: Path, shade: int) -> None:
     [
         ("artifact.json",),
         ("config.json", "manifest.csv"),
-        ("config.json", "log.txt"),
+        ("log.jsonl", "log.txt"),
         ("config.json", "folds.json"),
         ("metrics.json", "predictions.csv"),
     ],

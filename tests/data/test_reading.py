@@ -212,3 +212,25 @@ def test_a_new_layout_is_one_new_file(
         assert run_data.read(as_run(dataset, tmp_path / "run")) == dataset
     finally:
         sys.modules.pop("imgclf.data.layouts.prefixed", None)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_data_with_a_test_split_alone_are_read_and_split_when_asked(image_folder: Factory, split: str) -> None:
+    folder = image_folder(count=10, size_px=8, name=f"only/{split}").parent
+    result = imgclf.ingest(folder)
+    assert {s.split for s in result.dataset.samples} == {TEST}
+    assert any("expected training images, found images for" in note for note in result.dataset.split_notes)
+    assert len(imgclf.read(folder, split=False)) == 20
+    with pytest.raises(DatasetError, match=r"found images for (test|validation) only\. Pass --resplit to ignore"):
+        imgclf.read(folder)
+    dataset = imgclf.read(folder, DataConfig(resplit=True))
+    assert {s.split for s in dataset.samples} == set(SPLITS)
+    assert {s.given for s in dataset.samples} == {UNASSIGNED}
+
+
+def test_a_given_split_is_ignored_when_asked(image_folder: Factory) -> None:
+    for name in ("train", "test"):
+        folder = image_folder(count=10, size_px=8, name=f"both/{name}", seed=len(name)).parent
+    kept, anew = imgclf.read(folder), imgclf.read(folder, DataConfig(resplit=True))
+    assert {s.path.split("/")[0] for s in kept.samples if s.split == TEST} == {"test"}
+    assert {s.path.split("/")[0] for s in anew.samples if s.split == TEST} == {"train", "test"}

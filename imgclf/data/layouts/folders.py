@@ -47,7 +47,6 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
             continue
         split = places.splits[prefix]
         if split is None:
-            listing.skipped.append(Skipped(path, "excluded", "left out by --split-names"))
             continue
         parts = path.removeprefix(f"{prefix}/").split("/")
         if len(parts) <= levels:
@@ -58,6 +57,8 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
             split = places.below.get(f"{name}/{parts[levels]}", UNASSIGNED)
         listing.samples.append(Sample(path, label(name, found.name), split))
         filled.add(f"{prefix}/{name}" if prefix else name)
+    left_out = [folder for folder, split in places.splits.items() if split is None]
+    listing.skipped += [Skipped(folder, "excluded", "left out by --split-names") for folder in left_out]
     for folder in found.folders:
         prefix = places.prefix(folder)
         inside = None if prefix is None or folder == prefix else folder.removeprefix(f"{prefix}/")
