@@ -1,46 +1,18 @@
-"""A run folder: the place of each file, and writing files whole or not at all."""
+"""A run folder: the place of each file, and who may write there."""
 
 import contextlib
 import itertools
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imgclf import storage
 from imgclf.errors import RunError
 
 if TYPE_CHECKING:
     from imgclf.settings import TrainConfig
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file atomically: a reader sees the old content or the new, never a part.
-
-    Raises:
-        OSError: if the folder cannot be written or the disk is full; the old file stays untouched.
-    """
-    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, in UTF-8."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -55,12 +27,6 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: expected this file in the run, found none. Is the training finished?") from None
     except (OSError, json.JSONDecodeError) as error:
         raise RunError(f"{path}: expected JSON, found something else ({error}). Train again or restore it.") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True)
@@ -130,6 +96,11 @@ class Run:
         """While training lasts, the network of a backbone that its name alone does not give again."""
         return self.path / "backbone.keras"
 
+    @property
+    def extension(self) -> "Run":
+        """The training for more epochs of a finished run; its files replace those of the run when it is finished."""
+        return Run(self.path / "extension")
+
     def read_config(self) -> dict[str, Any]:
         """Return the content of `config.json`: `data`, `config` (a resolved TrainConfig), `versions`, `hardware`.
 
@@ -161,28 +132,28 @@ class Run:
 
     def write_labels(self, names: list[str]) -> None:
         """Write the class names in the form of `labels_text`."""
-        write_atomic(self.labels, labels_text(names))
+        storage.write_atomic(self.labels, labels_text(names))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock this folder for one training or export; the lock ends with its process.
+        """Lock this folder for one process that writes into it; the lock ends with its process.
+
+        What killed processes left is finished or removed.
 
         Raises:
             RunError: if another process holds it, or the folder cannot be written.
         """
-        from filelock import FileLock, Timeout  # here, because reading a run does not need it
-
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.") from None
-        except OSError as error:
-            raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror}).") from None
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                is_mine = stack.enter_context(storage.locked(self.path / storage.LOCK))
+                if is_mine:
+                    storage.finish_install(self.path)
+                    storage.remove_abandoned(self.path)
+            except OSError as error:
+                raise RunError(f"{self.path}: the run folder cannot be written ({error.strerror}).") from None
+            if not is_mine:
+                raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.")
             yield
-        finally:
-            lock.release()
 
 
 def labels_text(names: Iterable[str]) -> str:
@@ -191,20 +162,50 @@ def labels_text(names: Iterable[str]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+BEFORE_CONFIG = frozenset({storage.LOCK, "labels.txt", "manifest.csv", "backbone.keras", "log.txt", "log.jsonl"})
+"""What a training writes before `config.json`, which makes the folder a run."""
+
+
 def create(path: Path) -> Run:
-    """Create a new, empty run folder.
+    """Create a new, empty run folder. What a training left that was killed before there was a run is removed.
 
     Raises:
-        RunError: if the folder is not empty or cannot be written.
+        RunError: if the folder is not empty or cannot be written, or another process has just begun to write there.
     """
+    run = Run(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise RunError(f"{path}: expected a new or empty folder, found files in it. Choose another -o.")
-        (path / ".lock").touch()
+        check_new(path)
+        if left := _names(path) - {storage.LOCK}:
+            with run.lock():
+                for name in left:
+                    (path / name).unlink()
+        (path / storage.LOCK).touch()
     except OSError as error:
         raise RunError(f"{path}: the run folder cannot be written ({error.strerror}). Choose another -o.") from None
-    return Run(path)
+    return run
+
+
+def check_new(path: Path | None) -> None:
+    """Check that `create` will accept a folder; None is one that it names itself.
+
+    Raises:
+        RunError: if there is something in it, but for what a training left that was killed before there was a run.
+    """
+    if path is None or not path.exists():
+        return
+    names = _names(path) if path.is_dir() else {path.name}
+    if path.is_dir() and "config.json" in names:
+        raise RunError(
+            f"{path}: expected a new or empty folder, found a run. imgclf train --resume {path} resumes it; or choose "
+            "another -o."
+        )
+    if names and not (storage.LOCK in names and names <= BEFORE_CONFIG):
+        raise RunError(f"{path}: expected a new or empty folder, found files in it. Choose another -o.")
+
+
+def _names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir() if not entry.name.endswith(storage.STAGE)}
 
 
 def find(run: Run | Path | str) -> Run:
@@ -216,6 +217,7 @@ def find(run: Run | Path | str) -> Run:
     if isinstance(run, Run):
         return run
     path, run = Path(run), Run(Path(run))
+    storage.settle(path)
     if not path.is_dir() or not run.config.is_file():
         raise RunError(f"{path}: expected a run folder (with config.json), found none. imgclf train makes one.")
     return run
@@ -255,13 +257,3 @@ def read_settings(path: Path) -> "tuple[TrainConfig, Path | None]":
     if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
         raise RunError(f"{path}: expected the config.json of a run, found no settings in it.")
     return TrainConfig.from_dict(facts["config"]), Path(facts["data"]) if facts.get("data") else None
-
-
-def check_new(path: Path | None) -> None:
-    """Check before the work that `create` will accept a folder; None is one that it names itself.
-
-    Raises:
-        RunError: if there is something in it.
-    """
-    if path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise RunError(f"{path}: expected a new or empty folder, found files in it. Choose another -o.")

@@ -1,6 +1,5 @@
 """Run folders: whole files or none, one writer at a time, names that come back as they were."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,26 +18,6 @@ def test_class_names_come_back_as_they_were(tmp_path_factory: pytest.TempPathFac
     run = runs.Run(tmp_path_factory.mktemp("run"))
     run.write_labels(names)
     assert run.read_labels() == names
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "file"
-    runs.write_atomic(target, "old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        runs.write_atomic(target, "new")
-    assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_files_have_the_permissions_of_files_and_not_of_secrets(tmp_path: Path) -> None:
-    runs.write_atomic(tmp_path / "written", "x")
-    (tmp_path / "plain").touch()
-    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_another_process_cannot_take_the_lock_and_it_goes_with_its_holder(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """imgclf export"""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 import imgclf
 from imgclf.cli import options
@@ -9,14 +12,21 @@ from imgclf.settings import ExportConfig
 
 
 def export(
-    run: options.Run, *, settings: ExportConfig, json: options.Json = False, quiet: options.Quiet = False
+    run: options.Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="New or empty folder; by default RUN.")
+    ] = None,
+    *,
+    settings: ExportConfig,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Export a run's model and verify its predictions against Keras."""
     from imgclf.cli import console
 
     console.err.quiet = quiet
     with console.phases() as on_progress:
-        rows = imgclf.export(run, settings, on_progress=on_progress)
+        rows = imgclf.export(run, settings, output=output, on_progress=on_progress)
     if json:
         console.print_json(rows)
     else:

@@ -3,12 +3,10 @@
 import contextlib
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.data import images
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
 from imgclf.data.file_listing import Progress
@@ -56,16 +54,8 @@ def whole(dataset: Dataset, folder: Path) -> Iterator[Path]:
         if target.is_relative_to(data.resolve()):
             raise UsageError(f"--to {folder}: expected a folder outside of the data, found one in {data}.")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with storage.new_folder(target) as temporary:
             yield temporary
-            temporary.chmod(0o755)
-            with contextlib.suppress(FileNotFoundError):
-                target.rmdir()  # an empty one; Windows renames onto none
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"--to {folder}: the copy cannot be written ({error.strerror or error}).") from None
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from imgclf.data import cells
 from imgclf.errors import DatasetError
-from imgclf.runs import write_atomic
 from imgclf.settings import DataConfig
+from imgclf.storage import write_atomic
 
 if TYPE_CHECKING:
     from imgclf.data.doctor import Checkup

@@ -15,9 +15,9 @@ from imgclf.data import cells, grouping, images, similar
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, listed
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import GateError, UsageError
-from imgclf.runs import write_atomic
 from imgclf.settings import DataConfig, Thresholds, names
 from imgclf.settings.doctor import FORMER
+from imgclf.storage import write_atomic
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 

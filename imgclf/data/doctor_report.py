@@ -11,7 +11,7 @@ from imgclf.data import doctor, images
 from imgclf.data.dataset import Dataset
 from imgclf.data.doctor import Checkup, Finding
 from imgclf.errors import ImageError, MissingError, UsageError
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 MOST_SHOWN = 60
 """Findings of a kind that are shown with pictures; the others are listed."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 SYSTEM = frozenset(
     {

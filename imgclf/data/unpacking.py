@@ -1,12 +1,8 @@
 """Cache unpacked sources: one folder for each, complete or absent."""
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.data.dataset import Sample, Skipped
 from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.errors import DatasetError
@@ -23,7 +19,6 @@ VERSION = 3
 """Part of every key: raised when the same source would be unpacked into something else."""
 
 _INDEX = "index.json"
-_LEFT_OVER_S = 24 * 3600.0
 
 
 def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: Callable[[Path], None]) -> Path:
@@ -45,20 +40,14 @@ def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: C
         folder = store / _key(parts, options)
         if folder.is_dir():
             return folder
-        store.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(store)
-        temporary = Path(tempfile.mkdtemp(dir=store, prefix="."))
-        try:
+        with storage.stage(store) as temporary:
             fill(temporary)
             _protect(temporary)
-            temporary.chmod(0o755)
             try:
                 temporary.rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another process was faster; its folder is as good
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise DatasetError(
             f"{source}: it is unpacked into {store}, which failed ({error.strerror or error}). Make room there, or "
@@ -84,14 +73,6 @@ def _key(parts: Iterable[Path], options: Sequence[object]) -> str:
         facts = f"\0{part.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
         key.update(facts.encode("utf-8", "surrogateescape"))
     return key.hexdigest()[:32]
-
-
-def _remove_left_over(store: Path) -> None:
-    """Delete what killed processes left here more than a day ago."""
-    for path in store.glob(".*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFT_OVER_S:
-                shutil.rmtree(path)
 
 
 def write_index(folder: Path, samples: Iterable[Sample], skipped: Iterable[Skipped]) -> None:

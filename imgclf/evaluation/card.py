@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.errors import RunError
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation import outputs, report
@@ -23,7 +23,7 @@ def write(run: Run, path: Path | None = None) -> Path:
     path = path or run.path / NAME
     facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
     try:
-        runs.write_atomic(path, text(facts).encode("utf-8", "backslashreplace"))
+        storage.write_atomic(path, text(facts).encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RunError(f"{path}: the card cannot be written ({error.strerror}). Choose another -o.") from None
     return path

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imgclf import storage
 from imgclf.data import dataset as datasets
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import intervals, outputs
@@ -108,6 +109,7 @@ def _scores(
 def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
     """The predictions, and each path's hash and group where there is a manifest."""
     run = Run(path)
+    storage.settle(path)
     predictions = outputs.read_predictions(run.predictions)
     known: dict[str, tuple[str, str]] = {}
     if run.manifest.is_file():

@@ -1,14 +1,15 @@
 """A run's model on labeled images: which images and classes, the predictions, and their scores."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgclf import prediction, runs
+from imgclf import prediction, runs, storage
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
@@ -85,11 +86,24 @@ def evaluate(
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
     progress("writing the report", 0, None)
     try:
-        scored.write(folder)
-        report.write(run, folder, files=files, formats=config.formats)
+        with _whole(run, folder) as stage:
+            scored.write(stage)
+            report.write(run, folder, files=files, formats=config.formats, stage=stage)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
     return Evaluation(folder, scored.metrics, skipped)
+
+
+@contextlib.contextmanager
+def _whole(run: Run, folder: Path) -> Iterator[Path]:
+    """A stage whose files come into a new folder, or into the run, all at once."""
+    if folder != run.path:
+        with storage.new_folder(folder) as stage:
+            yield stage
+        return
+    with run.lock(), storage.stage(folder) as stage:
+        yield stage
+        storage.install(stage, folder)
 
 
 def _readable(

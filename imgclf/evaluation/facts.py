@@ -24,8 +24,12 @@ SHOWN = 24
 CHANGED = "The rules have changed since these scores were computed: imgclf evaluate recomputes them."
 
 
-def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
+def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None = None) -> dict[str, Any]:
     """Collect everything that the report tells, ready for JSON.
+
+    Args:
+        folder: the run, or where other scores of it belong.
+        stage: where the files of the folder lie as long as they are not complete.
 
     Returns:
         `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
@@ -38,10 +42,11 @@ def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
     """
     config = run.read_config()
     settings = config["config"]
-    scores = runs.read_json(folder / run.metrics.name)
+    place = stage or folder
+    scores = runs.read_json(place / run.metrics.name)
     if not isinstance(scores, dict) or "calibration" not in scores:
         raise RunError(
-            f"{folder / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
+            f"{place / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
             "imgclf evaluate recomputes them."
         )
     rules = _calibration(run)
@@ -60,7 +65,7 @@ def collect(run: Run, folder: Path, predictions: Predictions) -> dict[str, Any]:
         "environment": {**config.get("versions", {}), **config.get("hardware", {})},
         "reproduce": _commands(run, config),
         **_rankings(predictions),
-        "folds": runs.read_json(folder / "folds.json") if (folder / "folds.json").is_file() else None,
+        "folds": runs.read_json(place / "folds.json") if (place / "folds.json").is_file() else None,
     }
 
 

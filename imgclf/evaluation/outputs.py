@@ -12,7 +12,7 @@ from imgclf.data import cells
 from imgclf.errors import RunError
 from imgclf.evaluation import metrics
 from imgclf.evaluation.sums import REJECTED
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 OLD_COLUMNS = ("path", "label", "predicted", "confidence")
 """Those of files that were written before rejections were recorded; they are read, too."""

@@ -14,7 +14,7 @@ from imgclf import environment
 from imgclf.evaluation.areas import curves as curve
 from imgclf.evaluation.intervals import wilson
 from imgclf.evaluation.metrics import outcomes
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.data import run_data
 from imgclf.errors import ImgclfError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, thumbnails
@@ -50,7 +50,12 @@ HEADLINES = {
 
 
 def write(
-    run: Run, folder: Path | None = None, *, files: Mapping[str, Path] | None = None, formats: Sequence[str] = ("html",)
+    run: Run,
+    folder: Path | None = None,
+    *,
+    files: Mapping[str, Path] | None = None,
+    formats: Sequence[str] = ("html",),
+    stage: Path | None = None,
 ) -> list[Path]:
     """Write the report on the scores in a folder.
 
@@ -58,6 +63,7 @@ def write(
         folder: where `metrics.json` and `predictions.csv` are, and where the report goes; by default the run.
         files: where the images in `predictions.csv` lie; by default, where the run found them.
         formats: some of `html`, `md` and `json`.
+        stage: where the files of the folder lie as long as they are not complete.
 
     Returns:
         The files, one per format.
@@ -70,11 +76,12 @@ def write(
     if unknown:
         raise UsageError(f"--format: expected some of {', '.join(REPORT_FORMATS)}, found {', '.join(unknown)}.")
     folder = folder or run.path
-    predictions = outputs.read_predictions(folder / run.predictions.name)
-    facts = facts_of.collect(run, folder, predictions)
+    place = stage or folder
+    predictions = outputs.read_predictions(place / run.predictions.name)
+    facts = facts_of.collect(run, folder, predictions, stage)
     written = []
     for name in formats:
-        path = folder / f"{NAME}.{name}"
+        path = place / f"{NAME}.{name}"
         if name == "html":
             text = _to_html(facts, predictions, _files(run) if files is None else files)
         elif name == "md":
@@ -82,7 +89,7 @@ def write(
         else:
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         try:
-            runs.write_atomic(path, text.encode("utf-8", "backslashreplace"))
+            storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise RunError(f"{path}: the report cannot be written ({error.strerror}).") from None
         written.append(path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.data.dataset import Sample
 from imgclf.evaluation import decisions, metrics, outputs, plots
 from imgclf.evaluation.outputs import Predictions
@@ -32,7 +32,7 @@ class Scored:
         place = Run(folder)
         outputs.write_predictions(place.predictions, *self.predictions)
         plots.confusion_matrix(folder / "confusion_matrix.png", self.metrics)
-        runs.write_json(place.metrics, self.metrics)
+        storage.write_json(place.metrics, self.metrics)
 
 
 def score(

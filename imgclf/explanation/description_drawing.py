@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write(found: "Description", path: Path) -> None:
     if os.path.lexists(path):
         raise UsageError(f"-o {path}: expected a new file, found one that exists. Remove it or choose another name.")
     try:
-        runs.write_atomic(path, draw(found))
+        storage.write_atomic(path, draw(found))
     except OSError as error:
         raise UsageError(f"-o {path}: cannot be written ({error.strerror}).") from None
 

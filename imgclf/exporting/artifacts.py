@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf import __version__, environment, runs
+from imgclf import __version__, environment, runs, storage
 from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
-from imgclf.prediction import artifact
+from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import NO_RULES
 from imgclf.prediction.runtimes import RUNTIMES
@@ -74,26 +73,44 @@ def _has_backbone(run: Run) -> bool:
 
 
 def export(
-    run: Run | Path | str, config: ExportConfig | None = None, *, on_progress: OnProgress | None = None
+    run: Run | Path | str,
+    config: ExportConfig | None = None,
+    *,
+    output: Path | str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
     """Export a run's model, verify each export against Keras, and describe it in `artifact.json`.
 
     Args:
         run: the run or its folder.
         config: which formats and precisions.
+        output: a new or empty folder for the exports, which then needs no run beside it; by default the run itself.
 
     Returns:
         A row for each export, as `write` returns them.
 
     Raises:
-        As `write`; and RunError: if another process writes the run.
+        As `write`; and RunError: if another process writes the run, or the output is not new or cannot be written.
     """
     config, found = config or ExportConfig(), runs.find(run)
-    with found.lock():
-        return write(found, everything(found) if config.all else config.formats, on_progress=on_progress)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(found.lock())
+        formats = everything(found) if config.all else config.formats
+        if output is None:
+            return write(found, formats, on_progress=on_progress)
+        folder = Path(output)
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder}: expected a new or empty folder, found something there. Choose another -o.")
+        try:
+            with storage.new_folder(folder) as place:
+                return write(found, formats, target=place, on_progress=on_progress)
+        except OSError as error:
+            raise RunError(f"{folder}: the export cannot be written ({error.strerror or error}).") from None
 
 
-def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = None) -> list[dict[str, Any]]:
+def write(
+    run: Run, formats: Sequence[str], *, target: Path | None = None, on_progress: OnProgress | None = None
+) -> list[dict[str, Any]]:
     """Write exported models into a run folder, verify each against Keras, and describe them in `artifact.json`.
 
     A model that fails its verification is not kept: the one that was there before stays. Under a Keras backend other
@@ -101,6 +118,7 @@ def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = 
 
     Args:
         formats: some of `FILES`.
+        target: an empty folder to write into, in place of the run.
 
     Returns:
         A row for each: `format`, `file` (its name in the run), `precision`, `bytes`, `seconds`, the fields of
@@ -121,13 +139,14 @@ def write(run: Run, formats: Sequence[str], *, on_progress: OnProgress | None = 
     if not wanted:
         rows = []
     elif keras_backend() == "tensorflow":
-        rows = _export(run, wanted, on_progress)
+        rows = _export(run, wanted, target, on_progress)
     else:
         from imgclf.exporting import worker
 
-        rows = worker.call("export", path=str(run.path.resolve()), formats=wanted)
+        place = str(target.resolve()) if target else None
+        rows = worker.call("export", path=str(run.path.resolve()), formats=wanted, target=place)
     if BACKBONE in formats:
-        rows.append(_export_backbone(run))
+        rows.append(_export_backbone(run, target or run.path))
     if any(row["compared_on"] != "images" for row in rows):
         log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
     return rows
@@ -184,7 +203,9 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
     return classifier
 
 
-def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) -> list[dict[str, Any]]:
+def _export(
+    run: Run, formats: Sequence[str], target: Path | None, on_progress: OnProgress | None
+) -> list[dict[str, Any]]:
     if on_progress:
         on_progress("exporting: loading the model", 0, None)
     facts = artifact.read(run.path)
@@ -196,12 +217,14 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
         samples = parity.collect(run, facts)
         expected = parity.reference(model, samples.pixels)
         facts = replace(facts, imgclf=__version__, outputs=tuple(name for name in OUTPUTS if name in expected))
+        if target:
+            facts = _with_outliers(run, facts, target)
         graph = savedmodel.trace(model)
         for format in formats:
             if on_progress:
                 on_progress(f"exporting {format},", len(rows) + 1, len(formats))
             started = time.monotonic()
-            with _stage(run) as stage:
+            with _stage(run, target) as stage:
                 new = stage / FILES[format]
                 kind, _, precision = format.partition("-")
                 try:
@@ -228,17 +251,30 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None) ->
                 elif kind == "openvino":
                     file = replace(file, agreement=quality.agreements(new, ("bf16",), samples, expected))
                 facts = replace(facts, files={**facts.files, new.name: file})
-                _install(run, new, facts)
+                artifact.write(stage, facts)  # in place of the one without rules
+                if target:
+                    for path in (new, stage / artifact.NAME):
+                        os.replace(path, target / path.name)
+                else:
+                    storage.install(stage, run.path)
             row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
             rows.append({**row, "precision": file.precision, "quality": asdict(found) if found else None})
     return rows
 
 
-def _export_backbone(run: Run) -> dict[str, Any]:
+def _with_outliers(run: Run, facts: Artifact, target: Path) -> Artifact:
+    """The description of exports in another folder, with the only file of the run that they need."""
+    needed = {name: file for name, file in facts.files.items() if name == decision.FILE}
+    for name in needed:
+        storage.write_atomic(target / name, (run.path / name).read_bytes())
+    return replace(facts, files=needed)
+
+
+def _export_backbone(run: Run, folder: Path) -> dict[str, Any]:
     from imgclf.exporting import backbone
 
     started = time.monotonic()
-    path = backbone.export_backbone(run)
+    path = backbone.export_backbone(run, folder)
     proof = backbone.read_meta(path)["proof"]
     row = _row(BACKBONE, path.name, path.stat().st_size, time.monotonic() - started, proof)
     return {**row, "precision": "float16", "quality": None}
@@ -249,26 +285,10 @@ def _row(format: str, name: str, size: int, seconds: float, proof: dict[str, Any
 
 
 @contextlib.contextmanager
-def _stage(run: Run) -> Iterator[Path]:
-    """An empty folder on the run's file system, gone afterwards."""
+def _stage(run: Run, target: Path | None) -> Iterator[Path]:
+    """An empty folder on the file system of the run, or of the target, gone afterwards."""
     try:
-        with tempfile.TemporaryDirectory(dir=run.path, prefix=".export-") as folder:
-            yield Path(folder)
+        with storage.stage(target.parent if target else run.path) as folder:
+            yield folder
     except OSError as error:
         raise RunError(f"{run.path}: the export cannot be written ({error.strerror or error}).") from None
-
-
-def _install(run: Run, new: Path, facts: Artifact) -> None:
-    """Put a new model in its place and describe it; whatever stops that on the way, the old one comes back."""
-    place, old = run.path / new.name, new.with_name("old")
-    if place.exists():
-        os.replace(place, old)
-    try:
-        os.replace(new, place)
-        artifact.write(run.path, facts)
-    except BaseException:
-        if place.exists():
-            os.replace(place, new)
-        if old.exists():
-            os.replace(old, place)
-        raise

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, environment, runs
+from imgclf import __version__, environment, runs, storage
 from imgclf.errors import RunError
 from imgclf.exporting import artifacts, parity
 from imgclf.models import backbones, classifier
@@ -30,8 +30,8 @@ NAME = "backbone.npz"
 META = "__meta__"
 
 
-def export_backbone(run: Run) -> Path:
-    """Write `backbone.npz` into a run, once its 16 bits are seen to give the labels that 32 bits give.
+def export_backbone(run: Run, folder: Path | None = None) -> Path:
+    """Write `backbone.npz` into a folder, by default the run, once its 16 bits give the labels that 32 bits give.
 
     Raises:
         RunError: if the run is damaged, its network has no feature map, or its weights do not fit into 16 bits.
@@ -59,7 +59,7 @@ def export_backbone(run: Run) -> Path:
     for name, array in arrays.items():
         variables[name].assign(array.astype(np.float32))
     found = parity.reference(model, samples.pixels)["probabilities"]
-    path = run.path / NAME
+    path = (folder or run.path) / NAME
     proof = parity.compare(path, "16-bit weights", samples, expected, found, parity.FROM_BYTES)
     meta = {
         "architecture": facts.backbone,
@@ -72,7 +72,7 @@ def export_backbone(run: Run) -> Path:
     }
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays, **{META: np.frombuffer(json.dumps(meta).encode(), np.uint8)})
-    runs.write_atomic(path, file.getvalue())
+    storage.write_atomic(path, file.getvalue())
     return path
 
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.errors import ArtifactError, UsageError
 from imgclf.exporting import artifacts
 from imgclf.exporting.artifacts import OnProgress
@@ -74,10 +74,11 @@ def make(parent: Path, name: str, *, offline: bool, on_progress: OnProgress | No
         MissingError, ArtifactError: as `artifact` does.
     """
     folder = parent / name
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as stage:
-        _convert(Path(stage) / name, name, offline, on_progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(Path(stage) / name, folder)
+    with storage.stage(parent) as stage:
+        _convert(stage / name, name, offline, on_progress)
+        if folder.exists():
+            os.replace(folder, stage / "damaged")
+        os.replace(stage / name, folder)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -44,10 +44,10 @@ def call(task: str, **arguments: Any) -> Any:
     return answer["result"]
 
 
-def _export(path: str, formats: list[str]) -> list[dict[str, Any]]:
+def _export(path: str, formats: list[str], target: str | None) -> list[dict[str, Any]]:
     from imgclf.exporting import artifacts
 
-    return artifacts.write(runs.Run(Path(path)), formats)
+    return artifacts.write(runs.Run(Path(path)), formats, target=Path(target) if target else None)
 
 
 def _pretrained(name: str, parent: str, offline: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, runs
+from imgclf import __version__, runs, storage
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.settings import RESIZES, Decoding, Resize
@@ -95,7 +95,7 @@ def write(folder: Path, facts: Artifact) -> None:
     optional = ("window", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
     chosen = [key for key in optional if values[key]]  # left out where unset, so that older versions can read the file
-    runs.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
+    storage.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
 
 
 def _described(file: File) -> dict[str, Any]:
@@ -114,6 +114,10 @@ def read(folder: Path) -> Artifact:
         ArtifactError: if it is missing, damaged, or of a newer schema.
     """
     path = folder / NAME
+    try:
+        storage.settle(folder)
+    except RunError as error:
+        raise ArtifactError(str(error)) from None
     if not path.is_file():
         raise ArtifactError(f"{folder}: expected an exported model (with {NAME}), found none. imgclf train writes one.")
     try:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imgclf import environment, runs
+from imgclf import environment, runs, storage
 from imgclf.errors import ArtifactError, RunError
 from imgclf.prediction.litert import LiteRTRuntime
 
@@ -76,7 +76,7 @@ def write(folder: Path, estimator: Any, about: About) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ESTIMATOR).write_bytes(io.dumps(estimator))
-    runs.write_json(folder / ABOUT, asdict(about))
+    storage.write_json(folder / ABOUT, asdict(about))
 
 
 def read(folder: Path) -> tuple[Any, About]:

@@ -9,7 +9,8 @@ from imgclf.data.dataset import TEST, TRAIN, VALIDATION
 from imgclf.evaluation import calibration, outputs
 from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision, Outliers
-from imgclf.runs import Run, write_atomic
+from imgclf.runs import Run
+from imgclf.storage import write_atomic
 from imgclf.training.estimators import Fitted
 
 log = logging.getLogger("imgclf")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imgclf.errors import RunError
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 
 def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -23,7 +23,7 @@ def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Sequence[np
     content = {f"{name}/{place}": array for name, several in arrays.items() for place, array in enumerate(several)}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **content)
-    write_atomic(path, file.getvalue())
+    write_atomic(path, file.getvalue(), parents=False)
 
 
 def read(path: Path, training: str) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:

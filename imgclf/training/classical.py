@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.data import cache as caches
 from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.errors import ArtifactError, UsageError
@@ -99,14 +98,14 @@ class FittedClassical:
     def store(self, run: Run) -> dict[str, File]:
         """See `Fitted`. The folder appears once it is seen to predict what was fitted."""
         place = run.path / FOLDER
-        with tempfile.TemporaryDirectory(dir=run.path, prefix=".estimator-") as parent:
-            stage = Path(parent) / FOLDER
+        with storage.stage(run.path) as parent:
+            stage = parent / FOLDER
             facts = stored.About(self.images.size_px, self.logits.shape[1], self.embeddings.shape[1], self.temperature)
             stored.write(stage, self.estimator, facts)
             self._write_backbone(stage / stored.BACKBONE)
             self._prove(stage, place)
             if place.exists():
-                os.replace(place, Path(parent) / "old")
+                os.replace(place, parent / "old")
             os.replace(stage, place)
         return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import imgclf
-from imgclf import environment, runs
+from imgclf import environment, runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
@@ -153,7 +153,7 @@ def _open(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldCo
                 )
     else:
         runs.create(folder)
-    runs.write_json(run.config, facts)
+    storage.write_json(run.config, facts)
     run.write_labels(list(dataset.class_names))
     datasets.write_manifest(dataset.with_splits([TEST] * len(dataset)), run.manifest)
     return run
@@ -294,9 +294,11 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     facts = {"keys": list(SUMMARY), "rows": rows, "summary": summary, "sentence": sentence}
     try:
         found = Predictions(paths, labels, probabilities, names, predicted, confidence)
-        scoring.Scored(scores, found).write(run.path)
-        runs.write_json(run.path / FOLDS, facts)
-        report.write(run, files=dataset.files)
+        with storage.stage(run.path) as stage:
+            scoring.Scored(scores, found).write(stage)
+            storage.write_json(stage / FOLDS, facts)
+            report.write(run, files=dataset.files, stage=stage)
+            storage.install(stage, run.path)
     except OSError as error:
         raise RunError(f"{run.path}: the folds' scores cannot be written ({error.strerror}).") from None
     return CrossValidation(run.path, facts, scores)

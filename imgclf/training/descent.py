@@ -10,7 +10,7 @@ from imgclf.data.dataset import TRAIN
 from imgclf.errors import RunError
 from imgclf.evaluation import plots
 from imgclf.models import classifier, graph
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 from imgclf.training import activations, devices, finetune, loop, lr_finder, network, stage_selection
 from imgclf.training.activations import Activations
 from imgclf.training.callbacks import Row
@@ -59,17 +59,19 @@ def descend(job: Job, phase: str, recipe: Recipe, deadline: float = math.inf) ->
         callbacks=job.callbacks,
         keep_last=recipe.method == "auto",
     )
-    _fit(job, trained, (job.images.part(TRAIN, cached), job.images.validation(cached)), recipe, options)
+    rows = _fit(job, trained, (job.images.part(TRAIN, cached), job.images.validation(cached)), recipe, options)
+    on_epoch(rows)  # those of a checkpoint after which no epoch was left
     job.model.set_weights(whole.get_weights())
 
 
-def _fit(job: Job, trained: keras.Model, parts: tuple[Part, Part | None], recipe: Recipe, options: Options) -> None:
+def _fit(
+    job: Job, trained: keras.Model, parts: tuple[Part, Part | None], recipe: Recipe, options: Options
+) -> list[Row]:
     """Halve the batch until it fits in memory, if the recipe allows it."""
     weights = trained.get_weights()
     while True:
         try:
-            loop.fit(trained, *parts, recipe, options)
-            return
+            return loop.fit(trained, *parts, recipe, options)
         except Exception as error:
             if not devices.is_out_of_memory(error):
                 raise

@@ -24,13 +24,19 @@ ESTIMATORS = {"network": "neural:Network", "knn": "classical:Classical"}
 
 @dataclass(frozen=True)
 class Work:
-    """What to fit to, and where the result goes. `decoding_s`: seconds that decoding took."""
+    """What to fit to, and where the result goes.
+
+    Args:
+        decoding_s: seconds that decoding took.
+        extended: a finished run, if this is its training for more epochs, whose files are to replace those of the run.
+    """
 
     images: Images
     run: Run
     clock: Clock
     on_progress: OnProgress | None = None
     decoding_s: float = 0.0
+    extended: Run | None = None
 
     def enter(self, phase: str) -> None:
         """Say that a phase without steps begins."""
@@ -132,7 +138,7 @@ class Estimator(Protocol):
         ...
 
     def fit(self, built: Any, work: Work) -> Fitted:
-        """Fit to the training images; a finished run is trained for more epochs."""
+        """Fit to the training images, or train a finished run for more epochs."""
         ...
 
 

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from imgclf.runs import write_atomic
+from imgclf.storage import write_atomic
 
 COLUMNS = ("phase", "epoch", "image_size", "lr", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "outcome")
 _WHOLE, _TEXT = ("epoch", "image_size"), ("phase", "outcome")
@@ -27,4 +27,4 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, text.getvalue(), parents=False)  # a run that was deleted stays deleted

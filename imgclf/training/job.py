@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from scipy.special import softmax
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.data import loading
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset
 from imgclf.models import classifier
@@ -106,7 +106,8 @@ class Fitted:
 
     def store(self, run: Run) -> dict[str, File]:
         """Write `model.keras`."""
-        self.model.save(run.model)
+        with storage.replacing(run.model) as new:
+            self.model.save(new)
         return {run.model.name: File("keras", *artifact.hash_tree(run.model))}
 
     def exports(self, clock: Clock) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ class Job:
 
     def record(self) -> None:
         """Write the settings with the numbers that training found."""
-        runs.write_json(self.run.config, self.run.read_config() | {"config": self.recipe.settings.to_dict()})
+        storage.write_json(self.run.config, self.run.read_config() | {"config": self.recipe.settings.to_dict()})
 
     def enter(self, phase: str) -> None:
         """Say that a phase without steps begins."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.models import flattening
+from imgclf.runs import Run
 from imgclf.training import auto_finetune, descent, history
 from imgclf.training.job import Fitted, Job, TimeIsUp
 
@@ -64,13 +65,17 @@ def auto(job: Job) -> Fitted:
     return _compared(search.fitted(), probed) if search.has_improved else search.fitted()
 
 
-def more_epochs(job: Job) -> Fitted:
-    """Train a finished run for more epochs."""
+def more_epochs(job: Job, finished: Run) -> Fitted:
+    """Train a finished run for more epochs.
+
+    Args:
+        job: has a folder of its own.
+    """
     recipe = job.recipe
-    job.model.set_weights(flattening.load(job.run.model).get_weights())
-    job.rows[:] = history.read(job.run.history)
+    job.model.set_weights(flattening.load(finished.model).get_weights())
+    job.rows[:] = history.read(finished.history)
     had = sum(row["phase"] == recipe.method for row in job.rows)
-    log.info("%s: training for %d more epochs.", job.run.path, recipe.epochs - had)
+    log.info("%s: training for %d more epochs.", finished.path, recipe.epochs - had)
     descent.extend(job, recipe.method, replace(recipe, epochs=recipe.epochs - had), job.deadline())
     return job.fitted()
 

@@ -5,7 +5,7 @@ from typing import Self
 import keras
 import numpy as np
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.models import classifier, sources
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
@@ -48,7 +48,8 @@ class Network:
     def keep(self, built: keras.Model, run: Run) -> None:
         """See `Estimator`."""
         if not sources.portable(self._recipe.backbone):
-            classifier.backbone(built).save(run.backbone)
+            with storage.replacing(run.backbone) as new:
+                classifier.backbone(built).save(new)
 
     def embeddings(self, built: keras.Model, work: Work) -> np.ndarray:
         """float32 (n, d), of all images, as the weights are."""
@@ -57,7 +58,6 @@ class Network:
 
     def fit(self, built: keras.Model, work: Work) -> Fitted:
         """See `Estimator`."""
-        method = methods.more_epochs if work.run.artifact.exists() else methods.METHODS[self._recipe.method]
-        callbacks = trackers.callbacks(work.run, self.settings)
+        callbacks = trackers.callbacks(work.extended or work.run, self.settings)
         job = Job(built, self._recipe, work.images, work.run, work.clock, work.on_progress, callbacks, work.decoding_s)
-        return method(job)
+        return methods.more_epochs(job, work.extended) if work.extended else methods.METHODS[self._recipe.method](job)

@@ -19,12 +19,18 @@ def explained(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kept = f" Finished epochs are kept: {again}" if run.checkpoint.exists() else ""
+        if not run.path.is_dir():
+            raise RunError(f"{run.path}: the run folder was deleted during training, so training stopped.") from None
+        kept = f" Finished epochs are kept: {again}" if _is_kept(run) else ""
         raise RunError(f"{run.path}: the run cannot be written ({error.strerror or error}).{kept}") from None
     except KeyboardInterrupt:
-        if run.checkpoint.exists():
+        if _is_kept(run):
             log.info("Finished epochs are kept: %s", again)
         raise
+
+
+def _is_kept(run: Run) -> bool:
+    return run.checkpoint.exists() or run.extension.checkpoint.exists()
 
 
 class _JSONLines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import keras
 import numpy as np
 
 import imgclf
-from imgclf import environment, runs
+from imgclf import environment, runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset, listed
@@ -25,10 +26,10 @@ from imgclf.evaluation import decisions, plots, report, scoring
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
-from imgclf.settings import TrainConfig
-from imgclf.training import calibration_fit, estimators
+from imgclf.settings import REPORT_FORMATS, TrainConfig
+from imgclf.training import calibration_fit, estimators, history
 from imgclf.training.calibration_fit import Calibrated
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.decoding import Decoding
 from imgclf.training.estimators import Estimator, Fitted, Work
 from imgclf.training.job import Images
@@ -36,6 +37,8 @@ from imgclf.training.run_log import explained, log_to
 from imgclf.training.time_budget import Clock
 
 log = logging.getLogger("imgclf")
+
+CURVE = "learning_curve.png"
 
 
 def train(
@@ -84,9 +87,10 @@ def train(
         _describe_data(dataset, notes)
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
-        runs.write_json(run.config, _facts(dataset, estimator.settings))
         estimator.keep(built, run)
+        storage.write_json(run.config, _facts(dataset, estimator.settings))  # last: with it, the folder is a run
         work = _fit(estimator, built, run, decoding, on_progress, clock_from)
+        _end(run)
         _conclude(run, dataset, work, with_report=with_report)
     return run
 
@@ -106,22 +110,27 @@ def _fit(
     decoding: Decoding,
     on_progress: OnProgress | None,
     started: float,
+    extended: Run | None = None,
 ) -> Work:
-    """Wait for the pixels, check that there is something to train on, fit, and finish the run."""
+    """Wait for the pixels, check that there is something to train on, fit, and finish the run.
+
+    Args:
+        extended: the finished run that is trained for more epochs, whose files those of `run` are to replace.
+    """
     clock = Clock.start(estimator.limit_s, started)
     dataset, pixels = decoding.result()
     datasets.write_manifest(dataset, run.manifest)
-    runs.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
+    storage.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     _check_classes(dataset)
-    work = Work(Images(dataset, pixels), run, clock, on_progress, decoding.seconds)
+    work = Work(Images(dataset, pixels), run, clock, on_progress, decoding.seconds, extended)
     _finish(work, estimator.fit(built, work))
     return work
 
 
 def _finish(work: Work, fitted: Fitted) -> None:
-    """Calibrate, score, describe and export."""
+    """Calibrate, score, draw, describe and export. What is described is finished."""
     run, dataset = work.run, fitted.images.dataset
-    runs.write_json(run.config, run.read_config() | {"config": fitted.settings.to_dict()})
+    storage.write_json(run.config, run.read_config() | {"config": fitted.settings.to_dict()})
     work.enter("calibrating and scoring")
     calibrated = calibration_fit.calibrate(run, fitted)
     files = fitted.store(run)
@@ -130,13 +139,23 @@ def _finish(work: Work, fitted: Fitted) -> None:
         _score(run, dataset.part(TEST), probabilities, calibrated)
     else:
         log.info("The test split is empty, so nothing is scored; imgclf evaluate RUN DATA scores other images.")
+    _draw(run, fitted.rows)
     _describe(run, fitted, files, calibrated)
-    picture = plots.history([{key: str(value) for key, value in row.items()} for row in fitted.rows])
-    if picture:
-        runs.write_atomic(run.path / "learning_curve.png", picture)
-    _export(run, fitted.exports(work.clock), work.on_progress)
+    formats = (*fitted.exports(work.clock), *(_exported(work.extended) if work.extended else ()))
+    _export(run, tuple(dict.fromkeys(formats)), work.on_progress, work.extended)
+
+
+def _end(run: Run) -> None:
+    """Delete what only an unfinished training needs."""
     run.checkpoint.unlink(missing_ok=True)
     run.backbone.unlink(missing_ok=True)
+
+
+def _draw(run: Run, rows: Sequence[Row]) -> None:
+    """Draw the learning curve, if the history has one."""
+    picture = plots.history([{key: str(value) for key, value in row.items()} for row in rows])
+    if picture:
+        storage.write_atomic(run.path / CURVE, picture)
 
 
 def resume(
@@ -168,28 +187,43 @@ def resume(
     settings = TrainConfig.from_dict(run.read_config()["config"])
     with explained(run), run.lock(), log_to(run):
         is_finished = run.artifact.exists()
-        if epochs is not None:
-            settings = _with_more_epochs(run, settings, epochs)
-        elif is_finished:
-            _complete(run, settings)
+        if is_finished and epochs is None and not run.extension.config.is_file():
+            _complete(run, settings, with_report)
             return run
+        if is_finished or epochs is not None:
+            settings = _with_more_epochs(run, settings, epochs)
         dataset = run_data.read(run, data)
         gone = run_data.missing(dataset)
         if gone:
             raise gone
         if data:
-            runs.write_json(run.config, run.read_config() | {"data": str(dataset.origin.resolve())})
-            datasets.write_manifest(dataset, run.manifest)
+            _move(run, dataset)
+        if is_finished:
+            _extend(run, settings, dataset)
         estimator = estimators.kind(settings).of_run(settings)
         with Decoding(dataset, estimator, on_progress) as decoding:
             built = estimator.build(len(dataset.class_names), run)
-            work = _fit(estimator, built, run, decoding, on_progress, clock_from)
+            if is_finished:
+                work = _fit(estimator, built, run.extension, decoding, on_progress, clock_from, run)
+                _replace(run, run.extension)
+            else:
+                work = _fit(estimator, built, run, decoding, on_progress, clock_from)
+                _end(run)
         _conclude(run, dataset, work, with_report=with_report)
     return run
 
 
-def _complete(run: Run, settings: TrainConfig) -> None:
-    """Export the formats that a finished run lacks."""
+def _move(run: Run, dataset: Dataset) -> None:
+    """Record where the images are now."""
+    with storage.stage(run.path) as stage:
+        moved = Run(stage)
+        storage.write_json(moved.config, run.read_config() | {"data": str(dataset.origin.resolve())})
+        datasets.write_manifest(dataset, moved.manifest)
+        storage.install(stage, run.path)
+
+
+def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
+    """Make what a finished run lacks: exports, the learning curve, the report."""
     from imgclf.exporting import artifacts
 
     made = artifact.read(run.path).files
@@ -197,19 +231,59 @@ def _complete(run: Run, settings: TrainConfig) -> None:
     if missing:
         _export(run, missing)
         log.info("%s: exported %s", run.path, ", ".join(missing))
-    run.checkpoint.unlink(missing_ok=True)
-    run.backbone.unlink(missing_ok=True)
+    if not (run.path / CURVE).is_file() and run.history.is_file():
+        _draw(run, history.read(run.history))
+    if with_report and run.metrics.is_file() and not (run.path / f"{report.NAME}.html").is_file():
+        report.write(run)
+    _end(run)
     log.info("%s: this training is finished", run.path)
 
 
-def _with_more_epochs(run: Run, config: TrainConfig, epochs: int) -> TrainConfig:
+def _with_more_epochs(run: Run, config: TrainConfig, epochs: int | None) -> TrainConfig:
+    """The settings with the new number of epochs; None resumes the training for more epochs that was interrupted."""
     if config.method in ("probe", "auto") or config.epochs is None:
         raise UsageError(f"--epochs: {run.path} was trained with --method {config.method}, which counts no epochs.")
     if not run.artifact.exists():
         raise UsageError(f"--epochs: {run.path} is not finished; --resume alone resumes it.")
-    if epochs <= config.epochs:
+    if run.extension.config.is_file():
+        begun = TrainConfig.from_dict(run.extension.read_config()["config"])
+        if epochs in (None, begun.epochs):
+            return begun
+        if run.extension.checkpoint.is_file():
+            raise UsageError(
+                f"--epochs: {run.path} is being trained for {begun.epochs} epochs, which --resume alone resumes; found "
+                f"{epochs}. Delete {run.extension.path} to give that training up."
+            )
+    if epochs is None or epochs <= config.epochs:
         raise UsageError(f"--epochs: {run.path} has had {config.epochs}; expected more, found {epochs}.")
     return replace(config, epochs=epochs)
+
+
+def _extend(run: Run, settings: TrainConfig, dataset: Dataset) -> None:
+    """Begin a training for more epochs in a folder of its own, or resume one: until its end, the run stays as it is."""
+    begun = run.extension
+    if not begun.checkpoint.is_file():
+        shutil.rmtree(begun.path, ignore_errors=True)
+        begun.path.mkdir()
+        begun.write_labels(list(dataset.class_names))
+    datasets.write_manifest(dataset, begun.manifest)
+    storage.write_json(begun.config, run.read_config() | {"config": settings.to_dict()})
+
+
+def _exported(run: Run) -> list[str]:
+    """The formats that a run has, however they were asked for."""
+    from imgclf.exporting import artifacts
+
+    made = {*artifact.read(run.path).files, *(path.name for path in run.path.glob(artifacts.FILES[artifacts.BACKBONE]))}
+    return [format for format, name in artifacts.FILES.items() if name in made]
+
+
+def _replace(run: Run, work: Run) -> None:
+    """Replace a run's files by those of the training for more epochs, in one step."""
+    now = artifact.read(work.path).files
+    gone = [name for name in artifact.read(run.path).files if name not in now]
+    gone += [f"{report.NAME}.{format}" for format in REPORT_FORMATS]  # which tell of the former model
+    storage.install(work.path, run.path, remove=gone, leave=(work.checkpoint.name, work.backbone.name))
 
 
 def _save_own(backbone: keras.Model, folder: Path) -> Path:
@@ -310,7 +384,9 @@ def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: C
     artifact.write(run.path, facts)
 
 
-def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None = None) -> None:
+def _export(
+    run: Run, formats: Sequence[str], on_progress: OnProgress | None = None, extended: Run | None = None
+) -> None:
     if not formats:
         return
     from imgclf.exporting import artifacts
@@ -318,4 +394,4 @@ def _export(run: Run, formats: Sequence[str], on_progress: OnProgress | None = N
     try:
         artifacts.write(run, formats, on_progress=on_progress)
     except MissingError as error:
-        log.warning("Not exported: %s imgclf export %s exports it later.", error, run.path)
+        log.warning("Not exported: %s imgclf export %s exports it later.", error, (extended or run).path)

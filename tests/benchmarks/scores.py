@@ -22,7 +22,7 @@ SCORE = """
 import sys
 from pathlib import Path
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.evaluation import metrics, outputs, plots, report
 from imgclf.runs import Run
 
@@ -30,7 +30,7 @@ run = Run(Path(sys.argv[1]))
 found = outputs.read_predictions(run.predictions)
 scores = metrics.score(found.labels, found.probabilities, found.class_names)
 outputs.write_predictions(run.predictions, found.paths, found.labels, found.probabilities, found.class_names)
-runs.write_json(run.metrics, scores)
+storage.write_json(run.metrics, scores)
 plots.confusion_matrix(run.path / "confusion_matrix.png", scores)
 report.write(run, formats=("html", "md", "json"))
 """
@@ -38,7 +38,7 @@ report.write(run, formats=("html", "md", "json"))
 
 def make(folder: Path, n: int, classes: int) -> Path:
     """A run of a model that is right in about three of four cases, and its photographs, of which 100 are different."""
-    from imgclf import runs
+    from imgclf import runs, storage
     from imgclf.data.dataset import TEST, Dataset, Sample, write_manifest
     from imgclf.evaluation import outputs
 
@@ -63,7 +63,7 @@ def make(folder: Path, n: int, classes: int) -> Path:
     samples = tuple(Sample(p, names[i], TEST, sha256=p) for p, i in zip(paths, labels, strict=True))
     write_manifest(Dataset(folder / "images", samples, tuple(names)), run.manifest)
     run.write_labels(names)
-    runs.write_json(run.config, {"data": str(folder / "images"), "config": {}})
+    storage.write_json(run.config, {"data": str(folder / "images"), "config": {}})
     outputs.write_predictions(run.predictions, paths, labels, powers / powers.sum(axis=1, keepdims=True), names)
     return run.path
 

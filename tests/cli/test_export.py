@@ -32,6 +32,19 @@ def test_the_report_is_a_table(run):
     assert "100%" in done.stdout
 
 
+def test_an_export_goes_into_another_folder_and_predicts_there(run, trained_run, tmp_path):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", str(run), "--format", "litert", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert {"artifact.json", "model.tflite"} <= {path.name for path in out.iterdir()}
+    images = [str(path) for path in sorted((trained_run.path.parent / "images").rglob("*.png"))[:3]]
+    answers = []
+    for model in (run, out):
+        done = CliRunner().invoke(app, ["predict", str(model), *images, "--format", "jsonl", "--engine", "litert"])
+        answers.append([json.loads(line)["label"] for line in done.stdout.splitlines()])
+    assert answers[0] == answers[1] and len(answers[0]) == 3
+
+
 def test_an_unknown_format_is_a_usage_error(run):
     done = CliRunner().invoke(app, ["export", str(run), "--format", "onyx"])
     assert isinstance(done.exception, UsageError)

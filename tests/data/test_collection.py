@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.data import collection, run_data, split_names
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, write_manifest
 from imgclf.errors import DatasetError, UsageError
@@ -570,7 +570,7 @@ def test_the_images_of_a_run_are_found_again(image_folder: Factory, tmp_path: Pa
     run.write_labels(list(dataset.class_names))
     write_manifest(dataset, run.manifest)
     facts = {"data": str(dataset.origin), "config": TrainConfig(layout=config.layout).to_dict() | {"from": "later"}}
-    runs.write_json(run.config, facts)
+    storage.write_json(run.config, facts)
     if kind != "table":
         shutil.rmtree(dataset.root)
     again = run_data.read(run)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import imgclf
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import layouts, reading, run_data
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, Dataset
@@ -123,7 +123,7 @@ def as_run(dataset: Dataset, path: Path) -> imgclf.Run:
     run.write_labels(list(dataset.class_names))
     datasets.write_manifest(dataset, run.manifest)
     config = reading.settled(dataset, TrainConfig()).to_dict()
-    runs.write_json(run.config, {"data": str(dataset.origin.resolve()), "config": config})
+    storage.write_json(run.config, {"data": str(dataset.origin.resolve()), "config": config})
     return run
 
 
@@ -158,7 +158,7 @@ def test_a_run_whose_images_have_changed_is_refused_with_the_first_file(image_fo
 def test_cut_objects_that_come_out_otherwise_are_refused(tmp_path: Path) -> None:
     dataset = imgclf.read(coco(tmp_path / "photographs"), ReadConfig(box_margin=1.0))
     run = as_run(dataset, tmp_path / "run")
-    runs.write_json(run.config, run.read_config() | {"config": TrainConfig().to_dict()})  # as before margins were kept
+    storage.write_json(run.config, run.read_config() | {"config": TrainConfig().to_dict()})  # as before margins
     shutil.rmtree(dataset.root)
     with pytest.raises(DatasetError, match=r"0\.png-0\.png: the image has changed since training"):
         run_data.read(run)

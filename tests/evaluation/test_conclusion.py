@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.evaluation import conclusion, metrics
 from imgclf.runs import Run
 
@@ -13,7 +13,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run as the commands name it from the folder above."""
     monkeypatch.chdir(tmp_path)
     made = runs.create(tmp_path / "runs" / "r")
-    runs.write_json(made.config, {"data": str(tmp_path / "my data"), "config": {"method": "probe", "balance": "none"}})
+    storage.write_json(
+        made.config, {"data": str(tmp_path / "my data"), "config": {"method": "probe", "balance": "none"}}
+    )
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from imgclf import environment, runs
+from imgclf import environment, runs, storage
 from imgclf.data import collection
 from imgclf.data.dataset import TEST, TRAIN, write_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
@@ -78,7 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made.write_labels(["blue", "red", "green"])
     write_manifest(dataset, made.manifest)
     config = TrainConfig(backbone="small-cnn", image_size=16).to_dict()
-    runs.write_json(made.config, {"data": str(dataset.root), "config": config})
+    storage.write_json(made.config, {"data": str(dataset.root), "config": config})
     monkeypatch.setitem(runtimes.RUNTIMES, "by-colour", ByColour)
     (made.path / MODEL).write_text(" ".join(made.read_labels()))
     files = {MODEL: artifact.File("by-colour", *artifact.hash_tree(made.path / MODEL))}

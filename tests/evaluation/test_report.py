@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, report
@@ -39,12 +39,12 @@ def make(folder: Path, names: tuple[str, ...] = NASTY, count: int = 4, wrong: in
     write_manifest(dataset, run.manifest)
     run.write_labels(list(names))
     settings = {"backbone": "small-cnn", "method": "scratch", "image_size": 32, "rename": f"{NASTY[0]}=x"}
-    runs.write_json(run.config, {"data": str(dataset.root), "config": settings, "versions": {"python": "3"}})
+    storage.write_json(run.config, {"data": str(dataset.root), "config": settings, "versions": {"python": "3"}})
     part = dataset.part(TEST)
     probabilities = rng.dirichlet(np.ones(len(names)), len(part)) * 0.2 + 0.8 * np.eye(len(names))[part.labels]
     probabilities[:wrong] = np.roll(probabilities[:wrong], 1, axis=1)
     scores = metrics.score(part.labels, probabilities, names, replicates=20)
-    runs.write_json(run.metrics, scores)
+    storage.write_json(run.metrics, scores)
     outputs.write_predictions(run.predictions, [s.path for s in part.samples], part.labels, probabilities, names)
     run.history.write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,2,0.5,2.1,0.4\n2,1,0.7,,\n")
     return run
@@ -93,7 +93,7 @@ def test_every_cell_of_the_matrix_leads_to_its_images(shared, page):
 def test_folds_tell_the_command_that_makes_them_again(run):
     config = run.read_config() | {"kfold": {"folds": 3, "repeats": 2}}
     config["config"] |= {"offline": True, "export": "none", "batch_size": None}
-    runs.write_json(run.config, config)
+    storage.write_json(run.config, config)
     facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
     assert list(facts["data"]["splits"]) == [TEST]
     words = shlex.split(facts["reproduce"][1])
@@ -163,7 +163,7 @@ def test_a_model_without_a_mistake_history_and_manifest(tmp_path):
 
 
 def test_scores_of_an_older_version_are_an_error_that_says_so(run):
-    runs.write_json(run.metrics, {"accuracy": 1.0})
+    storage.write_json(run.metrics, {"accuracy": 1.0})
     with pytest.raises(RunError, match=r"metrics\.json.*older.*imgclf evaluate"):
         report.write(run)
 
@@ -250,7 +250,7 @@ def test_rejected_images_have_a_column_and_are_no_mistakes(run):
     decided = decide(found.probabilities, names, Decision(reject_below=0.5))
     decided = replace(decided, unsure=predicted == -1)
     scores["decision"] = decisions.measure(found.labels, decided, names, Decision(reject_below=0.5))
-    runs.write_json(run.metrics, scores)
+    storage.write_json(run.metrics, scores)
     report.write(run, formats=("html", "md", "json"))
     facts = json.loads((run.path / "report.json").read_text())
     assert len(facts["mistakes"]) == 3 and facts["scores"]["accuracy"] == 4 / 9
@@ -272,7 +272,7 @@ def test_rules_that_changed_since_the_scores_are_told(run, reject_below):
     rules = Decision(reject_below=0.5)
     decided = decide(found.probabilities, found.class_names, rules)
     scores["decision"] = decisions.measure(found.labels, decided, found.class_names, rules)
-    runs.write_json(run.metrics, scores)
+    storage.write_json(run.metrics, scores)
     now = Decision(reject_below=reject_below)
     labels = tuple(found.class_names)
     artifact.write(run.path, artifact.Artifact(labels, 8, "squash", "small", ("probabilities",), "", {}, decision=now))

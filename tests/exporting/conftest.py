@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgclf import environment, runs
+from imgclf import environment, runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample
@@ -73,7 +73,7 @@ def write_run(folder: Path, data: Path, *, flat: bool = False) -> Run:
     )
     dataset = Dataset(data, samples, LABELS)
     datasets.write_manifest(dataset, run.manifest)
-    runs.write_json(run.config, {"data": str(data), "config": {"image_size": SIZE_PX, "resize": "squash"}})
+    storage.write_json(run.config, {"data": str(data), "config": {"image_size": SIZE_PX, "resize": "squash"}})
     run.write_labels(list(LABELS))
     pixels = np.stack([images.load(path, SIZE_PX) for path in files]).astype(np.float32)
     network(pixels, len(LABELS), flat=flat).save(run.model)

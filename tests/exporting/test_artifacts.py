@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imgclf import environment, prediction, runs
+from imgclf import environment, prediction, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import images
 from imgclf.errors import ArtifactError, MissingError, RunError, UsageError
@@ -12,6 +12,7 @@ from imgclf.exporting import artifacts, litert, savedmodel
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
+from imgclf.settings import ExportConfig
 
 
 def contents(run) -> dict[str, bytes]:
@@ -49,7 +50,7 @@ def test_artifact_json_describes_the_files_with_their_hashes(exported):
         artifact.verify(run.path, facts, name)
         assert file.bytes == artifact.hash_tree(run.path / name)[1]
     assert [row["bytes"] for row in rows] == [facts.files[row["file"]].bytes for row in rows]
-    assert not list(run.path.glob(".export-*"))
+    assert not list(run.path.glob(f"*{storage.STAGE}"))
 
 
 def test_a_run_with_brackets_in_its_name_is_exported(pristine, tmp_path):
@@ -90,18 +91,55 @@ def test_a_savedmodel_that_resizes_otherwise_is_found_out_from_bytes(run, monkey
 def test_an_export_that_cannot_be_described_leaves_the_old_one(exported, tmp_path, monkeypatch):
     run = Run(shutil.copytree(exported[0].path, tmp_path / "run"))
     before = contents(run)
-    write = artifact.write
 
-    def fail_in_the_run(folder, facts):
-        if folder == run.path:
-            raise OSError(28, "No space left on device")
-        write(folder, facts)
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "write", fail_in_the_run)
+    monkeypatch.setattr(storage, "install", full)
     for format in ("litert", "savedmodel"):
         with pytest.raises(RunError, match="No space left on device"):
             artifacts.write(run, [format])
         assert contents(run) == before
+
+
+def test_an_export_that_is_killed_between_file_and_description_is_finished_by_the_next_command(
+    run, photographs, monkeypatch
+):
+    artifacts.write(run, ["litert"])
+    old = run.litert.read_bytes()
+    with run.lock(), storage.stage(run.path) as stage:  # another model of the same classes
+        facts = artifact.read(run.path)
+        shutil.copy(run.litert, stage)
+        with (stage / run.litert.name).open("ab") as file:
+            file.write(bytes(16))
+        changed = File("litert", *artifact.hash_tree(stage / run.litert.name))
+        artifact.write(stage, replace(facts, files={**facts.files, run.litert.name: changed}))
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "finish_install", lambda folder: None)  # killed before the first file is moved
+            storage.install(stage, run.path)
+    (run.path / storage.READY / run.litert.name).rename(run.litert)  # or after it
+    assert prediction.load(run.path).labels == ("ants", "bées", "[moth]")
+    assert run.litert.read_bytes() == old + bytes(16)
+    assert not (run.path / storage.READY).exists()
+
+
+def test_exports_in_another_folder_need_no_run_and_leave_it_as_it_is(exported, photographs, tmp_path):
+    run = Run(shutil.copytree(exported[0].path, tmp_path / "run"))
+    before = contents(run)
+    rows = artifacts.export(run, ExportConfig(format="litert-float16,backbone"), output=tmp_path / "out" / "models")
+    assert [row["file"] for row in rows] == ["model-float16.tflite", "backbone.npz"]
+    assert contents(run) | {storage.LOCK: b""} == before | {storage.LOCK: b""}
+    assert list(artifact.read(tmp_path / "out" / "models").files) in (
+        ["model-float16.tflite"],
+        ["outliers.npz", "model-float16.tflite"],
+    )
+    shutil.rmtree(run.path)
+    images = sorted(path for path in photographs.rglob("*") if path.is_file())[:4]
+    found = prediction.load(tmp_path / "out" / "models", precision="float16").predict(images)
+    expected = prediction.load(exported[0].path).predict(images)
+    assert [each.label for each in found] == [each.label for each in expected]
+    with pytest.raises(RunError, match="expected a new or empty folder"):
+        artifacts.export(exported[0], ExportConfig(format="litert"), output=tmp_path / "out" / "models")
 
 
 def test_a_second_export_replaces_the_first(run):
@@ -120,7 +158,7 @@ def test_progress_and_order_do_not_depend_on_the_order_asked_for(run):
 
 
 def test_without_readable_images_it_compares_made_up_ones_and_says_so(run, tmp_path, caplog):
-    runs.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
+    storage.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
     [row] = artifacts.write(run, ["litert"])
     assert row["compared_on"] == "made-up pixels"
     assert row["max_difference"] <= 1e-4
@@ -129,7 +167,7 @@ def test_without_readable_images_it_compares_made_up_ones_and_says_so(run, tmp_p
 
 def test_images_that_were_deleted_are_replaced_by_others(run, photographs, tmp_path):
     copy = shutil.copytree(photographs, tmp_path / "copy")
-    runs.write_json(run.config, {**run.read_config(), "data": str(copy)})
+    storage.write_json(run.config, {**run.read_config(), "data": str(copy)})
     for sample in datasets.read_manifest(run.manifest, copy).part("test").samples[:10]:
         (copy / sample.path).write_bytes(b"")
     [row] = artifacts.write(run, ["litert"])
@@ -166,7 +204,7 @@ def test_without_permission_to_write_it_is_a_run_error(run, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(artifacts.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(storage, "stage", refuse)
     with pytest.raises(RunError, match="cannot be written"):
         artifacts.write(run, ["litert"])
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imgclf import runs
+from imgclf import storage
 from imgclf.errors import RunError
 from imgclf.exporting import artifacts, backbone, parity
 from imgclf.prediction import artifact
 
 
 def test_it_holds_the_layers_before_the_feature_map_in_16_bits(run):
-    runs.write_json(run.metrics, {"accuracy": 0.75})
+    storage.write_json(run.metrics, {"accuracy": 0.75})
     path = backbone.export_backbone(run)
     assert path == run.path / "backbone.npz"
     model = artifacts.load_model(run, artifact.read(run.path))

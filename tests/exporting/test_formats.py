@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgclf import environment, prediction
+from imgclf import environment, prediction, storage
 from imgclf.data import images, run_data
 from imgclf.errors import ArtifactError, MissingError, RunError
 from imgclf.exporting import artifacts, parity, quality
@@ -183,9 +183,8 @@ def test_int8_that_changes_too_many_labels_is_not_kept(run, monkeypatch):
 
 
 def test_int8_without_training_images_is_a_run_error(run, tmp_path):
-    from imgclf import runs
 
-    runs.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
+    storage.write_json(run.config, {**run.read_config(), "data": str(tmp_path / "gone")})
     with pytest.raises(RunError, match="expected training images, on which int8 is calibrated"):
         artifacts.write(run, ["litert-int8"])
     [row] = artifacts.write(run, ["litert-float16"])

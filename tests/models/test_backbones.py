@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.errors import MissingError, RunError, UsageError
 from imgclf.models import backbones, catalog, classifier, convnets, efficientnet_lite0, hub
 
@@ -233,7 +233,7 @@ def test_a_backbone_file_fills_its_own_network_and_names_the_layer_that_differs_
 
 def test_a_run_without_a_backbone_is_said_to_be_one(tmp_path: Path) -> None:
     run = runs.create(tmp_path / "run")
-    runs.write_json(run.config, {"config": {}})
+    storage.write_json(run.config, {"config": {}})
     with pytest.raises(RunError, match=r"expected a run with a backbone, found no model\.keras"):
         backbones.load_weights(convnets.small_cnn(32), run.path)
 

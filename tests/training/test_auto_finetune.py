@@ -13,7 +13,7 @@ import pytest
 from factories import recipe_of
 
 import imgclf
-from imgclf import runs
+from imgclf import runs, storage
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.runs import Run
@@ -132,7 +132,7 @@ def test_after_a_probe_with_few_mistakes_auto_stops_and_says_so_unless_a_limit_w
     tried: list[Search] = []
     monkeypatch.setattr(Search, "run", lambda search: tried.append(search))
     runs.create(job.run.path)
-    runs.write_json(job.run.config, {"data": "images", "config": {}})
+    storage.write_json(job.run.config, {"data": "images", "config": {}})
     caplog.set_level(logging.INFO, logger="imgclf")
     fitted = methods.auto(job)  # of 8 validation images
     assert not tried and "Stopped after the probe" in caplog.text

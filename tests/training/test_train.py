@@ -1,7 +1,10 @@
 """One training, start to end."""
 
 import csv
+import hashlib
+import itertools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -11,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import fill
 from PIL import Image
 
 import imgclf
-from imgclf import TrainConfig, runs
+from imgclf import TrainConfig, runs, storage
 from imgclf.data import images
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import outputs
+from imgclf.prediction import artifact
 from imgclf.settings import DataConfig
-from imgclf.training import checkpoint, network, recipe
+from imgclf.training import checkpoint, history, network, recipe
 from imgclf.training import train as training
+from imgclf.training.run_log import explained
 
 CNN = TrainConfig(backbone="small-cnn", image_size=32, epochs=2, batch_size=8, export="none")
 
@@ -117,7 +123,7 @@ def test_a_folder_that_holds_something_is_refused(image_folder: Callable[..., Pa
 
 def test_a_second_process_on_the_same_run_is_refused(image_folder: Callable[..., Path], tmp_path: Path) -> None:
     run = runs.create(tmp_path / "run")
-    runs.write_json(run.config, {"config": CNN.to_dict(), "data": str(image_folder())})
+    storage.write_json(run.config, {"config": CNN.to_dict(), "data": str(image_folder())})
     with run.lock(), pytest.raises(RunError, match="another imgclf process"):
         training.resume(run)
 
@@ -230,11 +236,11 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
 ) -> None:
     written = []
 
-    def full_after_one(path: Path, content: bytes) -> None:
+    def full_after_one(path: Path, content: bytes, **options: Any) -> None:
         if written:
             raise OSError(28, "No space left on device")
         written.append(path)
-        runs.write_atomic(path, content)
+        storage.write_atomic(path, content, **options)
 
     monkeypatch.setattr(checkpoint, "write_atomic", full_after_one)
     with pytest.raises(RunError, match=r"No space left on device.*--resume"):
@@ -270,15 +276,143 @@ def test_settings_of_steps_given_to_a_probe_are_named(trained_run: imgclf.Run) -
     assert notes[-1].startswith("--epochs, --optimizer, --augment: no effect")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> imgclf.Run:
+    """A finished run of two epochs. Copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    fill(folder / "images", ("ant", "bee"), count=12, size_px=32, suffix=".png", seed=0)
+    return imgclf.train(imgclf.read(folder / "images"), CNN, output=folder / "run")
+
+
+def files_of(run: imgclf.Run) -> dict[str, str]:
+    """The content of all files of a run, but for its log and the training for more epochs."""
+    others = (run.log, run.events, run.path / storage.LOCK)
+    files = [path for path in run.path.rglob("*") if path.is_file() and path not in others]
+    return {
+        str(path.relative_to(run.path)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if run.extension.path not in path.parents
+    }
+
+
+def is_consistent(run: imgclf.Run) -> bool:
+    """Whether model, description, history and scores belong together."""
+    facts, epochs = artifact.read(run.path), run.read_config()["config"]["epochs"]
+    for name in facts.files:
+        artifact.verify(run.path, facts, name)
+    return len(rows_of(run.history)) == epochs and runs.read_json(run.metrics)["n"] == len(rows_of(run.predictions))
+
+
 @pytest.mark.slow
-def test_more_epochs_go_on_with_a_finished_run(image_folder: Callable[..., Path], tmp_path: Path) -> None:
-    run = imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
+def test_more_epochs_change_a_finished_run_in_one_step(finished: imgclf.Run, tmp_path: Path) -> None:
+    run = runs.Run(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    (run.path / "report.md").write_text("of the former model")
+    before = files_of(run)
     with pytest.raises(UsageError, match="has had 2; expected more, found 2"):
         training.resume(run, epochs=2)
-    training.resume(run, epochs=5)
+
+    def stop(phase: str, done: int, total: int, status: str = "") -> None:
+        if phase == "scratch" and done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.resume(run, epochs=5, on_progress=stop)
+    assert files_of(run) == before and run.extension.checkpoint.is_file()
+    with pytest.raises(UsageError, match="is being trained for 5 epochs, which --resume alone resumes; found 9"):
+        training.resume(run, epochs=9)
+    training.resume(run)
     assert [row["epoch"] for row in rows_of(run.history)] == ["1", "2", "3", "4", "5"]
-    assert run.read_config()["config"]["epochs"] == 5
+    assert is_consistent(run) and run.read_config()["config"]["epochs"] == 5
+    assert files_of(run)["model.keras"] != before["model.keras"]
+    assert not run.extension.path.exists() and not run.checkpoint.exists() and not (run.path / "report.md").exists()
+    assert {"report.html", "learning_curve.png", "confusion_matrix.png"} <= files_of(run).keys()
     assert len([json.loads(line) for line in run.events.read_text().splitlines()]) >= 5
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: no code of imgclf handles it."""
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_of_more_epochs_the_run_has_the_old_model_or_the_new_one(
+    finished: imgclf.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.Run(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    before, stage = files_of(run), storage.stage
+    left = 0
+
+    def killing(*arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+        return stage(*arguments, **options)
+
+    monkeypatch.setattr(storage, "stage", killing)
+    for number in itertools.count(1):
+        left = number
+        with pytest.raises(Killed):  # the last write is that of the report
+            training.resume(run, epochs=3)
+        left = -1
+        assert is_consistent(run)
+        if len(rows_of(run.history)) == 3:
+            break
+        assert files_of(run) == before
+    assert number > 10
+    training.resume(run)
+    assert "report.html" in files_of(run) and is_consistent(run)
+
+
+@pytest.mark.slow
+def test_what_a_finished_run_lacks_is_made_when_it_is_resumed(finished: imgclf.Run, tmp_path: Path) -> None:
+    run = runs.Run(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    before = files_of(run)
+    for name in ("report.html", "learning_curve.png"):
+        (run.path / name).unlink()
+    run.checkpoint.touch()
+    training.resume(run)
+    assert files_of(run).keys() == before.keys()
+
+
+def test_a_training_that_was_killed_before_it_was_a_run_starts_over(
+    image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = imgclf.read(image_folder(count=12))
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(training, "_facts", killed)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            imgclf.train(dataset, CNN, output=tmp_path / "run")
+        assert (tmp_path / "run" / "labels.txt").is_file() and not (tmp_path / "run" / "config.json").exists()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="files in it"):
+        imgclf.train(dataset, CNN, output=tmp_path / "run")
+
+
+def test_a_run_that_was_deleted_is_not_made_again_by_its_history_or_checkpoint(tmp_path: Path) -> None:
+    run = runs.Run(tmp_path / "run")
+    with pytest.raises(RunError, match="the run folder was deleted during training"), explained(run):
+        history.write(run.history, [])
+    with pytest.raises(FileNotFoundError):
+        checkpoint.write(run.checkpoint, {}, {})
+    assert not run.path.exists()
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_is_deleted_stops_the_training_at_the_end_of_the_epoch(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    def delete(phase: str, done: int, total: int, status: str = "") -> None:
+        if phase == "scratch":
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+            assert done <= total / 2, "a second epoch has begun"
+
+    with pytest.raises(RunError, match="the run folder was deleted during training"):
+        imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run", on_progress=delete)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from imgclf import storage
 from imgclf.data.demo.leaves import SPECIES, Array, Leaf, Rng, arc, heading
 from imgclf.errors import UsageError
 
@@ -486,12 +487,13 @@ def render(
         for species, index in names:
             data = io.BytesIO()
             picture(species, index, seed).save(data, "JPEG", quality=JPEG_QUALITY, optimize=True)
-            files[target / species / f"{species}-{index:03}.jpg"] = data.getvalue()
+            files[Path(species, f"{species}-{index:03}.jpg")] = data.getvalue()
             if on_progress:
                 on_progress(len(files), len(names))
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        with storage.new_folder(target) as place:
+            for path, content in files.items():
+                (place / path).parent.mkdir(exist_ok=True)
+                (place / path).write_bytes(content)
     except OSError as error:
         raise UsageError(f"{target}: the folder cannot be written ({error.strerror}). Choose another one.") from None
     return target
