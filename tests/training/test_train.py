@@ -382,7 +382,7 @@ def test_a_training_that_was_killed_before_it_was_a_run_starts_over(
     def killed(*_: object, **__: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(training, "_facts", killed)
+    monkeypatch.setattr("imgclf.environment.hardware", killed)
     for _ in range(2):
         with pytest.raises(Killed):
             imgclf.train(dataset, CNN, output=tmp_path / "run")
