@@ -7,131 +7,73 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgclf.data.dataset import Dataset
-    from imgclf.data.ingest import Ingestion, ingest
-    from imgclf.data.reading import read
-    from imgclf.errors import (
-        ArtifactError,
-        DatasetError,
-        GateError,
-        ImageError,
-        ImgclfError,
-        MissingError,
-        RunError,
-        UsageError,
-    )
-    from imgclf.evaluation.compare import compare
-    from imgclf.evaluation.decisions import calibrate
-    from imgclf.evaluation.evaluate import Evaluation, evaluate
-    from imgclf.explanation.convolution import Convolution, convolve
-    from imgclf.explanation.description import Description, describe
-    from imgclf.exporting.artifacts import export
-    from imgclf.prediction import Classifier, Prediction, load
-    from imgclf.runs import Run
-    from imgclf.settings import (
-        AugmentConfig,
-        CalibrateConfig,
-        ConvolveConfig,
-        DataConfig,
-        DescribeConfig,
-        EvaluateConfig,
-        ExportConfig,
-        IngestConfig,
-        KfoldConfig,
-        PredictConfig,
-        TrainConfig,
-    )
-    from imgclf.training.augment_preview import Augmented, augment
-    from imgclf.training.crossval import CrossValidation, kfold
-    from imgclf.training.train import resume, train
+    from imgclf.data.dataset import Dataset as Dataset
+    from imgclf.data.ingest import Ingestion as Ingestion
+    from imgclf.data.ingest import ingest as ingest
+    from imgclf.data.reading import read as read
+    from imgclf.errors import ArtifactError as ArtifactError
+    from imgclf.errors import DatasetError as DatasetError
+    from imgclf.errors import GateError as GateError
+    from imgclf.errors import ImageError as ImageError
+    from imgclf.errors import ImgclfError as ImgclfError
+    from imgclf.errors import MissingError as MissingError
+    from imgclf.errors import RunError as RunError
+    from imgclf.errors import UsageError as UsageError
+    from imgclf.evaluation.compare import compare as compare
+    from imgclf.evaluation.decisions import calibrate as calibrate
+    from imgclf.evaluation.evaluate import Evaluation as Evaluation
+    from imgclf.evaluation.evaluate import evaluate as evaluate
+    from imgclf.explanation.convolution import Convolution as Convolution
+    from imgclf.explanation.convolution import convolve as convolve
+    from imgclf.explanation.description import Description as Description
+    from imgclf.explanation.description import describe as describe
+    from imgclf.exporting.artifacts import export as export
+    from imgclf.prediction import Classifier as Classifier
+    from imgclf.prediction import Prediction as Prediction
+    from imgclf.prediction import load as load
+    from imgclf.runs import Run as Run
+    from imgclf.settings import AugmentConfig as AugmentConfig
+    from imgclf.settings import CalibrateConfig as CalibrateConfig
+    from imgclf.settings import ConvolveConfig as ConvolveConfig
+    from imgclf.settings import DataConfig as DataConfig
+    from imgclf.settings import DescribeConfig as DescribeConfig
+    from imgclf.settings import EvaluateConfig as EvaluateConfig
+    from imgclf.settings import ExportConfig as ExportConfig
+    from imgclf.settings import IngestConfig as IngestConfig
+    from imgclf.settings import KfoldConfig as KfoldConfig
+    from imgclf.settings import PredictConfig as PredictConfig
+    from imgclf.settings import TrainConfig as TrainConfig
+    from imgclf.training.augment_preview import Augmented as Augmented
+    from imgclf.training.augment_preview import augment as augment
+    from imgclf.training.crossval import CrossValidation as CrossValidation
+    from imgclf.training.crossval import kfold as kfold
+    from imgclf.training.train import resume as resume
+    from imgclf.training.train import train as train
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "data.dataset": ("Dataset",),
-    "data.ingest": ("Ingestion", "ingest"),
-    "data.reading": ("read",),
-    "errors": (
-        "ArtifactError",
-        "DatasetError",
-        "GateError",
-        "ImageError",
-        "ImgclfError",
-        "MissingError",
-        "RunError",
-        "UsageError",
-    ),
-    "evaluation.compare": ("compare",),
-    "evaluation.decisions": ("calibrate",),
-    "evaluation.evaluate": ("Evaluation", "evaluate"),
-    "explanation.convolution": ("Convolution", "convolve"),
-    "explanation.description": ("Description", "describe"),
-    "exporting.artifacts": ("export",),
-    "prediction": ("Classifier", "Prediction", "load"),
-    "runs": ("Run",),
-    "settings": (
-        "AugmentConfig",
-        "CalibrateConfig",
-        "ConvolveConfig",
-        "DataConfig",
-        "DescribeConfig",
-        "EvaluateConfig",
-        "ExportConfig",
-        "IngestConfig",
-        "KfoldConfig",
-        "PredictConfig",
-        "TrainConfig",
-    ),
-    "training.crossval": ("CrossValidation", "kfold"),
-    "training.train": ("resume", "train"),
-    "training.augment_preview": ("Augmented", "augment"),
+    "data.dataset": "Dataset",
+    "data.ingest": "Ingestion ingest",
+    "data.reading": "read",
+    "errors": "ArtifactError DatasetError GateError ImageError ImgclfError MissingError RunError UsageError",
+    "evaluation.compare": "compare",
+    "evaluation.decisions": "calibrate",
+    "evaluation.evaluate": "Evaluation evaluate",
+    "explanation.convolution": "Convolution convolve",
+    "explanation.description": "Description describe",
+    "exporting.artifacts": "export",
+    "prediction": "Classifier Prediction load",
+    "runs": "Run",
+    "settings": "AugmentConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
+    "ExportConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
+    "training.augment_preview": "Augmented augment",
+    "training.crossval": "CrossValidation kfold",
+    "training.train": "resume train",
 }
-_HOMES = {name: f"imgclf.{module}" for module, names in _MODULES.items() for name in names}
+_HOMES = {name: f"imgclf.{module}" for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [
-    "ArtifactError",
-    "AugmentConfig",
-    "Augmented",
-    "CalibrateConfig",
-    "Classifier",
-    "Convolution",
-    "ConvolveConfig",
-    "CrossValidation",
-    "DataConfig",
-    "Dataset",
-    "DatasetError",
-    "DescribeConfig",
-    "Description",
-    "EvaluateConfig",
-    "Evaluation",
-    "ExportConfig",
-    "GateError",
-    "ImageError",
-    "ImgclfError",
-    "IngestConfig",
-    "Ingestion",
-    "KfoldConfig",
-    "MissingError",
-    "PredictConfig",
-    "Prediction",
-    "Run",
-    "RunError",
-    "TrainConfig",
-    "UsageError",
-    "augment",
-    "calibrate",
-    "compare",
-    "convolve",
-    "describe",
-    "evaluate",
-    "export",
-    "ingest",
-    "kfold",
-    "load",
-    "read",
-    "resume",
-    "train",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -30,11 +30,7 @@ def augment(
 
     console.err.quiet = quiet
     if show:
-        policy, losses = settings.final_policy
-        for loss in losses:
-            console.note(loss)
-        console.print_json(policy.to_dict()) if json else print(policy.to_toml(), end="")
-        return
+        return _print_policy(settings, json=json)
     with console.phases() as on_progress:
         if data is None:
             raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
@@ -45,3 +41,11 @@ def augment(
     else:
         for place in filter(None, (result.sheet, result.to)):
             console.out.print(str(place))
+
+
+def _print_policy(settings: AugmentConfig, *, json: bool) -> None:
+    from imgclf.cli import console
+
+    policy, losses = settings.final_policy
+    console.notes(losses)
+    console.print_json(policy.to_dict()) if json else print(policy.to_toml(), end="")

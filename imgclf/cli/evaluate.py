@@ -24,10 +24,6 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="New or empty folder for the results.")
     ] = None,
     moved: options.Moved = None,
-    fail_under: Annotated[
-        str | None,
-        typer.Option(metavar="SCORE=X,...", help="Exit with 6 below these scores, such as accuracy=0.9."),
-    ] = None,
     *,
     settings: EvaluateConfig,
     given: options.Given,
@@ -35,26 +31,21 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Score a run's model on its test split or on other labeled images."""
-    from imgclf.cli import console, kfold
-    from imgclf.evaluation import conclusion, gates
+    from imgclf.cli import console
+    from imgclf.evaluation import conclusion
 
     console.err.quiet = quiet
-    least, found = gates.parse(fail_under), runs.find(run)
     if settings.kfold:
         given.refuse_others(CROSS_VALIDATED, "--kfold uses the run's own images and settings.")
-        with console.phases() as on_progress:
-            folds = imgclf.kfold(found, settings=KfoldConfig(settings.kfold), data=moved, on_progress=on_progress)
-        kfold.show(folds, json=json)
-        gates.check(folds.metrics, least)
-        return
+        return _cross_validate(run, settings.kfold, moved, settings.fail_under, json=json)
     with console.phases() as on_progress:
         reading = partial(on_progress, "reading")
         dataset = imgclf.read(data, settings, split=False, on_progress=reading) if data else None
-        result = imgclf.evaluate(found, dataset, settings, data=moved, output=output, on_progress=on_progress)
+        result = imgclf.evaluate(run, dataset, settings, data=moved, output=output, on_progress=on_progress)
     console.print_json(result.metrics) if json else _print(result)
     console.note(f"Wrote {result.folder}.")
-    console.notes(conclusion.of_run(found, result.folder))
-    gates.check(result.metrics, least)
+    console.notes(conclusion.of_run(runs.find(run), result.folder))
+    result.check()
 
 
 CROSS_VALIDATED = ("run", "kfold", "moved", "fail_under", "json", "quiet")
@@ -72,6 +63,17 @@ HEADLINES = {
     "brier": "Brier score, 0 to 2",
 }
 """What is printed of the scores, and as what; `metrics.json` has them all."""
+
+
+def _cross_validate(run: Path, folds: int, moved: Path | None, fail_under: str | None, *, json: bool) -> None:
+    from imgclf.cli import console, kfold
+    from imgclf.evaluation import gates
+
+    least = gates.parse(fail_under)
+    with console.phases() as on_progress:
+        result = imgclf.kfold(runs.find(run), settings=KfoldConfig(folds), data=moved, on_progress=on_progress)
+    kfold.show(result, json=json)
+    gates.check(result.metrics, least)
 
 
 def _print(result: "Evaluation") -> None:

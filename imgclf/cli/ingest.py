@@ -41,16 +41,8 @@ def ingest(
 
     console.err.quiet = quiet
     with console.phases() as on_progress:
-        result = imgclf.ingest(
-            data,
-            settings,
-            output=output,
-            to=to,
-            with_split=with_split,
-            report=report,
-            quarantine=quarantine,
-            on_progress=on_progress,
-        )
+        places: dict[str, Path | None] = {"output": output, "to": to, "report": report, "quarantine": quarantine}
+        result = imgclf.ingest(data, settings, **places, with_split=with_split, on_progress=on_progress)
     if json:
         console.print_json(result.to_dict())
     else:

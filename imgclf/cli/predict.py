@@ -55,24 +55,12 @@ def predict(
 
         console.err.quiet = True
     batch = batches.Batch(settings, tuple(images or ()), output, resume, sort_into, embeddings, watch)
+    how = {name: getattr(settings, name) for name in ("engine", "precision", "allow_truncated", "reject_below")}
 
     def load(count: int | None) -> "Classifier":
-        return prediction.load(
-            _artifact(model, settings.offline),
-            engine=settings.engine,
-            precision=settings.precision,
-            count=count,
-            allow_truncated=settings.allow_truncated,
-            reject_below=settings.reject_below,
-        )
+        return prediction.load(_artifact(model, settings.offline), count=count, **how)
 
-    tally = batches.run(batch, load, table=lambda found: _print_table(found, settings.top, batch.is_live), track=_track)
-    if settings.strict:
-        tally.check()
-    elif tally.message:
-        from imgclf.cli import console
-
-        console.note(tally.message)
+    batches.run(batch, load, table=lambda found: _print_table(found, settings.top, batch.is_live), track=_track)
 
 
 def _artifact(model: str, offline: bool) -> Path:

@@ -38,7 +38,7 @@ def train(
 ) -> None:
     """Train a classifier on labeled images, test it, and export it."""
     from imgclf.cli import console
-    from imgclf.models.catalog import IMAGENET
+    from imgclf.evaluation import conclusion
 
     started = environment.process_start()
     console.err.quiet = quiet
@@ -47,27 +47,35 @@ def train(
             given.refuse_others(RESUMED, "--resume keeps the run's own settings and data.")
             run = imgclf.resume(resume, epochs=settings.epochs, data=moved, on_progress=on_progress, started=started)
         else:
-            if moved:
-                raise UsageError("--data: expected --resume beside it, found none. Pass DATA alone to train.")
-            if config:
-                recorded, source = runs.read_settings(config)
-                settings, data = given.over(recorded, settings), data or source
-            if data is None:
-                raise UsageError("expected a folder of images: imgclf train DATA.")
-            if data.name == IMAGENET and not data.exists():
-                raise UsageError(
-                    f"{data}: expected images to train on, found nothing there. {IMAGENET} is a classifier for imgclf "
-                    "predict; imgclf train DATA starts from its weights by default."
-                )
+            settings, data = _settled(data, config, moved, settings, given)
             runs.check_new(output)
             environment.require_extras(settings.extras)
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
-    from imgclf.evaluation import conclusion
-
     console.notes(conclusion.of_run(run))
     scores = runs.read_json(run.metrics) if run.metrics.exists() else None
     if json:
         console.print_json({"run": str(run.path), "metrics": scores})
     else:
         console.out.print(str(run.path))
+
+
+def _settled(
+    data: Path | None, config: Path | None, moved: Path | None, settings: TrainConfig, given: options.Given
+) -> tuple[TrainConfig, Path]:
+    """The settings and the data of a new training: those of `--config`, changed by what stands on the command line."""
+    from imgclf.models.catalog import IMAGENET
+
+    if moved:
+        raise UsageError("--data: expected --resume beside it, found none. Pass DATA alone to train.")
+    if config:
+        recorded, source = runs.read_settings(config)
+        settings, data = given.over(recorded, settings), data or source
+    if data is None:
+        raise UsageError("expected a folder of images: imgclf train DATA.")
+    if data.name == IMAGENET and not data.exists():
+        raise UsageError(
+            f"{data}: expected images to train on, found nothing there. {IMAGENET} is a classifier for imgclf predict; "
+            "imgclf train DATA starts from its weights by default."
+        )
+    return settings, data

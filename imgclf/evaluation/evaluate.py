@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from imgclf import prediction, runs, storage
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.evaluation import report, scoring
+from imgclf.evaluation import gates, report, scoring
 from imgclf.evaluation.scoring import Scored
 from imgclf.prediction import Classifier, Prediction, artifact
 from imgclf.runs import Run
@@ -27,11 +27,21 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of `scoring.score`, the folder with their files, and the images left out of them."""
+    """The scores of `scoring.score`, the folder with their files, the images left out of them, and the gates."""
 
     folder: Path
     metrics: dict[str, Any]
     skipped: tuple[Skipped, ...]
+    gates: Mapping[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Apply the gates of `EvaluateConfig.fail_under`.
+
+        Raises:
+            GateError: if a score misses its gate.
+            UsageError: if a gate names an unknown class or k.
+        """
+        gates.check(self.metrics, self.gates)
 
 
 def evaluate(
@@ -58,12 +68,12 @@ def evaluate(
     Raises:
         DatasetError: if images of the run's test part are missing, a class is missing or unknown (see
             `EvaluateConfig`), or no image is left.
-        UsageError: if both `dataset` and `data` are given.
+        UsageError: if both `dataset` and `data` are given, or a gate in `fail_under` is unknown.
         RunError: if the run has no model, is damaged, its outputs are not probabilities, or the output cannot be
             written.
     """
     config = config or EvaluateConfig()
-    run = runs.find(run)
+    least, run = gates.parse(config.fail_under), runs.find(run)
     labels = run.read_labels()
     output = Path(output) if output else None
     if dataset is not None and data is not None:
@@ -91,7 +101,7 @@ def evaluate(
             report.write(run, folder, files=files, formats=config.formats, stage=stage)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
-    return Evaluation(folder, scored.metrics, skipped)
+    return Evaluation(folder, scored.metrics, skipped, least)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from imgclf.errors import GateError, UsageError
@@ -78,7 +79,7 @@ def _range(key: str) -> tuple[float, float]:
     return (-1.0 if base in ("cohen_kappa", "matthews") else 0.0), 1.0
 
 
-def check(metrics: dict[str, Any], gates: dict[str, float]) -> None:
+def check(metrics: dict[str, Any], gates: Mapping[str, float]) -> None:
     """Compare the scores of `metrics.score` with the gates.
 
     Raises:

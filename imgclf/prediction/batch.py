@@ -4,6 +4,7 @@ A batch may have no end: a watched folder, or a list on stdin.
 """
 
 import gc
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ from imgclf.settings import PredictConfig
 if TYPE_CHECKING:
     from imgclf.prediction.classifier import Classifier
     from imgclf.prediction.decision import Prediction
+
+log = logging.getLogger(__name__)
 
 FILE_FORMATS = ("jsonl", "csv", "parquet")
 RESUMABLE = ("jsonl", "csv")
@@ -111,7 +114,7 @@ def run(
     *,
     table: Callable[[Predictions], None],
     track: Callable[[Predictions, TextIO | None], Predictions],
-) -> Tally:
+) -> None:
     """Predict a batch.
 
     Args:
@@ -122,6 +125,7 @@ def run(
     Raises:
         UsageError: if a file cannot be written, or cannot be resumed.
         ImgclfError: if writing fails.
+        DatasetError: if an image cannot be read and the settings are strict.
     """
     tally, config = Tally(), batch.config
     with ExitStack() as stack:
@@ -144,7 +148,10 @@ def run(
             within = [Path(name) for name in batch.images if name != "-" and Path(name).is_dir()]
             actions.append(sorting.Sorter(batch.sort_into, classifier.labels, within).place)
         write(_each(predictions, actions))
-    return tally
+    if config.strict:
+        tally.check()
+    elif tally.message:
+        log.warning("%s", tally.message)
 
 
 def write_lines(lines: Iterable[str], file: TextIO) -> None:

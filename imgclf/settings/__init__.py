@@ -7,55 +7,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imgclf.settings.augmentation import SIZE_RANGE, AugmentConfig
-    from imgclf.settings.base import Config, names
-    from imgclf.settings.dataset import DataConfig, IngestConfig
-    from imgclf.settings.doctor import Thresholds
-    from imgclf.settings.evaluation import REPORT_FORMATS, CalibrateConfig, EvaluateConfig
-    from imgclf.settings.explanation import ConvolveConfig, DescribeConfig
-    from imgclf.settings.exporting import ExportConfig
-    from imgclf.settings.prediction import PredictConfig
-    from imgclf.settings.reading import PERCENTILE, RESIZES, Decoding, ReadConfig, Resize
-    from imgclf.settings.training import AUTO, KfoldConfig, TrainConfig
+    from imgclf.settings.augmentation import SIZE_RANGE as SIZE_RANGE
+    from imgclf.settings.augmentation import AugmentConfig as AugmentConfig
+    from imgclf.settings.base import Config as Config
+    from imgclf.settings.base import names as names
+    from imgclf.settings.dataset import DataConfig as DataConfig
+    from imgclf.settings.dataset import IngestConfig as IngestConfig
+    from imgclf.settings.doctor import Thresholds as Thresholds
+    from imgclf.settings.evaluation import REPORT_FORMATS as REPORT_FORMATS
+    from imgclf.settings.evaluation import CalibrateConfig as CalibrateConfig
+    from imgclf.settings.evaluation import EvaluateConfig as EvaluateConfig
+    from imgclf.settings.explanation import ConvolveConfig as ConvolveConfig
+    from imgclf.settings.explanation import DescribeConfig as DescribeConfig
+    from imgclf.settings.exporting import ExportConfig as ExportConfig
+    from imgclf.settings.prediction import PredictConfig as PredictConfig
+    from imgclf.settings.reading import PERCENTILE as PERCENTILE
+    from imgclf.settings.reading import RESIZES as RESIZES
+    from imgclf.settings.reading import Decoding as Decoding
+    from imgclf.settings.reading import ReadConfig as ReadConfig
+    from imgclf.settings.reading import Resize as Resize
+    from imgclf.settings.training import AUTO as AUTO
+    from imgclf.settings.training import KfoldConfig as KfoldConfig
+    from imgclf.settings.training import TrainConfig as TrainConfig
 
 _MODULES = {
-    "augmentation": ("SIZE_RANGE", "AugmentConfig"),
-    "base": ("Config", "names"),
-    "dataset": ("DataConfig", "IngestConfig"),
-    "doctor": ("Thresholds",),
-    "evaluation": ("REPORT_FORMATS", "CalibrateConfig", "EvaluateConfig"),
-    "explanation": ("ConvolveConfig", "DescribeConfig"),
-    "exporting": ("ExportConfig",),
-    "prediction": ("PredictConfig",),
-    "reading": ("PERCENTILE", "RESIZES", "Decoding", "ReadConfig", "Resize"),
-    "training": ("AUTO", "KfoldConfig", "TrainConfig"),
+    "augmentation": "SIZE_RANGE AugmentConfig",
+    "base": "Config names",
+    "dataset": "DataConfig IngestConfig",
+    "doctor": "Thresholds",
+    "evaluation": "REPORT_FORMATS CalibrateConfig EvaluateConfig",
+    "explanation": "ConvolveConfig DescribeConfig",
+    "exporting": "ExportConfig",
+    "prediction": "PredictConfig",
+    "reading": "PERCENTILE RESIZES Decoding ReadConfig Resize",
+    "training": "AUTO KfoldConfig TrainConfig",
 }
-_HOMES = {name: f"imgclf.settings.{module}" for module, names in _MODULES.items() for name in names}
+_HOMES = {name: f"imgclf.settings.{module}" for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = [
-    "AUTO",
-    "PERCENTILE",
-    "REPORT_FORMATS",
-    "RESIZES",
-    "SIZE_RANGE",
-    "AugmentConfig",
-    "CalibrateConfig",
-    "Config",
-    "ConvolveConfig",
-    "DataConfig",
-    "Decoding",
-    "DescribeConfig",
-    "EvaluateConfig",
-    "ExportConfig",
-    "IngestConfig",
-    "KfoldConfig",
-    "PredictConfig",
-    "ReadConfig",
-    "Resize",
-    "Thresholds",
-    "TrainConfig",
-    "names",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,9 @@ class EvaluateConfig(ReadConfig):
         everyday=True,
     )
     kfold: int | None = setting(None, "Cross-validate the run's recipe with N folds.", check=at_least(2), everyday=True)
+    fail_under: str | None = setting(
+        None, "Exit with 6 below these scores, such as accuracy=0.9.", metavar="SCORE=X,...", everyday=True
+    )
 
     @property
     def formats(self) -> tuple[str, ...]:

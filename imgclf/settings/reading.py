@@ -94,7 +94,7 @@ class ReadConfig(Truncation):
     )
     split_names: str | None = setting(
         None,
-        "Which folders are which split, such as trn=train,tst=test; none: no folder is.",
+        "Splits of folders, such as trn=train,tst=test; or none.",
         panel=READING,
         metavar="NAME=SPLIT,...",
         check=Check(

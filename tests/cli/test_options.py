@@ -49,7 +49,8 @@ FIELDS = {(field.name, about(field)) for kind in CLASSES for field in dataclasse
 
 
 def test_the_commands_with_settings_are_these():
-    assert CONFIGURED == ["ingest", "augment", "train", "evaluate", "calibrate", "kfold", "predict", "export"]
+    everyday = ["ingest", "augment", "train", "evaluate", "calibrate", "kfold", "predict", "export"]
+    assert CONFIGURED == [*everyday, "convolve", "describe"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
