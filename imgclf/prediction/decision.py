@@ -203,6 +203,14 @@ def _short(value: np.floating) -> float:
     return float(str(value))
 
 
+def _distances(similarity: np.ndarray) -> np.ndarray:
+    """Cosines (n, m) -> float32 (n,): the distance to the k-th nearest."""
+    place = max(0, similarity.shape[1] - NEIGHBORS)
+    nearest = np.partition(similarity, place, axis=1)[:, place]
+    distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * nearest, 0)).astype(np.float32)
+    return distances
+
+
 class Outliers:
     """How far images are from the training images, in the features of the model.
 
@@ -223,11 +231,13 @@ class Outliers:
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 (n,), 0 to 2: the distance of features (n, d) to their k-th nearest neighbor; larger is farther."""
-        similarity = _normalized(embeddings) @ self._known.T  # cosines (n, m)
-        place = max(0, similarity.shape[1] - NEIGHBORS)
-        nearest = np.partition(similarity, place, axis=1)[:, place]
-        distances: np.ndarray = np.sqrt(np.maximum(2 - 2 * nearest, 0)).astype(np.float32)
-        return distances
+        return _distances(_normalized(embeddings) @ self._known.T)
+
+    def own_scores(self) -> np.ndarray:
+        """float32 (m,): the same for each training image among the others."""
+        similarity = self._known @ self._known.T
+        np.fill_diagonal(similarity, -1)
+        return _distances(similarity)
 
     def to_bytes(self) -> bytes:
         """Return the content of `outliers.npz`."""

@@ -36,6 +36,10 @@ class Calibrated:
 def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     """Fit on the validation images, and write `validation.csv` and `outliers.npz`.
 
+    The out-of-distribution threshold is a quantile of the distances of validation images and, where training did not
+    change the features, of each training image from the others: a few validation images alone cannot tell 1%. Images of
+    one group are too alike for that.
+
     Args:
         fitted: its model is divided by the temperature.
     """
@@ -58,7 +62,10 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     outliers = Outliers.fit(embeddings[at[TRAIN]], fitted.settings.seed)
     write_atomic(run.path / decision.FILE, outliers.to_bytes())
     outliers = Outliers.read(run.path / decision.FILE)  # as prediction will see them
-    threshold, share = threshold_for(outliers.scores(embeddings[at[VALIDATION]]), FALSE_ALARMS)
+    like = outliers.scores(embeddings[at[VALIDATION]])
+    if fitted.has_frozen_features and not any(sample.group for sample in dataset.part(TRAIN).samples):
+        like = np.concatenate([like, outliers.own_scores()])
+    threshold, share = threshold_for(like, FALSE_ALARMS)
     text = f"Temperature {temperature:.3f}, fitted on {len(labels)} validation images"
     scores = outliers.scores(embeddings[at[TEST]])
     if len(scores):

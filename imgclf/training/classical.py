@@ -86,6 +86,7 @@ class FittedClassical:
     model: keras.Model
     temperature: float = 1.0
     outputs: tuple[str, ...] = stored.ClassicalRuntime.names
+    has_frozen_features: bool = True
 
     def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
         """See `Fitted`."""

@@ -62,6 +62,11 @@ class Fitted(Protocol):
     def logits(self) -> np.ndarray: ...
 
     @property
+    def has_frozen_features(self) -> bool:
+        """Whether the features of training images are made as those of new ones: no weight of theirs was fitted."""
+        ...
+
+    @property
     def rows(self) -> list[Row]: ...
 
     @property

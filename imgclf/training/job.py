@@ -90,6 +90,11 @@ class Fitted:
         return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
 
     @property
+    def has_frozen_features(self) -> bool:
+        """Whether no weight of the backbone was fitted, so that training images have features as new ones have."""
+        return not any(layer.trainable_weights for layer in classifier.backbone_layers(self.model))
+
+    @property
     def settings(self) -> TrainConfig:
         """As `config.json` records them, with the numbers that training found."""
         return self.recipe.settings

@@ -12,6 +12,7 @@ import imgclf
 from imgclf.evaluation import calibration, decisions
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
+from imgclf.prediction.decision import Outliers
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
 from imgclf.training import calibration_fit
@@ -30,6 +31,26 @@ def test_the_threshold_for_strange_images_by_hand():
     limit, share = calibration_fit.threshold_for(scores, 0.01)
     assert (limit, share) == (1.98, 0.01)  # 198 of 200 lie at or below it
     assert calibration_fit.threshold_for(scores[:19], 0.01) == (scores[18], 1 / 20)
+
+
+def test_training_images_tell_a_threshold_that_few_validation_images_cannot():
+    rng = np.random.default_rng(0)
+    alarms = {"validation": [], "both": []}
+    for _ in range(100):
+        train, validation, fresh = (rng.normal(size=(n, 20)) + 3 for n in (120, 11, 400))
+        outliers = Outliers.fit(train)
+        like, own = outliers.scores(validation), outliers.own_scores()
+        assert own.shape == (120,)
+        for name, scores in (("validation", like), ("both", np.concatenate([like, own]))):
+            threshold, _ = calibration_fit.threshold_for(scores, 0.01)
+            alarms[name].append(np.mean(outliers.scores(fresh) > threshold))
+    assert np.mean(alarms["both"]) == pytest.approx(0.01, abs=0.004)
+    assert np.mean(alarms["validation"]) == pytest.approx(1 / 12, abs=0.03)
+
+
+def test_a_training_image_is_no_neighbor_of_its_own():
+    features = np.eye(8, dtype=np.float32)  # all at right angles: every distance is the square root of 2
+    assert Outliers.fit(features).own_scores() == pytest.approx(np.full(8, 2**0.5))
 
 
 @pytest.fixture(scope="module")
