@@ -20,6 +20,7 @@ from typer.main import get_command
 from imgclf import __version__
 from imgclf.cli import parameters
 from imgclf.errors import ImgclfError
+from imgclf.printable import printable
 
 if TYPE_CHECKING:
     from imgclf.cli import options
@@ -186,13 +187,13 @@ def main() -> None:
         _drop_stdout()
         code = 1
     except ImgclfError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         _drop_stdout()
-        where = error.filename or "the output"
+        where = printable(str(error.filename or "the output"))
         print(f"Error: {where}: cannot be written completely ({error.strerror}). Free disk space.", file=sys.stderr)
         code = 1
     if code == INTERRUPTED:

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imgclf.printable import printable, safe_json
+
 PROGRESS_AFTER_S = 2.0
 LINE_AFTER_S = 8.0
 TICK_S = 0.5
@@ -24,15 +26,24 @@ OnProgress = Callable[..., None]
 
 WIDTH = 80  # columns
 
-out = Console(markup=False, highlight=False, soft_wrap=True)
-err = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
+
+class _Console(Console):
+    """Escapes what would control the terminal in all text that is printed."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        shown = (printable(value, keep="\n") if isinstance(value, str) else value for value in objects)
+        super().print(*shown, **options)
+
+
+out = _Console(markup=False, highlight=False, soft_wrap=True)
+err = _Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 """`err.quiet = True` silences notes and progress; errors do not go through it."""
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document to stdout, indented; in ASCII unless stdout is UTF-8."""
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+    print(safe_json(json.dumps(value, indent=2, ensure_ascii=ascii_only)))
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -41,7 +52,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
     It fits the terminal, or WIDTH columns elsewhere: headings and long texts wrap between words. Names and numbers stay
     whole, for which a table outside a terminal may be wider; in a narrower terminal they are folded.
     """
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     width = out.width if out.is_terminal else WIDTH
     least = [
         max(
@@ -90,7 +101,7 @@ def _is_number(text: str) -> bool:
 def note(text: str) -> None:
     """Print a line to stderr, unless quiet."""
     _Silence.since = time.monotonic()
-    err.print(text)
+    err.print(printable(text))
 
 
 def notes(texts: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from imgclf.errors import DatasetError, UsageError
+from imgclf.printable import printable
 from imgclf.settings import PredictConfig
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def _open(
         tracked = track(predictions, file)
         if config.format == "jsonl":
             write_lines(outputs.to_jsonl(tracked, top, ascii_only=ascii_only), file)
+        elif file.isatty():
+            write_lines((printable(line, keep="\n") for line in outputs.to_csv(tracked, top)), file)
         elif batch.resume:
             write_lines((outputs.to_csv_line(prediction, top) for prediction in tracked), file)
         else:

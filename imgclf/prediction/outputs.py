@@ -14,6 +14,7 @@ from imgclf import environment
 from imgclf.data import cells
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.decision import Prediction
+from imgclf.printable import printable, safe_json
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = 
             values["outlier_score"] = round(prediction.outlier_score, 6)
         if prediction.classes is not None:
             values["set"] = list(prediction.classes)
-        line = json.dumps(values, ensure_ascii=ascii_only)
+        line = safe_json(json.dumps(values, ensure_ascii=ascii_only))
         yield line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
@@ -79,10 +80,10 @@ def to_csv_line(prediction: Prediction, top: int) -> str:
 
 def to_rows(prediction: Prediction, top: int) -> list[tuple[str, str, str, str]]:
     """Return path, label, confidence in percent and error for a table: one row for each of the best classes."""
-    path = _printable(prediction.path or "")
+    path = printable(prediction.path or "")
     if prediction.error is not None:
-        return [(path, "", "", _printable(prediction.error))]
-    best = [(_printable(label), f"{confidence:.1%}") for label, confidence in prediction.ranked(top)]
+        return [(path, "", "", printable(prediction.error))]
+    best = [(printable(label), f"{confidence:.1%}") for label, confidence in prediction.ranked(top)]
     if prediction.rejected:
         best[0] = f"{best[0][0]} ({prediction.reason})", best[0][1]
     return [("" if rank else path, *shown, "") for rank, shown in enumerate(best)]
@@ -93,11 +94,6 @@ def to_text(prediction: Prediction, top: int) -> str:
     rows = to_rows(prediction, top)
     shown = [error or f"{label} {confidence}" for _, label, confidence, error in rows]
     return "\t".join([rows[0][0], *shown]) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Escape line breaks and characters that would control the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from imgclf.errors import RunError
+from imgclf.printable import printable
 from imgclf.runs import Run
 
 log = logging.getLogger("imgclf")
@@ -39,13 +40,18 @@ class _JSONLines(logging.Formatter):
         return json.dumps({"time": when, "level": record.levelname, "message": record.getMessage()})
 
 
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
+
+
 @contextmanager
 def log_to(run: Run) -> Iterator[None]:
     """Write imgclf's own log lines to the run as well, as text and as JSON Lines."""
     handlers = [
         logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") for path in (run.log, run.events)
     ]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers[0].setFormatter(_Text("%(asctime)s %(levelname)s %(message)s"))
     handlers[1].setFormatter(_JSONLines())
     level = log.level
     log.setLevel(logging.INFO)

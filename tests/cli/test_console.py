@@ -135,3 +135,13 @@ def test_the_progress_of_training_fits_80_columns_and_says_how_it_goes(monkeypat
     line = [line.rstrip() for line in lines if "finetune" in line][-1]
     assert re.fullmatch(r"finetune 100% [━╸╺ ]+ epoch 3/10  1301 images/s  loss 0\.256  val 0\.833 [-\d:]+", line), line
     assert len(line) <= 80
+
+
+def test_notes_and_lines_escape_what_would_control_the_terminal(capsys):
+    console.note("a\x1b[2J\nError: false")
+    console.out.print("b\u202e\nsecond line")
+    console.print_json({"c": "\x9b31m\u200b"})
+    printed = capsys.readouterr()
+    assert printed.err == "a\\x1b[2J\\nError: false\n"
+    assert printed.out.splitlines()[:2] == ["b\\u202e", "second line"]
+    assert '"\\u009b31m\\u200b"' in printed.out

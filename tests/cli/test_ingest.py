@@ -294,3 +294,29 @@ def test_quick_decodes_nothing_and_makes_the_same_manifest(
     assert "empty 1" in out
     assert "Skipped the pixel checks" in err
     assert (tmp_path / "quick.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+HOSTILE = ("\x1b[2J\x1b]0;t\x07", "\u202eevil\u202c", "new\nline", "c1\x9b31m", "zero\u200bwidth", "=1+1")
+
+
+def test_nothing_that_a_name_contains_reaches_the_terminal_raw(
+    ingest: Run, image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(classes=HOSTILE, count=4, size_px=20, name="images\x1b[31m")
+    (folder / HOSTILE[0] / "000.png").write_bytes(b"")
+    (folder / "no\x1b[2Jtable.csv").write_text("path,label\n\x1b[2J.png,x\n")
+    shown = ""
+    for more in ([], ["--json"], ["-o", tmp_path / "m\x1b.csv", "--quarantine", tmp_path / "q\u202e.csv"]):
+        code, out, err = ingest(folder, *more)
+        assert code == 0
+        assert json.loads(out)["classes"].keys() == set(HOSTILE) if more == ["--json"] else True
+        shown += out + err
+    code, out, err = ingest(tmp_path / "gone\x1b[2J")
+    assert code == 3
+    shown += out + err
+    code, out, err = ingest(folder, "--exclude", tmp_path / "q\u202e.csv", "--classes", "\x1bnone")
+    assert code == 3
+    shown += out + err
+    assert not set(shown) & set("\x1b\x07\x9b\u202e\u202c\u200b")
+    for escaped in ("\\x1b[2J\\x1b]0;t\\x07", "\\u202eevil", "new\\nline", "c1\\x9b31m", "zero\\u200bwidth"):
+        assert escaped in shown
