@@ -1,6 +1,7 @@
 """A run folder: the place of each file, and who may write there."""
 
 import contextlib
+import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one training. The object has paths only and opens nothing by itself."""
+    """The folder of one training. Its paths open nothing; `scores` and `history` read files."""
 
     path: Path
 
@@ -48,8 +49,30 @@ class Run:
         return self.path / "labels.txt"
 
     @property
-    def history(self) -> Path:
+    def history_file(self) -> Path:
         return self.path / "history.csv"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of `history.csv`: a dict for each epoch or fitted head, with numbers as numbers.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
+        try:
+            return read_history(self.history_file)
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise RunError(f"{self.history_file}: expected the history of the training ({error}).") from None
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The content of `metrics.json`: the scores on the test split.
+
+        Raises:
+            RunError: if the file is missing, such as for a run without a test split, or damaged.
+        """
+        found: dict[str, Any] = read_json(self.metrics)
+        return found
 
     @property
     def model(self) -> Path:
@@ -154,6 +177,16 @@ class Run:
             if not is_mine:
                 raise RunError(f"{self.path}: another imgclf process is writing this run. Wait, or choose -o.")
             yield
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a `history.csv`, numbers as numbers, without the empty cells."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: _value(name, text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def _value(name: str, text: str) -> str | int | float:
+    return text if name in ("phase", "outcome") else int(text) if name in ("epoch", "image_size") else float(text)
 
 
 def labels_text(names: Iterable[str]) -> str:

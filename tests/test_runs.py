@@ -60,3 +60,20 @@ def test_a_class_name_that_is_no_text_comes_back(tmp_path: Path) -> None:
     run = runs.Run(tmp_path)
     run.write_labels(["caf\udce9", "tea"])
     assert run.read_labels() == ["caf\udce9", "tea"]
+
+
+def test_scores_and_history_are_read_as_numbers(tmp_path):
+    run = runs.create(tmp_path / "run")
+    for name in ("scores", "history"):
+        with pytest.raises(RunError, match=r"metrics\.json|history\.csv"):
+            getattr(run, name)
+    run.metrics.write_text('{"accuracy": 0.5}')
+    run.history_file.write_text("phase,epoch,image_size,lr,loss,outcome\nprobe,1,64,,0.25,\nfinetune,2,64,1e-3,0.5,kept\n")
+    assert run.scores == {"accuracy": 0.5}
+    assert run.history == [
+        {"phase": "probe", "epoch": 1, "image_size": 64, "loss": 0.25},
+        {"phase": "finetune", "epoch": 2, "image_size": 64, "lr": 1e-3, "loss": 0.5, "outcome": "kept"},
+    ]
+    run.history_file.write_text("phase,epoch\nprobe,many\n")
+    with pytest.raises(RunError, match="expected the history"):
+        _ = run.history

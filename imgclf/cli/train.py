@@ -53,7 +53,7 @@ def train(
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
     console.notes(conclusion.of_run(run))
-    scores = runs.read_json(run.metrics) if run.metrics.exists() else None
+    scores = run.scores if run.metrics.exists() else None
     if json:
         console.print_json({"run": str(run.path), "metrics": scores})
     else:

@@ -58,7 +58,7 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         "scores": scores,
         "warnings": [*scores["warnings"], *([CHANGED] if _changed(scores, rules) else [])],
         "data": _data(run, config),
-        "history": _history(run.history),
+        "history": _history(run.history_file),
         "calibration": rules,
         "settings": settings,
         "defaults": sorted(k for k, value in settings.items() if getattr(TrainConfig, k, None) == value),

@@ -198,7 +198,7 @@ class Classical:
                 found = loop.loss_and_accuracy(scores[rows[split]], labels[rows[split]])
                 row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
         row["seconds"] = time.monotonic() - started
-        history.write(work.run.history, [row])
+        history.write(work.run.history_file, [row])
         log.info("%s: fitted to %d images in %.1f s.", self.settings.model, len(rows[TRAIN]), row["seconds"])
         return FittedClassical(self.settings, images, vectors, scores, [row], estimator, built)
 

@@ -153,7 +153,7 @@ class Job:
 
     def report(self) -> None:
         """Write the history."""
-        history.write(self.run.history, self.rows)
+        history.write(self.run.history_file, self.rows)
 
     def add(self, row: Row) -> None:
         """Append a row to the history, and write it."""

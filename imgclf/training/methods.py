@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from imgclf import runs
 from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.models import flattening
 from imgclf.runs import Run
-from imgclf.training import auto_finetune, descent, history
+from imgclf.training import auto_finetune, descent
 from imgclf.training.job import Fitted, Job, TimeIsUp
 
 log = logging.getLogger("imgclf")
@@ -73,7 +74,7 @@ def more_epochs(job: Job, finished: Run) -> Fitted:
     """
     recipe = job.recipe
     job.model.set_weights(flattening.load(finished.model).get_weights())
-    job.rows[:] = history.read(finished.history)
+    job.rows[:] = runs.read_history(finished.history_file)
     had = sum(row["phase"] == recipe.method for row in job.rows)
     log.info("%s: training for %d more epochs.", finished.path, recipe.epochs - had)
     descent.extend(job, recipe.method, replace(recipe, epochs=recipe.epochs - had), job.deadline())

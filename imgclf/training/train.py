@@ -27,7 +27,7 @@ from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import REPORT_FORMATS, TrainConfig
-from imgclf.training import calibration_fit, estimators, history
+from imgclf.training import calibration_fit, estimators
 from imgclf.training.calibration_fit import Calibrated
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.decoding import Decoding
@@ -231,8 +231,8 @@ def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
     if missing:
         _export(run, missing)
         log.info("%s: exported %s", run.path, ", ".join(missing))
-    if not (run.path / CURVE).is_file() and run.history.is_file():
-        _draw(run, history.read(run.history))
+    if not (run.path / CURVE).is_file() and run.history_file.is_file():
+        _draw(run, run.history)
     if with_report and run.metrics.is_file() and not (run.path / f"{report.NAME}.html").is_file():
         report.write(run)
     _end(run)

@@ -46,7 +46,7 @@ def make(folder: Path, names: tuple[str, ...] = NASTY, count: int = 4, wrong: in
     scores = metrics.score(part.labels, probabilities, names, replicates=20)
     storage.write_json(run.metrics, scores)
     outputs.write_predictions(run.predictions, [s.path for s in part.samples], part.labels, probabilities, names)
-    run.history.write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,2,0.5,2.1,0.4\n2,1,0.7,,\n")
+    run.history_file.write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,2,0.5,2.1,0.4\n2,1,0.7,,\n")
     return run
 
 
@@ -155,7 +155,7 @@ def test_many_classes_get_a_picture_of_the_matrix(tmp_path):
 
 def test_a_model_without_a_mistake_history_and_manifest(tmp_path):
     run = make(tmp_path, wrong=0)
-    run.history.unlink()
+    run.history_file.unlink()
     run.manifest.unlink()
     text = report.write(run)[0].read_text()
     assert "None: every predicted class is correct." in text

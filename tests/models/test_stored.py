@@ -114,7 +114,7 @@ def test_a_run_on_an_own_backbone_contains_it(image_folder: Callable[..., Path],
     embedding = keras.Model(model.input, model.get_layer("embedding").output)
     np.testing.assert_allclose(before, embedding(_pixels()), atol=1e-4)
     resumed = imgclf.resume(moved, epochs=2, with_report=False)
-    assert len(resumed.history.read_text(encoding="utf-8").splitlines()) == 4  # header, probe, two epochs
+    assert len(resumed.history_file.read_text(encoding="utf-8").splitlines()) == 4  # header, probe, two epochs
     assert imgclf.export(moved, imgclf.ExportConfig(format="savedmodel"))[0]["label_agreement"] == 1.0
     again = TrainConfig(weights=str(moved), method="probe", export="none")
     second = imgclf.train(data, again, output=tmp_path / "second", with_report=False)

@@ -325,7 +325,7 @@ def test_a_run_within_a_limit_has_its_stages_in_the_history(
     started = time.monotonic()
     run = imgclf.train(imgclf.read(image_folder(classes=("x", "y", "z"), count=16)), config, output=tmp_path / "run")
     assert time.monotonic() - started < 132
-    rows = list(csv.DictReader(run.history.read_text().splitlines()))
+    rows = list(csv.DictReader(run.history_file.read_text().splitlines()))
     assert rows[0]["phase"] == "probe" and any(row["outcome"] for row in rows)
     assert "(probe alone: " in run.log.read_text()
     assert (run.path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"

@@ -61,7 +61,7 @@ SHARING = """
         backbone="small-cnn", image_size=32, epochs=2, batch_size=int(sys.argv[3]), ema=0.9, export="none", seed=1,
     )
     run = train.train(imgclf.read(sys.argv[1]), config, output=Path(sys.argv[2]))
-    print(run.history.read_text())
+    print(run.history_file.read_text())
     print("devices:", devices.sharing())
 """
 

@@ -47,7 +47,7 @@ def test_mlflow_is_told_the_settings_and_every_epoch(
     assert told[1][0] == "params" and told[1][1]["epochs"] == 2
     steps = [value for kind, value in told if kind == "metrics"]
     assert [step for step, _ in steps] == [1, 2]
-    rows = run.history.read_text().splitlines()
+    rows = run.history_file.read_text().splitlines()
     assert steps[0][1]["val_loss"] == pytest.approx(float(rows[1].split(",")[6]))
 
 

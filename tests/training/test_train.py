@@ -40,7 +40,7 @@ def test_a_run_holds_everything_that_is_promised(trained_run: imgclf.Run) -> Non
         trained_run.config,
         trained_run.manifest,
         trained_run.labels,
-        trained_run.history,
+        trained_run.history_file,
         trained_run.model,
         trained_run.artifact,
         trained_run.saved_model,
@@ -59,7 +59,7 @@ def test_a_run_holds_everything_that_is_promised(trained_run: imgclf.Run) -> Non
 
 
 def test_history_has_a_row_per_epoch(trained_run: imgclf.Run) -> None:
-    rows = rows_of(trained_run.history)
+    rows = rows_of(trained_run.history_file)
     assert [row["epoch"] for row in rows] == [str(n + 1) for n in range(len(rows))]
     assert {row["phase"] for row in rows} == {"scratch"}
     assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
@@ -143,9 +143,9 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_says_so(
     with pytest.raises(KeyboardInterrupt):
         imgclf.train(dataset, CNN, output=tmp_path / "run", on_progress=stop)
     run = runs.find(tmp_path / "run")
-    assert len(run.history.read_text().splitlines()) == 2
+    assert len(run.history_file.read_text().splitlines()) == 2
     training.resume(run)
-    assert len(run.history.read_text().splitlines()) == 3
+    assert len(run.history_file.read_text().splitlines()) == 3
     assert run.metrics.exists()
     caplog.clear()
     training.resume(run)
@@ -172,7 +172,7 @@ def test_probe_and_fine_tune_from_the_weights_of_a_run(
     probe = imgclf.train(dataset, TrainConfig(**shared, method="probe"), output=tmp_path / "probe")
     fine = TrainConfig(**shared, method="finetune", lr=0.0, epochs=1, augment="none", dropout=0.0)
     tuned = imgclf.train(dataset, fine, output=tmp_path / "fine")
-    assert [row["phase"] for row in rows_of(tuned.history)] == ["probe", "finetune"]
+    assert [row["phase"] for row in rows_of(tuned.history_file)] == ["probe", "finetune"]
     first, second = (outputs.read_predictions(run.predictions).probabilities for run in (probe, tuned))
     np.testing.assert_allclose(first, second, atol=1e-4)  # learning rate 0 leaves the probe as it is
 
@@ -247,7 +247,7 @@ def test_a_disk_that_fills_while_checkpointing_keeps_the_last_whole_checkpoint(
         imgclf.train(imgclf.read(image_folder(count=12)), CNN, output=tmp_path / "run")
     monkeypatch.undo()
     run = training.resume(runs.find(tmp_path / "run"))
-    assert [row["epoch"] for row in rows_of(run.history)] == ["1", "2"]
+    assert [row["epoch"] for row in rows_of(run.history_file)] == ["1", "2"]
 
 
 def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Run) -> None:
@@ -300,7 +300,9 @@ def is_consistent(run: imgclf.Run) -> bool:
     facts, epochs = artifact.read(run.path), run.read_config()["config"]["epochs"]
     for name in facts.files:
         artifact.verify(run.path, facts, name)
-    return len(rows_of(run.history)) == epochs and runs.read_json(run.metrics)["n"] == len(rows_of(run.predictions))
+    return len(rows_of(run.history_file)) == epochs and runs.read_json(run.metrics)["n"] == len(
+        rows_of(run.predictions)
+    )
 
 
 @pytest.mark.slow
@@ -321,7 +323,7 @@ def test_more_epochs_change_a_finished_run_in_one_step(finished: imgclf.Run, tmp
     with pytest.raises(UsageError, match="is being trained for 5 epochs, which --resume alone resumes; found 9"):
         training.resume(run, epochs=9)
     training.resume(run)
-    assert [row["epoch"] for row in rows_of(run.history)] == ["1", "2", "3", "4", "5"]
+    assert [row["epoch"] for row in rows_of(run.history_file)] == ["1", "2", "3", "4", "5"]
     assert is_consistent(run) and run.read_config()["config"]["epochs"] == 5
     assert files_of(run)["model.keras"] != before["model.keras"]
     assert not run.extension.path.exists() and not run.checkpoint.exists() and not (run.path / "report.md").exists()
@@ -355,7 +357,7 @@ def test_killed_at_any_write_of_more_epochs_the_run_has_the_old_model_or_the_new
             training.resume(run, epochs=3)
         left = -1
         assert is_consistent(run)
-        if len(rows_of(run.history)) == 3:
+        if len(rows_of(run.history_file)) == 3:
             break
         assert files_of(run) == before
     assert number > 10
@@ -395,7 +397,7 @@ def test_a_training_that_was_killed_before_it_was_a_run_starts_over(
 def test_a_run_that_was_deleted_is_not_made_again_by_its_history_or_checkpoint(tmp_path: Path) -> None:
     run = runs.Run(tmp_path / "run")
     with pytest.raises(RunError, match="the run folder was deleted during training"), explained(run):
-        history.write(run.history, [])
+        history.write(run.history_file, [])
     with pytest.raises(FileNotFoundError):
         checkpoint.write(run.checkpoint, {}, {})
     assert not run.path.exists()
@@ -448,7 +450,7 @@ def test_the_upper_layers_move_at_growing_sizes(image_folder: Callable[..., Path
         export="none",
     )
     run = imgclf.train(imgclf.read(image_folder(count=12, size_px=48)), config, output=tmp_path / "run")
-    assert [row["image_size"] for row in rows_of(run.history)] == ["48", "32", "48"]
+    assert [row["image_size"] for row in rows_of(run.history_file)] == ["48", "32", "48"]
     import keras
 
     from imgclf.models import classifier, efficientnet_lite0
