@@ -68,7 +68,9 @@ def test_scores_and_history_are_read_as_numbers(tmp_path):
         with pytest.raises(RunError, match=r"metrics\.json|history\.csv"):
             getattr(run, name)
     run.metrics.write_text('{"accuracy": 0.5}')
-    run.history_file.write_text("phase,epoch,image_size,lr,loss,outcome\nprobe,1,64,,0.25,\nfinetune,2,64,1e-3,0.5,kept\n")
+    run.history_file.write_text(
+        "phase,epoch,image_size,lr,loss,outcome\nprobe,1,64,,0.25,\nfinetune,2,64,1e-3,0.5,kept\n"
+    )
     assert run.scores == {"accuracy": 0.5}
     assert run.history == [
         {"phase": "probe", "epoch": 1, "image_size": 64, "loss": 0.25},
