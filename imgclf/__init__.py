@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from imgclf.prediction import Classifier as Classifier
     from imgclf.prediction import Prediction as Prediction
     from imgclf.prediction import load as load
+    from imgclf.questions.feature_table import FeatureTable as FeatureTable
+    from imgclf.questions.feature_table import features as features
     from imgclf.runs import Run as Run
     from imgclf.settings import AugmentConfig as AugmentConfig
     from imgclf.settings import CalibrateConfig as CalibrateConfig
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from imgclf.settings import DescribeConfig as DescribeConfig
     from imgclf.settings import EvaluateConfig as EvaluateConfig
     from imgclf.settings import ExportConfig as ExportConfig
+    from imgclf.settings import FeaturesConfig as FeaturesConfig
     from imgclf.settings import IngestConfig as IngestConfig
     from imgclf.settings import KfoldConfig as KfoldConfig
     from imgclf.settings import PredictConfig as PredictConfig
@@ -64,9 +67,10 @@ _MODULES = {
     "explanation.description": "Description describe",
     "exporting.artifacts": "export",
     "prediction": "Classifier Prediction load",
+    "questions.feature_table": "FeatureTable features",
     "runs": "Run",
     "settings": "AugmentConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
-    "ExportConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
+    "ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",
     "training.train": "resume train",

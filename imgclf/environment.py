@@ -142,6 +142,7 @@ def require(module: str, package: str = "imgclf") -> None:
 
 
 EXTRAS = {
+    "classical": ("skops", "skimage"),
     "mlflow": ("mlflow",),
     "onnx": ("tf2onnx", "onnx", "onnxruntime"),
     "openvino": ("openvino",),

@@ -14,11 +14,33 @@ from imgclf.cli.app import COMMANDS
 from imgclf.errors import ImgclfError
 
 FUNCTIONS = (
-    *("augment", "calibrate", "compare", "convolve", "describe", "evaluate", "export", "ingest", "kfold", "load"),
+    *(
+        "augment",
+        "calibrate",
+        "compare",
+        "convolve",
+        "describe",
+        "evaluate",
+        "export",
+        "features",
+        "ingest",
+        "kfold",
+        "load",
+    ),
     *("read", "resume", "train"),
 )
 RESULTS = (
-    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation", "Ingestion"),
+    *(
+        "Augmented",
+        "Classifier",
+        "Convolution",
+        "CrossValidation",
+        "Dataset",
+        "Description",
+        "Evaluation",
+        "FeatureTable",
+        "Ingestion",
+    ),
     *("Prediction", "Run"),
 )
 SETTINGS = (
@@ -30,6 +52,7 @@ SETTINGS = (
         "DescribeConfig",
         "EvaluateConfig",
         "ExportConfig",
+        "FeaturesConfig",
         "IngestConfig",
     ),
     *("KfoldConfig", "PredictConfig", "TrainConfig"),

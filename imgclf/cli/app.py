@@ -36,6 +36,7 @@ COMMANDS = {
     "compare": "Compare runs on the same test images.",
     "card": "Write a model card.",
     "predict": "Classify images.",
+    "features": "Compute feature vectors, and draw them.",
     "export": "Export a model to other formats.",
     "convolve": "Convolve an image with a kernel, step by step.",
     "describe": "Describe a network layer by layer.",

@@ -1,7 +1,8 @@
 """Classifiers of scikit-learn on feature vectors: the stored form, and the runtime that predicts with it.
 
 A stored one is a folder: `estimator.skops`, which contains no code and is refused if it names foreign types;
-`about.json`; and `backbone.tflite`, which turns pixels into the embedding. Neither Keras nor TensorFlow is needed.
+`about.json`; and, where the embedding of a backbone is among the features, `backbone.tflite`, which computes it.
+Neither Keras nor TensorFlow is needed.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imgclf import environment, runs, storage
-from imgclf.errors import ArtifactError, RunError
+from imgclf.descriptors.kinds import Descriptor
+from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction.litert import LiteRTRuntime
 
 EXTRA = "'imgclf[classical]'"
@@ -38,6 +40,7 @@ class About:
 
     Args:
         size_px: the side of the images.
+        features: the kind of the feature vectors, as `descriptors.kinds` knows it.
         width: the length of a feature vector.
         temperature: what the logits are divided by.
     """
@@ -45,6 +48,7 @@ class About:
     size_px: int
     classes: int
     width: int
+    features: str
     temperature: float = 1.0
 
 
@@ -119,18 +123,23 @@ class ClassicalRuntime:
     """
 
     package: ClassVar[str] = "skops"
+    batch_size = 4
     names: tuple[str, ...] = ("probabilities", "embedding")
 
     def __init__(self, path: Path) -> None:
         self._estimator, about = read(path)
-        self._backbone = LiteRTRuntime(path / BACKBONE, "embedding")
         self.size_px, self.classes, self._temperature = about.size_px, about.classes, about.temperature
-        self.batch_size = self._backbone.batch_size
+        try:
+            self._descriptor = Descriptor(about.features, about.size_px)
+        except UsageError as error:
+            raise ArtifactError(f"{path}: {error} Restore the folder, or train again.") from None
+        self._backbone = LiteRTRuntime(path / BACKBONE, "embedding") if self._descriptor.has_embedding else None
+        width = len(self._descriptor.names(self._backbone.classes if self._backbone else 0))
         wanted = int(getattr(self._estimator, "n_features_in_", about.width))
-        if not wanted == about.width == self._backbone.classes:
+        if not wanted == about.width == width:
             raise ArtifactError(
-                f"{path}: expected features of length {wanted}, for which the classifier was fitted, found "
-                f"{self._backbone.classes}. Restore the folder, or train again."
+                f"{path}: expected features of length {wanted}, for which the classifier was fitted, found {width} of "
+                f"{about.features}. Restore the folder, or train again."
             )
 
     @classmethod
@@ -140,11 +149,13 @@ class ClassicalRuntime:
 
     def prepare(self, calls: int) -> None:
         """See `Runtime`."""
-        self._backbone.prepare(calls)
+        if self._backbone:
+            self._backbone.prepare(calls)
 
     def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Runtime`."""
-        vectors = self._backbone.outputs(pixels, ("embedding",))["embedding"]
+        embeddings = self._backbone.outputs(pixels, ("embedding",))["embedding"] if self._backbone else None
+        vectors = self._descriptor.vectors(np.clip(pixels, 0, 255).round().astype(np.uint8), embeddings)
         found = {"embedding": vectors}
         if "probabilities" in names:
             found["probabilities"] = softmax(logits(self._estimator, vectors) / self._temperature)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imgclf.settings.explanation import ConvolveConfig as ConvolveConfig
     from imgclf.settings.explanation import DescribeConfig as DescribeConfig
     from imgclf.settings.exporting import ExportConfig as ExportConfig
+    from imgclf.settings.features import FeaturesConfig as FeaturesConfig
     from imgclf.settings.prediction import PredictConfig as PredictConfig
     from imgclf.settings.reading import PERCENTILE as PERCENTILE
     from imgclf.settings.reading import RESIZES as RESIZES
@@ -38,6 +39,7 @@ _MODULES = {
     "evaluation": "REPORT_FORMATS CalibrateConfig EvaluateConfig",
     "explanation": "ConvolveConfig DescribeConfig",
     "exporting": "ExportConfig",
+    "features": "FeaturesConfig",
     "prediction": "PredictConfig",
     "reading": "PERCENTILE RESIZES Decoding ReadConfig Resize",
     "training": "AUTO KfoldConfig TrainConfig",

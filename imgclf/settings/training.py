@@ -13,7 +13,7 @@ from imgclf.settings.augmentation import (
     Orientation,
 )
 from imgclf.settings.base import FRACTION, POSITIVE, Check, Config, at_least, between, names, setting, some_of
-from imgclf.settings.classical import MODEL, Kind
+from imgclf.settings.classical import MODEL, NETWORK, Kind
 from imgclf.settings.dataset import DataConfig
 from imgclf.settings.reading import DECODING
 
@@ -215,7 +215,7 @@ class TrainConfig(DataConfig, Kind, Orientation):
     @property
     def extras(self) -> tuple[str, ...]:
         """The extras of imgclf whose packages these settings need, of `environment.EXTRAS`."""
-        trackers = {"tensorboard": self.tensorboard, "mlflow": self.mlflow}
+        trackers = {"tensorboard": self.tensorboard, "mlflow": self.mlflow, "classical": self.model != NETWORK}
         return (*self.export_formats, *(name for name, wanted in trackers.items() if wanted))
 
     @property

@@ -19,7 +19,10 @@ from sklearn.preprocessing import StandardScaler
 from imgclf import environment, storage
 from imgclf.data import cache as caches
 from imgclf.data.dataset import TRAIN, VALIDATION
+from imgclf.descriptors import extraction
+from imgclf.descriptors.kinds import EMBEDDING, SIZE_PX, Descriptor, parse
 from imgclf.errors import ArtifactError, UsageError
+from imgclf.models import sources
 from imgclf.prediction import artifact
 from imgclf.prediction import classical as stored
 from imgclf.prediction.artifact import File
@@ -29,7 +32,7 @@ from imgclf.settings.augmentation import AUGMENTATION
 from imgclf.settings.base import about, flag_of
 from imgclf.settings.training import TRAINING
 from imgclf.training import features, history, loop
-from imgclf.training.callbacks import Row
+from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.estimators import Work
 from imgclf.training.job import Images
 from imgclf.training.neural import Network
@@ -83,7 +86,7 @@ class FittedClassical:
     logits: np.ndarray
     rows: list[Row]
     estimator: Any
-    model: keras.Model
+    model: keras.Model | None
     temperature: float = 1.0
     outputs: tuple[str, ...] = stored.ClassicalRuntime.names
     has_frozen_features: bool = True
@@ -101,27 +104,34 @@ class FittedClassical:
         place = run.path / FOLDER
         with storage.stage(run.path) as parent:
             stage = parent / FOLDER
-            facts = stored.About(self.images.size_px, self.logits.shape[1], self.embeddings.shape[1], self.temperature)
+            facts = stored.About(
+                size_px=self.images.size_px,
+                classes=self.logits.shape[1],
+                width=self.embeddings.shape[1],
+                features=self.settings.features,
+                temperature=self.temperature,
+            )
             stored.write(stage, self.estimator, facts)
-            self._write_backbone(stage / stored.BACKBONE)
+            if self.model is not None:
+                self._write_backbone(self.model, stage / stored.BACKBONE)
             self._prove(stage, place)
             if place.exists():
                 os.replace(place, parent / "old")
             os.replace(stage, place)
         return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
 
-    def _write_backbone(self, path: Path) -> None:
+    def _write_backbone(self, model: keras.Model, path: Path) -> None:
         """Convert the backbone, or find it converted by an earlier run or fold."""
         from imgclf.exporting import embedding
 
         kept = caches.Store.of(self.settings.cache, self.settings.cache_limit_gb)
         facts = ["embedding.tflite", features.VERSION, environment.versions().get("tensorflow"), self.images.size_px]
-        name = caches.digest([*facts, features.fingerprint(self.model)])
+        name = caches.digest([*facts, features.fingerprint(model)])
         content = kept.read(name, None, np.uint8) if kept else None
         if content is not None:
             path.write_bytes(content.tobytes())
             return
-        embedding.write(self.model, path)
+        embedding.write(model, path)
         if kept:
             kept.keep(name, np.frombuffer(path.read_bytes(), np.uint8))
 
@@ -139,7 +149,7 @@ class FittedClassical:
         again = stored.logits(stored.read(stage)[0], self.embeddings)
         if not difference <= CLOSE:
             raise ArtifactError(
-                f"{place}: expected the features of Keras within {CLOSE:g} of the largest, found a difference of "
+                f"{place}: expected the features of training within {CLOSE:g} of the largest, found a difference of "
                 f"{difference:.2g}. The classifier is not kept."
             )
         if not np.array_equal(again, self.logits):
@@ -151,44 +161,60 @@ class FittedClassical:
 
 
 class Classical:
-    """See `estimators.Estimator`. The backbone is that of a probe."""
+    """See `estimators.Estimator`. A backbone is needed for the embedding alone, and is that of a probe."""
 
-    def __init__(self, settings: TrainConfig, network: Network) -> None:
+    def __init__(self, settings: TrainConfig, network: Network | None) -> None:
         self._network = network
-        self.settings, self.image_size, self.name = settings, network.image_size, settings.model
+        self.settings, self.image_size, self.name = settings, settings.image_size or SIZE_PX, settings.model
         self.limit_s, self.shared = math.inf, True
+        self._descriptor = Descriptor(settings.features, self.image_size)
 
     @classmethod
     def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
         """See `Estimator`."""
-        environment.require("skops", stored.EXTRA)
+        environment.require_extras(settings.extras)
         if settings.export not in (TrainConfig.export, "none"):
             raise UsageError(
                 f"--export {settings.export}: a classifier of --model {settings.model} has no other form than "
                 f"{FOLDER}/ in its run, which imgclf predict reads without TensorFlow. Pass --export none."
             )
         settings, notes = _cleared(settings)
-        network, more = Network.resolve(replace(settings, method="probe"))
-        return cls(replace(network.settings, export="none"), network), [*notes, *more]
+        if any(part.name == EMBEDDING for part in parse(settings.features)):
+            network, more = Network.resolve(replace(settings, method="probe"))
+            return cls(replace(network.settings, export="none"), network), [*notes, *more]
+        size = settings.image_size or SIZE_PX
+        settings = replace(settings, **_PROBE, backbone=sources.NONE, weights=sources.NONE, image_size=size)
+        return cls(replace(settings, export="none"), None), notes
 
     @classmethod
     def of_run(cls, settings: TrainConfig) -> Self:
         """See `Estimator`."""
-        return cls(settings, Network.of_run(settings))
+        needs_network = any(part.name == EMBEDDING for part in parse(settings.features))
+        return cls(settings, Network.of_run(settings) if needs_network else None)
 
-    def build(self, classes: int, run: Run | None = None) -> keras.Model:
+    def build(self, classes: int, run: Run | None = None) -> keras.Model | None:
         """See `Estimator`. The head is never used."""
-        return self._network.build(classes, run)
+        return self._network.build(classes, run) if self._network else None
 
-    def keep(self, built: keras.Model, run: Run) -> None:
+    def keep(self, built: keras.Model | None, run: Run) -> None:
         """See `Estimator`."""
-        self._network.keep(built, run)
+        if self._network:
+            self._network.keep(built, run)
 
-    def fit(self, built: keras.Model, work: Work) -> FittedClassical:
+    def columns(self, built: keras.Model | None) -> list[str]:
+        """The names of the columns of `vectors`."""
+        return self._descriptor.names(built.get_layer("embedding").output.shape[-1] if built else 0)
+
+    def vectors(self, built: keras.Model | None, images: Images, on_progress: OnProgress | None) -> np.ndarray:
+        """float32 (n, d), of all images."""
+        embeddings = self._network.embeddings(built, images, on_progress) if self._network and built else None
+        return extraction.of_pixels(self._descriptor, images.pixels, embeddings, on_progress)
+
+    def fit(self, built: keras.Model | None, work: Work) -> FittedClassical:
         """See `Estimator`."""
         started = time.monotonic()
         images, labels = work.images, work.images.dataset.labels
-        vectors = self._network.embeddings(built, work)
+        vectors = self.vectors(built, images, work.on_progress)
         rows = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
         estimator = make(self.settings, len(rows[TRAIN])).fit(vectors[rows[TRAIN]], labels[rows[TRAIN]])
         scores = stored.logits(estimator, vectors)

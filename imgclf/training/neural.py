@@ -10,8 +10,9 @@ from imgclf.models import classifier, sources
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.training import devices, features, methods, network, recipe, trackers
+from imgclf.training.callbacks import OnProgress
 from imgclf.training.estimators import Work
-from imgclf.training.job import Fitted, Job
+from imgclf.training.job import Fitted, Images, Job
 
 
 class Network:
@@ -51,10 +52,9 @@ class Network:
             with storage.replacing(run.backbone) as new:
                 classifier.backbone(built).save(new)
 
-    def embeddings(self, built: keras.Model, work: Work) -> np.ndarray:
+    def embeddings(self, built: keras.Model, images: Images, on_progress: OnProgress | None) -> np.ndarray:
         """float32 (n, d), of all images, as the weights are."""
-        images = work.images
-        return features.frozen(built, images.dataset, images.pixels, self._recipe, on_progress=work.on_progress)[0]
+        return features.frozen(built, images.dataset, images.pixels, self._recipe, on_progress=on_progress)[0]
 
     def fit(self, built: keras.Model, work: Work) -> Fitted:
         """See `Estimator`."""

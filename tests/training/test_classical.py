@@ -18,7 +18,7 @@ from imgclf.data.dataset import TEST, TRAIN, read_manifest
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction import artifact
 from imgclf.prediction import classical as stored
-from imgclf.settings import ExportConfig, KfoldConfig, TrainConfig
+from imgclf.settings import ExportConfig, FeaturesConfig, KfoldConfig, TrainConfig
 from imgclf.training import classical, estimators
 
 KNN = TrainConfig(model="knn", image_size=64, k=3)
@@ -52,6 +52,17 @@ def test_a_run_of_knn_predicts_what_scikit_learn_predicts_on_the_same_vectors(ru
     own = make_pipeline(StandardScaler(), KNeighborsClassifier(3)).fit(known, labels).predict(asked)
     assert own.tolist() == predicted
     assert np.mean(own == truth) == pytest.approx(json.loads(run.metrics.read_text())["argmax"]["accuracy"])
+
+
+def test_the_feature_table_has_the_embedding_of_the_run(run, folder):
+    config = FeaturesConfig(features="embedding+mean-color", image_size=64)
+    table = imgclf.features(imgclf.read(folder), config)
+    by_path = dict(zip(table.paths, table.vectors, strict=True))
+    known, _, _ = vectors(run, folder, TRAIN)
+    paths = [s.path for s in read_manifest(run.manifest, folder).samples if s.split == TRAIN]
+    found = np.stack([by_path[path] for path in paths])
+    np.testing.assert_allclose(found[:, :-3], known, atol=1e-3 * np.abs(known).max())
+    assert (table.names[0], table.names[-1]) == ("embedding:0", "mean-color:blue")
 
 
 def test_a_run_of_knn_has_the_files_of_any_run_and_no_network(run):
@@ -141,7 +152,7 @@ def test_logits_are_logarithms_of_probabilities_with_a_floor():
 def test_a_stored_classifier_with_a_foreign_type_is_refused(tmp_path):
     knn = KNeighborsClassifier(1).fit([[0], [1]], [0, 1])
     knn.note = Foreign()
-    stored.write(tmp_path, knn, stored.About(8, 2, 1))
+    stored.write(tmp_path, knn, stored.About(8, 2, 1, "embedding"))
     with pytest.raises(ArtifactError, match=r"refused, since it contains the type .*Foreign"):
         stored.read(tmp_path)
 
@@ -149,7 +160,7 @@ def test_a_stored_classifier_with_a_foreign_type_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["estimator.skops", "about.json"])
 @pytest.mark.parametrize("content", [b"", b"no such thing", None])
 def test_a_damaged_stored_classifier_is_refused(tmp_path, name, content):
-    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(8, 2, 1))
+    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(8, 2, 1, "embedding"))
     path: Path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-30] if content is None else content)
     with pytest.raises(ArtifactError, match=str(tmp_path)):
@@ -157,9 +168,9 @@ def test_a_damaged_stored_classifier_is_refused(tmp_path, name, content):
 
 
 def test_a_stored_classifier_for_other_features_is_refused(run, tmp_path):
-    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(64, 2, 1))
+    stored.write(tmp_path, KNeighborsClassifier(1).fit([[0], [1]], [0, 1]), stored.About(64, 2, 1, "embedding"))
     (tmp_path / "backbone.tflite").write_bytes((run.path / "estimator" / "backbone.tflite").read_bytes())
-    with pytest.raises(ArtifactError, match=r"expected features of length 1, .* found 1984"):
+    with pytest.raises(ArtifactError, match=r"expected features of length 1, .* found 1984 of embedding"):
         stored.ClassicalRuntime.start(tmp_path, "float32")
 
 

@@ -1,0 +1,1 @@
+"""Pixels -> feature vectors made by hand: colors, histograms, textures, edges."""
