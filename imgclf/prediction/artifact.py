@@ -1,6 +1,7 @@
 """`artifact.json`: the description of the exported models beside it, with their hashes."""
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -131,7 +132,7 @@ def read(folder: Path) -> Artifact:
                 f"{values.get('imgclf')}. This is imgclf {__version__}: pip install --upgrade imgclf."
             )
         return _parse(values)
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
         raise ArtifactError(
             f"{path}: damaged description of a model ({type(error).__name__}: {error}). Export again or restore it."
         ) from None
@@ -148,9 +149,20 @@ def _parse(values: dict[str, Any]) -> Artifact:
         )
         for name, entry in values["files"].items()
     }
+    for name, file in files.items():
+        if not _stays_inside(name):
+            raise ValueError(f"the file {name!r} is not a path in its folder")
+        if file.bytes < 0 or not all(0 <= share <= 1 for share in file.agreement.values()):
+            raise ValueError(f"impossible numbers for the file {name!r}")
     labels = values["labels"]
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise ValueError("labels is not a list of names")
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise ValueError("labels has an empty name, or one twice")
+    if "probabilities" not in values["outputs"]:
+        raise ValueError("outputs lacks the probabilities")
+    if not 0 < float(values["temperature"]) < math.inf:
+        raise ValueError(f"temperature is {values['temperature']!r}")
     if values["resize"] not in RESIZES:
         raise ValueError(f"resize is {values['resize']!r}")
     if int(values["image_size"]) < 1:
@@ -173,12 +185,21 @@ def _parse(values: dict[str, Any]) -> Artifact:
     )
 
 
+def _stays_inside(name: str) -> bool:
+    """Whether a name is a plain path below the folder, on any system."""
+    parts = name.split("/")
+    return not set(name) & set("\\:\0") and all(part.strip(". ") for part in parts)
+
+
 def _parse_decision(values: dict[str, Any], reject_below: Any, labels: list[str]) -> Decision:
     if reject_below is not None:
         if not 0 <= float(reject_below) <= 1:
             raise ValueError(f"reject_below is {reject_below!r}")
         values = values | {"reject_below": reject_below}
     numbers = {key: float(value) for key, value in values.items() if key != "positive"}
+    for key, number in numbers.items():
+        if not (math.isfinite(number) if key == "outlier_above" else 0 <= number <= 1):
+            raise ValueError(f"{key} is {number!r}")
     rules = Decision(positive=values.get("positive"), **numbers)
     if rules.positive is not None and (rules.positive not in labels or len(labels) != 2):
         raise ValueError(f"positive is {rules.positive!r}")

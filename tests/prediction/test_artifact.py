@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,9 @@ def test_the_file_on_disk_has_these_keys_and_values(tmp_path):
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(labels=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
+@given(
+    labels=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4, unique=True)
+)
 def test_what_is_written_is_read_back(tmp_path, labels):
     facts = replace(FACTS, labels=tuple(labels), temperature=1.25)
     artifact.write(tmp_path, facts)
@@ -102,11 +105,55 @@ def test_damaged_json_is_an_artifact_error_that_names_the_file(tmp_path, content
         ("files", ["model.tflite"]),
         ("files", {"model.tflite": {}}),
         ("temperature", "warm"),
+        ("temperature", math.nan),
+        ("temperature", 0),
+        ("temperature", math.inf),
+        ("image_size", math.inf),
+        ("labels", ["ants", "ants"]),
+        ("labels", ["ants", ""]),
+        ("outputs", ["embedding"]),
+        ("outputs", None),
+        ("reject_below", math.nan),
+        ("reject_below", 1.5),
+        ("decision", {"outlier_above": math.nan}),
+        ("decision", {"outlier_above": math.inf}),
+        ("decision", {"outlier_above": "far"}),
+        ("decision", {"set_from": -0.1}),
+        ("decision", {"positive": "ants", "threshold": math.nan}),
+        ("decision", {"positive": "wasps", "threshold": 0.5}),
+        ("decision", {"set_from": 0.5, "coverage": 2}),
+        ("files", {"model.tflite": {"format": "litert", "sha256": "ab", "bytes": -1}}),
+        ("files", {"model.tflite": {"format": "litert", "sha256": "ab", "bytes": math.inf}}),
+        ("files", {"model.tflite": {"format": "litert", "sha256": "ab", "bytes": 3, "agreement": {"int8": math.nan}}}),
     ],
 )
 def test_an_impossible_value_is_an_artifact_error(tmp_path, key, value):
     with pytest.raises(ArtifactError, match="damaged"):
         artifact.read(changed(tmp_path, **{key: value}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model.tflite",
+        "/etc/passwd",
+        "a/../../b",
+        "a//b",
+        "",
+        ".",
+        "C:\\model",
+        "C:model",
+        "..\\x",
+        "a\0b",
+        "a/",
+        ".. ",
+    ],
+)
+def test_no_file_of_an_artifact_lies_outside_of_its_folder(tmp_path, name):
+    with pytest.raises(ArtifactError, match="is not a path in its folder"):
+        artifact.read(changed(tmp_path, files={name: {"format": "litert", "sha256": "ab", "bytes": 3}}))
+    inside = changed(tmp_path, files={"in/a..b.tflite": {"format": "litert", "sha256": "ab", "bytes": 3}})
+    assert list(artifact.read(inside).files) == ["in/a..b.tflite"]
 
 
 def test_the_hash_of_a_file_is_its_sha256(tmp_path):
