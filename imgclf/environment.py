@@ -121,6 +121,44 @@ _LONGEST_START_S = 600.0
 """An older process has done other work before."""
 
 
+def available_memory() -> int:
+    """Estimate the bytes available without swapping; if the system does not say, half of the memory, or no limit.
+
+    A container may allow less than the machine has.
+    """
+    free = 1 << 62
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([free, *(_left_in(*files) for files in _memory_groups())])
+
+
+def _memory_groups() -> Iterator[tuple[Path, Path]]:
+    """The files with the limit and the use of memory of the control groups that this process may be in."""
+    root = Path("/sys/fs/cgroup")
+    paths = {""}
+    with contextlib.suppress(OSError):
+        paths |= {line.split(":", 2)[2].strip("/") for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    for path in paths:
+        yield root / path / "memory.max", root / path / "memory.current"
+        old = root / "memory" / path  # version 1
+        yield old / "memory.limit_in_bytes", old / "memory.usage_in_bytes"
+
+
+def _left_in(limit: Path, used: Path) -> int:
+    try:
+        left = int(limit.read_text()) - int(used.read_text())
+    except (OSError, ValueError):  # "max": no limit
+        return 1 << 62
+    with contextlib.suppress(OSError, ValueError):  # the cache of files is given back where memory is short
+        facts = dict(line.split() for line in (limit.parent / "memory.stat").read_text().splitlines())
+        left += int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
+    return max(0, left)
+
+
 def hardware() -> dict[str, object]:
     """Return platform, processor and core count for `config.json`."""
     return {"platform": platform.platform(), "machine": platform.machine(), "cpus": cpu_count()}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import cells, images, layouts, synsets
+from imgclf.data import cells, content, images, layouts, synsets
 from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
 from imgclf.data.file_listing import Listing, Progress
 from imgclf.data.layouts import Source, archives, folders, table
@@ -54,8 +54,7 @@ def collect(
         DatasetError: if there is nothing at that path, it is not a dataset, it has readable images in fewer than
             `min_classes` classes, or `classes` contains an unknown name.
         UsageError: if a column that was named is missing, or a file is not of the layout asked for.
-        MissingError: if it is a Parquet table and pyarrow is not installed, or one of its images is HEIC and
-            pillow-heif is not.
+        MissingError: if it is a Parquet table and pyarrow is not installed.
     """
     name = Path(path)
     source, layout = _open(name, settings, on_progress)
@@ -269,11 +268,11 @@ def _scan(root: Path, samples: Sequence[Sample], scanner: Scanner) -> Looked:
 
 def _examine(root: Path, sample: Sample, allow_truncated: bool) -> Sample | Skipped:
     try:
-        data = images.read_bytes(root / sample.path)
-        header = images.inspect(data, allow_truncated)
+        with images.prepared(allow_truncated), content.of(root / sample.path) as data:
+            sha256, header = hashlib.sha256(data).hexdigest(), images.inspect(data, allow_truncated)
     except ImageError as error:
         return Skipped(sample.path, "unreadable", str(error))
-    return _sample(sample, hashlib.sha256(data).hexdigest(), header)
+    return _sample(sample, sha256, header)
 
 
 def _sample(sample: Sample, sha256: str, header: images.Header) -> Sample:

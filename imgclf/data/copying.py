@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from imgclf import environment, storage
-from imgclf.data import images
+from imgclf.data import content, images
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Dataset, Sample, listed
 from imgclf.data.file_listing import Progress
 from imgclf.errors import DatasetError, ImageError, UsageError
@@ -108,7 +108,7 @@ def _fill(root: Path, dataset: Dataset, on_progress: Progress | None) -> tuple[i
             raise DatasetError(f"{dataset.root / sample.path}: the image is gone since it was read.") from None
         except OSError:  # another disk, one without hard links, or too many of one file
             try:
-                data = images.read_bytes(source)
+                data = content.read(source)
             except ImageError as error:
                 raise DatasetError(f"{dataset.root / sample.path}: {error}.") from None
             with target.open("xb") as file:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.data import cells, grouping, images, similar
+from imgclf.data import cells, grouping, images, signatures, similar
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, listed
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import GateError, UsageError
-from imgclf.settings import DataConfig, Thresholds, names
+from imgclf.settings import DataConfig, Decoding, Thresholds, names
 from imgclf.settings.doctor import FORMER
 from imgclf.storage import write_atomic
 
@@ -55,6 +55,8 @@ KINDS = {
     "near-duplicate": Kind(WARNING, "the same image, encoded, scaled or cropped differently", "kept in one split"),
     "look-alikes": Kind(WARNING, "many near-duplicates in one group", "not kept together"),
     "wrong-extension": Kind(WARNING, "the content is of another format than the name says", "read by content"),
+    "flat-block": Kind(WARNING, "part of the image is one flat block, as where data are lost", "used", "all"),
+    "lost-detail": Kind(WARNING, "a progressive JPEG that ends early", "used", "all"),
     "near-blank": Kind(WARNING, "nearly one color", "used", "all"),
     "blurry": Kind(NOTE, "blurred", "used"),
     "very-dark": Kind(NOTE, "nearly black", "used"),
@@ -64,6 +66,7 @@ KINDS = {
     "very-large": Kind(NOTE, "many pixels", "used, reduced"),
     "size-outlier": Kind(NOTE, "a size far from the others'", "used"),
     "odd-aspect": Kind(NOTE, "long and narrow", "used, resized to a square"),
+    "narrow-range": Kind(NOTE, "gray of 16 bits that uses few of its values", "used; train --window spreads it"),
     "odd-format": Kind(NOTE, "a format or extension that few files have", "used"),
     "gray": Kind(NOTE, "gray among color images", "used"),
     "turned": Kind(NOTE, "an EXIF orientation", "turned upright"),
@@ -166,7 +169,8 @@ def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
     found += _copies(dataset, contents.copies(), "identical bytes", "duplicate")
     if scanner:
         records = scanner.records(dataset)
-        found += _of_pixels(dataset, records, limits)
+        has_window = isinstance(settings, Decoding) and settings.window is not None
+        found += _of_pixels(dataset, records, limits, has_window)
         pairs = scanner.near_duplicates(records["thumb"][contents.firsts], limits.near)
         for rows, likeness in _near(contents, pairs):
             share = len(rows) / len(dataset)
@@ -234,7 +238,9 @@ def _of_files(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _unreadable(skipped: Skipped) -> str:
-    return {images.EMPTY: "empty", images.NO_IMAGE: "not-an-image"}.get(skipped.reason, "unreadable")
+    if skipped.reason.startswith(signatures.NO_IMAGE):
+        return "not-an-image"
+    return "empty" if skipped.reason == images.EMPTY else "unreadable"
 
 
 def _of_classes(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
@@ -289,11 +295,13 @@ def _of_headers(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
                 break
 
 
-def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Iterator[Finding]:
+def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds, has_window: bool) -> Iterator[Finding]:
     gray = records["gray"] | (records["chroma"] <= limits.gray)
     blank = records["flat"] >= limits.blank
     sharpness_counts = np.minimum(records["width"], records["height"]) >= BLUR_MIN_PX
+    is_narrow = (not has_window) & (records["largest"] > 0) & (records["largest"] < limits.narrow * 65535)
     measures = (
+        ("lost-detail", None, "its last scans are missing", records["lacks_scans"]),
         ("near-blank", "flat", "of the pixels are alike", blank),
         ("very-dark", "high", "is the 95th percentile of gray", ~blank & (records["high"] <= limits.dark)),
         ("very-bright", "low", "is the 5th percentile of gray", ~blank & (records["low"] >= limits.bright)),
@@ -308,6 +316,14 @@ def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds) -> Ite
         for row in np.flatnonzero(where & seen).tolist():
             value = f"{records[measure][row]:.3g} " if measure else ""
             yield Finding(kind, f"{value}{text}", (dataset.samples[row].path,))
+    for row in np.flatnonzero((records["lost"] >= limits.flat_block) & seen).tolist():
+        text = f"about {records['lost'][row]:.0%} of the image is one flat block: data are lost"
+        yield Finding("flat-block", text, (dataset.samples[row].path,))
+    for row in np.flatnonzero(is_narrow & seen).tolist():
+        largest = int(records["largest"][row])
+        full = 2 ** largest.bit_length() - 1
+        text = f"values up to {largest:,} of 65,535, nearly black: imgclf train --window 0,{full} makes {full:,} white"
+        yield Finding("narrow-range", text, (dataset.samples[row].path,))
 
 
 def forbidden(text: str | None) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgclf.data import doctor, images
+from imgclf.data import content, doctor, images
 from imgclf.data.dataset import Dataset
 from imgclf.data.doctor import Checkup, Finding
-from imgclf.errors import ImageError, MissingError, UsageError
+from imgclf.errors import ImageError, UsageError
 from imgclf.storage import write_atomic
 
 MOST_SHOWN = 60
@@ -77,11 +77,11 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 def _thumbnail(path: Path) -> str:
     """Make a small JPEG as a data URI; "" if there is no image."""
-    try:
-        image = images.look(images.read_bytes(path), THUMB_PX).image
-    except (ImageError, MissingError):
-        return ""
-    image.thumbnail((THUMB_PX, THUMB_PX))
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
+    try:
+        with content.of(path) as encoded, images.look(encoded, THUMB_PX) as (_, image):
+            image.thumbnail((THUMB_PX, THUMB_PX))
+            image.save(data, "JPEG", quality=80)
+    except ImageError:
+        return ""
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

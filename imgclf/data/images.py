@@ -5,6 +5,7 @@ Training, prediction and the server call these functions and nothing else, so th
 
 import contextlib
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from imgclf import environment
+from imgclf.data import content, deep_gray, losses, memory, signatures, tiffs
 from imgclf.errors import ImageError
-from imgclf.settings import PERCENTILE, Resize
 from imgclf.settings import Decoding as Decoding
+from imgclf.settings import Resize
 
-VERSION = 1
+VERSION = 2
 """Part of every key: raised when a file may give other pixels than before."""
 
 DEFAULT = Decoding()
@@ -27,7 +29,10 @@ DEFAULT = Decoding()
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb). The
-number is the one from which Pillow itself refuses."""
+number is the one from which Pillow itself refuses. What fewer pixels may take, `memory` decides."""
+
+MAX_ASPECT = 100_000
+"""Images that are more times as long as wide are refused: nothing of them is left in a square."""
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -50,13 +55,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "DIB")
 for one, would run a PostScript program."""
 
 EMPTY = "an empty file"
-NO_IMAGE = "not an image, or a format that cannot be read"
-"""Two reasons why an image cannot be decoded that other modules distinguish."""
-
-NO_MEMORY = "too large for the memory"
-"""The one reason why an image cannot be decoded that is due to the machine, not the file."""
-
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+NO_HEIF = "a HEIC image, which needs the package pillow-heif: pip install 'imgclf[heif]'"
+"""Two reasons why an image cannot be decoded that other modules and tests distinguish."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,8 +68,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-"""Pillow's modes of gray of more than 8 bits."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints the errors of a damaged file
 
 
 class _Process:
@@ -124,24 +123,12 @@ class Header:
     format: str
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """Read the bytes of a file.
-
-    Raises:
-        ImageError: if it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        raise ImageError(reason(error)) from None
-
-
 def fingerprint() -> str:
     """Describe what else determines pixels, beside file and rules: the versions of this decoder and its libraries."""
     from PIL import __version__, features
 
     codecs = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "avif", "libtiff")]
-    heif = environment.version("pillow-heif")
+    heif = environment.version("pillow-heif") if environment.has_package("pillow_heif") else None
     return ", ".join([f"imgclf {VERSION}", f"Pillow {__version__}", *codecs, f"pillow-heif {heif}"])
 
 
@@ -150,32 +137,38 @@ def inspect(data: bytes, allow_truncated: bool = False) -> Header:
 
     Raises:
         ImageError: if it is not an image, is truncated (unless that is allowed), or has more than MAX_PIXELS pixels.
-        MissingError: if it is HEIC and pillow-heif is not installed.
     """
     with _opened(data, allow_truncated) as image:
         header = Header(image.width, image.height, image.format or "")
         if not _ends_whole(data, header.format):
-            image.load()
+            with _memory_for(image, data):
+                image.load()
     return header
 
 
 @dataclass(frozen=True)
 class Look:
-    """A first look at a file: its header, how it is stored, and a small upright RGB image.
+    """A first look at a file: its header, and how it is stored.
 
     `is_gray` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
+    `lost` is the share of the image that its file has no data for, 0 to 1, and `lacks_scans` whether a progressive
+    JPEG ends early. `largest` is the largest stored value of gray of 16 bits, else 0.
     """
 
     header: Header
     is_gray: bool
     is_turned: bool
     is_animated: bool
-    image: Image.Image
+    lost: float
+    lacks_scans: bool
+    largest: float
 
 
-def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Look:
+@contextlib.contextmanager
+def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Iterator[tuple[Look, Image.Image]]:
     """Decode all of an encoded image, to a smaller size where that is cheaper: its shorter side then has `side_px` at
-    least. For statistics; the pixels are not those of `decode`.
+    least. Give the facts, and the upright RGB image, whose memory is held as long. For statistics; the pixels are not
+    those of `decode`.
 
     A JPEG decoder reads the whole file, and finds what is wrong with it, also where it draws every eighth pixel only.
 
@@ -185,43 +178,93 @@ def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Look:
     with _opened(data, allow_truncated) as image:
         header = Header(image.width, image.height, image.format or "")
         is_animated = header.format != "MPO" and bool(getattr(image, "is_animated", False))
-        is_gray = image.mode in ("1", "L", "LA", "La", *_DEEP)
+        is_gray = image.mode in ("1", "L", "LA", "La", *deep_gray.MODES)
+        stored = tiffs.stored(image)
+        full_px = image.width * image.height
         image.draft(None, (side_px, side_px))
-        image.load()
-        upright = _upright(image)
-        return Look(header, is_gray, upright is not image, is_animated, to_rgb(upright))
+        with _memory_for(image, data, full_px=full_px):
+            image.load()
+            lost = losses.share(image, data)
+            lacks_scans = bool(image.info.get("progressive")) and losses.lacks_scans(data)
+            largest = deep_gray.largest(image, stored) if image.mode in ("I;16", "I;16B", "I") else 0.0
+            opaque = _opaque(image)
+            upright = _upright(opaque)
+            is_turned = upright is not opaque
+            rgb = to_rgb(upright, stored=stored)
+            yield Look(header, is_gray, is_turned, is_animated, lost, lacks_scans, largest), rgb
 
 
 def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image:
     """Decode a file, or the bytes of one, to an upright RGB image.
 
-    EXIF orientation is applied. Of an animation the first frame is taken. Transparent pixels are laid over white.
-    16-bit and 32-bit integer gray is scaled from its full range of 16 bits to 8, float gray from its own minimum
-    and maximum, either from `rules.window` where there is one; color of 16 bits keeps the upper 8. Gray becomes
-    R = G = B; CMYK is converted as Pillow does, without a color profile. The whole file is decoded at full size: the
-    JPEG decoder's own scaling would change the pixels.
+    EXIF orientation is applied. Of an animation the first frame is taken. Transparent pixels are laid over white; a BMP
+    that is transparent everywhere is opaque. Integer gray of more than 8 bits is scaled from its full range to 8;
+    float gray, and integers beyond 16 bits, from the image's own minimum and maximum, either from `rules.window` where
+    there is one; color of 16 bits keeps the upper 8. Gray becomes R = G = B; CMYK is converted as Pillow does, without
+    a color profile. The whole file is decoded at full size: the JPEG decoder's own scaling would change the pixels.
+    It is used only for a JPEG that exceeds the memory for decoding.
 
     Raises:
-        ImageError: if it is not an image, is cut short (unless the rules allow it), or has more than MAX_PIXELS pixels.
-        MissingError: if it is HEIC and pillow-heif is not installed.
+        ImageError: if it is not an image, is cut short (unless the rules allow it), has more than MAX_PIXELS pixels, or
+            takes more memory than there is for decoding.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source)
-    with _opened(data, rules.allow_truncated) as image:
-        image.load()
-        return to_rgb(_upright(image), rules)
+    with _decoded(source, rules) as image:
+        return image
 
 
-def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> Image.Image:
+@contextlib.contextmanager
+def _decoded(source: Path | str | bytes, rules: Decoding, side_px: int = 0) -> Iterator[Image.Image]:
+    """Decode an image, and hold its memory while it is used."""
+    with (
+        _PROCESS.prepared(rules.allow_truncated),
+        content.of(source) as data,
+        _opened(data, rules.allow_truncated) as image,
+    ):
+        stored = tiffs.stored(image)
+        full_px = image.width * image.height
+        _reduce(image, side_px)
+        with _memory_for(image, data, side_px=side_px, full_px=full_px):
+            image.load()
+            yield to_rgb(_upright(_opaque(image)), rules, stored)
+
+
+def _reduce(image: Image.Image, side_px: int) -> None:
+    """Let the JPEG decoder scale an image down that would not fit into the memory, as far as `side_px` allows."""
+    if image.format not in ("JPEG", "MPO") or memory.needed(image, side_px=side_px) <= memory.BUDGET.limit:
+        return
+    scales = [scale for scale in (2, 4, 8) if min(image.size) >= scale * max(side_px, 1)]
+    fitting = [scale for scale in scales if memory.needed(image, scale=scale, side_px=side_px) <= memory.BUDGET.limit]
+    if fitting:
+        image.draft(None, (image.width // fitting[0], image.height // fitting[0]))
+
+
+def _memory_for(
+    image: Image.Image, data: bytes, *, side_px: int = 0, full_px: int | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Hold the memory to decode an opened image."""
+    need = memory.needed(image, side_px=side_px, full_px=full_px)
+    if len(data) >= memory.LARGE_FILE_BYTES:
+        need += len(data)
+    return memory.BUDGET.hold(need, f"{image.width} x {image.height} pixels take")
+
+
+def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> tuple[Image.Image, bool]:
     """Decode, but keep gray of more than 8 bits as stored (I;16, I or F), so that its window can be chosen later.
+
+    Returns:
+        The image, and whether its zero is white.
 
     Raises:
         As `decode`.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source)
-    with _opened(data, allow_truncated) as image:
-        image.load()
-        upright = _upright(image)
-        return upright if upright.mode in _DEEP else to_rgb(upright)
+    with _PROCESS.prepared(allow_truncated), content.of(source) as data, _opened(data, allow_truncated) as image:
+        stored = tiffs.stored(image)
+        with _memory_for(image, data):
+            image.load()
+            upright = _upright(_opaque(image))
+            if upright.mode not in deep_gray.MODES:
+                return to_rgb(upright), False
+            return deep_gray.signed(upright, stored), stored.inverted
 
 
 @contextlib.contextmanager
@@ -229,48 +272,48 @@ def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
     """Open an image without decoding it; any error inside the block becomes an ImageError with a reason."""
     if not data:
         raise ImageError(EMPTY)
-    formats = _heif_formats() if _is_heif(data) else FORMATS
+    formats = _heif_formats() if signatures.is_heif(data) else FORMATS
+    if data[:4] in tiffs.MAGIC:
+        tiffs.prepare()
     with _PROCESS.prepared(allow_truncated):
         try:
             with Image.open(io.BytesIO(data), formats=formats) as image:
-                if image.width * image.height > MAX_PIXELS:
+                short, long = sorted(image.size)
+                if short * long > MAX_PIXELS:
                     raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                if long > MAX_ASPECT * short:
+                    raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_ASPECT:,} to 1")
+                if image.format == "TIFF":
+                    tiffs.correct(image)
                 yield image
         except ImageError:
             raise
+        except UnidentifiedImageError:
+            raise ImageError(signatures.describe(data)) from None
         except Exception as error:  # decoders raise nearly anything on damaged input; one bad image is one bad image
             raise ImageError(reason(error)) from None
 
 
-def _is_heif(data: bytes) -> bool:
-    """Whether the brands of the file name HEIF. Pillow itself reads AVIF, which shares the container."""
-    box = data[: min(int.from_bytes(data[:4], "big"), 256)]
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in box
-
-
 def _heif_formats() -> tuple[str, ...]:
-    environment.require("pillow_heif", "'imgclf[heif]'")
+    if not environment.has_package("pillow_heif"):
+        raise ImageError(NO_HEIF)
     import pillow_heif
 
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 
 
+def is_lasting(reason: str) -> bool:
+    """Whether an image that cannot be decoded for this reason never can: the memory may be larger another time."""
+    return not reason.startswith(memory.TOO_LARGE)
+
+
 def reason(error: Exception) -> str:
-    """Say in a few words why an image cannot be read, from the exception of its decoder or of the system."""
-    match error:
-        case FileNotFoundError():
-            return "no such file"
-        case PermissionError():
-            return "no permission to read it"
-        case IsADirectoryError():
-            return "a folder, not a file"
-        case MemoryError():
-            return NO_MEMORY
-        case UnidentifiedImageError():
-            return NO_IMAGE
-        case Image.DecompressionBombError():
-            return f"more than {MAX_PIXELS:,} pixels"
+    """Say in a few words why an image cannot be decoded, from the exception of its decoder."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, MemoryError):
+        return memory.TOO_LARGE
     return f"damaged or truncated ({str(error) or type(error).__name__})"
 
 
@@ -293,38 +336,38 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def to_rgb(image: Image.Image, rules: Decoding = DEFAULT) -> Image.Image:
+def _opaque(image: Image.Image) -> Image.Image:
+    """Drop the alpha channel of a BMP where it is zero everywhere: programs that know no alpha leave the byte empty."""
+    if image.mode == "RGBA" and image.format in ("BMP", "DIB") and not image.getchannel("A").getbbox():
+        return image.convert("RGB")
+    return image
+
+
+def to_rgb(image: Image.Image, rules: Decoding = DEFAULT, stored: tiffs.Stored = tiffs.PLAIN) -> Image.Image:
     """Convert any Pillow mode to RGB by the rules of `decode`."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in _DEEP:
-        return Image.fromarray(_to_eight_bits(np.asarray(image), rules)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    if image.mode in deep_gray.MODES:
+        return deep_gray.to_eight_bits(image, rules, stored).convert("RGB")
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+        return image.convert("RGB")
+    if image.width * image.height <= _STRIP_PIXELS:
+        return _over_white(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, step := max(1, _STRIP_PIXELS // image.width)):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        result.paste(_over_white(strip), (0, top))
+    return result
 
 
-def _to_eight_bits(gray: np.ndarray, rules: Decoding) -> np.ndarray:
-    """Convert gray of 16 or 32 bits (h, w) to uint8; values outside the window are clipped, NaN is black."""
-    if rules.window is None and gray.dtype.kind != "f":
-        return (gray.clip(0, 65535) // 257).astype(np.uint8)
-    low, high = rules.bounds or _ends(gray[np.isfinite(gray)], 100 if rules.window == PERCENTILE else 0)
-    if low == high:
-        return np.zeros(gray.shape, np.uint8)
-    inside = np.nan_to_num(gray.astype(np.float64), nan=low, posinf=high, neginf=low).clip(low, high)
-    return np.rint((inside - low) * (255.0 / (high - low))).astype(np.uint8)
+_STRIP_PIXELS = 1 << 20
+"""Larger transparent images are converted in strips, since the layers take 16 bytes a pixel."""
 
 
-def _ends(values: np.ndarray, share: int) -> tuple[float, float]:
-    """Find the smallest and the largest value, after leaving out one in `share` at both ends; none if share is 0."""
-    if not values.size:
-        return 0.0, 0.0
-    first = (values.size - 1) // share if share else 0
-    last = values.size - 1 - first
-    ordered = np.partition(values, (first, last))
-    return float(ordered[first]), float(ordered[last])
+def _over_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
 
 
 def resize(image: Image.Image, size_px: int, mode: Resize = "squash") -> Image.Image:
@@ -362,7 +405,6 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding 
 
     Raises:
         ImageError: if it cannot be decoded, or an array has another shape or dtype.
-        MissingError: if it is HEIC and pillow-heif is not installed.
     """
     if isinstance(source, np.ndarray):
         channels = source.shape[2] if source.ndim == 3 else 1
@@ -371,6 +413,6 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding 
                 f"expected a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), found {source.dtype} {source.shape}"
             )
         image = to_rgb(Image.fromarray(source.reshape(source.shape[:2]) if channels == 1 else source))
-    else:
-        image = decode(source, rules)
-    return np.asarray(resize(image, size_px, rules.resize))
+        return np.asarray(resize(image, size_px, rules.resize))
+    with _decoded(source, rules, size_px) as image:
+        return np.asarray(resize(image, size_px, rules.resize))

@@ -5,6 +5,7 @@ Threads, not processes: Pillow leaves Python's lock while it decodes and resizes
 processes gain nothing and cost their start and the way of every batch between them (tests/benchmarks/loading.py).
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -20,7 +21,7 @@ import numpy as np
 
 from imgclf import environment
 from imgclf.data import cache as caches
-from imgclf.data import images
+from imgclf.data import content, images
 from imgclf.data.dataset import Dataset, Skipped
 from imgclf.errors import DatasetError, ImageError
 from imgclf.settings import Decoding, TrainConfig
@@ -101,13 +102,15 @@ class _Contents:
             ImageError: if it cannot be decoded.
             OSError: if the file is not the one that was read: gone, unreadable or changed.
         """
-        try:
-            data = images.read_bytes(self.path(row))
-        except ImageError as error:
-            raise OSError(str(error)) from None
-        if hashlib.sha256(data).hexdigest().encode() != self.hashes[row]:
-            raise OSError("changed since the data set was read")
-        return images.load(data, self.size_px, self.rules)
+        with contextlib.ExitStack() as open_file:
+            try:
+                open_file.enter_context(images.prepared(self.rules.allow_truncated))
+                data = open_file.enter_context(content.of(self.path(row)))
+            except ImageError as error:
+                raise OSError(str(error)) from None
+            if hashlib.sha256(data).hexdigest().encode() != self.hashes[row]:
+                raise OSError("changed since the data set was read")
+            return images.load(data, self.size_px, self.rules)
 
 
 class _Files:
@@ -156,7 +159,6 @@ def decode(
 
     Raises:
         DatasetError: if not one image could be decoded, or they do not fit into the memory that was asked for.
-        MissingError: if one is HEIC and pillow-heif is not installed.
     """
     hashes, samples, row_of = np.unique(content_hashes(dataset), return_index=True, return_inverse=True)
     contents = _Contents(dataset, hashes, samples, size_px, rules)
@@ -186,7 +188,7 @@ def content_hashes(dataset: Dataset) -> np.ndarray:
 
     def of_file(path: str) -> str:
         try:
-            return hashlib.sha256(images.read_bytes(dataset.root / path)).hexdigest()
+            return hashlib.sha256(content.read(dataset.root / path)).hexdigest()
         except ImageError:
             return hashlib.sha256(os.fsencode(path)).hexdigest()
 
@@ -204,10 +206,10 @@ def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int],
             found = error.strerror or str(error)
         if isinstance(found, caches.Entry):
             return found.array, found.failed
-        cache = "memory" if needed <= available_memory() // 2 else "off"
+        cache = "memory" if needed <= environment.available_memory() // 2 else "off"
         instead = "memory holds them" if cache == "memory" else "every epoch decodes them anew"
         log.warning("%s: decoded pixels cannot be kept there (%s); %s instead.", folder, found, instead)
-    elif cache == "memory" and needed > available_memory():
+    elif cache == "memory" and needed > environment.available_memory():
         raise DatasetError(
             f"{contents.dataset.root}: {contents.shape[0]:,} images at {contents.size_px} px take {needed / 1e9:.1f} "
             "GB, more than the memory has free. Use --cache auto or a folder."
@@ -272,7 +274,7 @@ def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, s
                 rows[row - first] = contents.load(row)
             except (ImageError, OSError) as error:
                 problems[row] = str(error)
-                lasting &= isinstance(error, ImageError) and str(error) != images.NO_MEMORY
+                lasting &= isinstance(error, ImageError) and images.is_lasting(str(error))
         return first, rows, problems, lasting
 
     threads = environment.cpu_count()
@@ -287,24 +289,6 @@ def _decoded(contents: _Contents) -> Iterator[tuple[int, np.ndarray, dict[int, s
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def available_memory() -> int:
-    """Estimate the bytes available without swapping; if the system does not say, half of the memory, or no limit."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        except (AttributeError, ValueError):
-            return 1 << 62
-    try:  # a container may allow less than the machine has
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        return min(free, max(0, limit - int((group / "memory.current").read_text())))
-    except (OSError, ValueError):
-        return free
 
 
 def training_batches(

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from imgclf import environment
-from imgclf.data import images, unpacking
+from imgclf.data import content, images, tiffs, unpacking
 from imgclf.data.dataset import Sample, Skipped, listed
 from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.errors import DatasetError, ImageError
@@ -106,8 +106,8 @@ def _cut_one(
 ) -> tuple[list[Sample], list[Skipped]]:
     samples, skipped = [], []
     try:
-        data = images.read_bytes(root / photograph.path)
-        upright = images.decode_deep(data, settings.allow_truncated)
+        data = content.read(root / photograph.path)
+        upright, is_inverted = images.decode_deep(data, settings.allow_truncated)
         turn = _turn(data, upright.size, photograph.size)
     except ImageError as error:
         return [], [Skipped(photograph.path, "unreadable", str(error))]
@@ -120,9 +120,16 @@ def _cut_one(
             skipped.append(edges)
             continue
         path = f"{photograph.path}-{number}{suffix}"
-        upright.crop(_turned(edges, _stored(upright.size, turn), turn)).save(folder / path, compress_level=1)
+        box_in_image = _turned(edges, _stored(upright.size, turn), turn)
+        (folder / path).write_bytes(_encoded(upright.crop(box_in_image), suffix, is_inverted))
         samples.append(Sample(path, box.label, photograph.split, photograph.path))
     return samples, skipped
+
+
+def _encoded(image: Image.Image, suffix: str, is_inverted: bool) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG" if suffix == ".png" else "TIFF", compress_level=1)
+    return tiffs.with_white_as_zero(file.getvalue()) if is_inverted else file.getvalue()
 
 
 def edges_of(box: Box, size: tuple[int, int], settings: ReadConfig) -> tuple[int, int, int, int] | Skipped:

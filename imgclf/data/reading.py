@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from imgclf import runs
-from imgclf.data import collection, doctor, grouping, labels, splitting
+from imgclf.data import collection, doctor, grouping, labels, memory, splitting
 from imgclf.data import dataset as datasets
 from imgclf.data.dataset import UNASSIGNED, Dataset, listed
 from imgclf.data.scan_cache import Scanner
@@ -50,6 +50,7 @@ def read(
     """
     given = {f.name: getattr(settings, f.name) for f in fields(DataConfig) if hasattr(settings, f.name)}
     config = DataConfig(**given)
+    memory.BUDGET.set_limit(config.memory_gb)
     if pixels is None:
         pixels = split and config.near_duplicates != "off"
     with contextlib.ExitStack() as stack:

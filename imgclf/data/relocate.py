@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from imgclf import environment
-from imgclf.data import collection, images
+from imgclf.data import collection, content
 from imgclf.data.dataset import Dataset, listed
 from imgclf.data.file_listing import scan
 from imgclf.errors import DatasetError, ImageError
@@ -85,7 +85,7 @@ def _hashes(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
     def of(path: str) -> tuple[str, str | None]:
         try:
-            return path, hashlib.sha256(images.read_bytes(root / path)).hexdigest()
+            return path, hashlib.sha256(content.read(root / path)).hexdigest()
         except ImageError:
             return path, None
 

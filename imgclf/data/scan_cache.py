@@ -24,7 +24,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from imgclf import environment
-from imgclf.data import images, similar, statistics
+from imgclf.data import content, images, similar, statistics
 from imgclf.data.dataset import Dataset
 from imgclf.errors import ImageError
 
@@ -50,11 +50,15 @@ DTYPE = np.dtype(
         ("gray", "?"),
         ("turned", "?"),
         ("animated", "?"),
+        ("lost", "f4"),
+        ("lacks_scans", "?"),
+        ("largest", "f8"),
         *((name, statistics.DTYPE[name]) for name in statistics.DTYPE.names or ()),
     ]
 )
 """The record of one content: stored pixels, Pillow's name of the format, whether it is stored as gray, has an EXIF
-orientation, has more frames than one; and `statistics.DTYPE`."""
+orientation, has more frames than one; the share of it that is lost, whether it is a progressive JPEG that ends early,
+and its largest gray value where it has more than 8 bits (`images.Look`); and `statistics.DTYPE`."""
 
 _PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
 
@@ -116,11 +120,7 @@ class Scanner:
             self._database = None
 
     def examine(self, root: Path, paths: Sequence[str]) -> Iterator[list[Seen]]:
-        """Scan files below a folder, in threads; yield lists of results in the order of the paths.
-
-        Raises:
-            MissingError: if one is HEIC and pillow-heif is not installed.
-        """
+        """Scan files below a folder, in threads; yield lists of results in the order of the paths."""
         self._enter_root(root)
         base = str(root)
         chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
@@ -179,7 +179,7 @@ class Scanner:
 
     def _examine_prepared(self, base: str, paths: Sequence[str]) -> list[Seen]:
         results: list[Seen | None] = []
-        fresh: list[tuple[int, images.Look, bytes]] = []  # place in results
+        fresh: list[tuple[int, images.Look, bytes]] = []  # place in results; without the images, which may be large
         squares = []
         files = []
         for path in paths:
@@ -191,20 +191,19 @@ class Scanner:
                 if old and old[:3] == state:
                     results.append(self._contents[old[3]])
                     continue
-                data = images.read_bytes(f"{base}/{path}")
-                digest = hashlib.sha256(data)
-                key = digest.digest()
-                if not _is_in_doubt(status.st_mtime_ns):
-                    files.append((self._root, name, *state, key))
-                if known := self._contents.get(key) or self._find(key):
-                    results.append(known)
-                    continue
-                look = images.look(data, statistics.SIDE_PX, self._allow_truncated)
-                squares.append(statistics.tiles(look.image))
+                with content.of(f"{base}/{path}") as data:
+                    key = hashlib.sha256(data).digest()
+                    if not _is_in_doubt(status.st_mtime_ns):
+                        files.append((self._root, name, *state, key))
+                    if known := self._contents.get(key) or self._find(key):
+                        results.append(known)
+                        continue
+                    look, tiles = self._look(data)
+                squares.append(tiles)
                 fresh.append((len(results), look, key))
                 results.append(None)
             except (ImageError, OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-                reason = str(error) if isinstance(error, ImageError) else images.reason(error)
+                reason = str(error) if isinstance(error, ImageError) else content.reason(error)
                 results.append(Seen(key.hex(), b"", reason))
         made = self._records(fresh, squares)
         for (place, _, _), seen in zip(fresh, made, strict=True):
@@ -212,6 +211,10 @@ class Scanner:
         seen_all = [seen for seen in results if seen]
         self._remember(files, seen_all)
         return seen_all
+
+    def _look(self, data: bytes) -> tuple[images.Look, statistics.Tiles]:
+        with images.look(data, statistics.SIDE_PX, self._allow_truncated) as (look, image):
+            return look, statistics.tiles(image)
 
     def _find(self, key: bytes) -> Seen | None:
         """Look up a content that no known file has."""
@@ -238,13 +241,14 @@ class Scanner:
         for row, (_, look, _) in zip(rows, fresh, strict=True):
             row["width"], row["height"], row["format"] = look.header.width, look.header.height, look.header.format
             row["gray"], row["turned"], row["animated"] = look.is_gray, look.is_turned, look.is_animated
+            row["lost"], row["lacks_scans"], row["largest"] = look.lost, look.lacks_scans, look.largest
         return [Seen(key.hex(), row.tobytes()) for row, (_, _, key) in zip(rows, fresh, strict=True)]
 
     def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, int, bytes]], seen: Sequence[Seen]) -> None:
         with self._lock:
             for one in seen:
                 key = bytes.fromhex(one.sha256)
-                if key and key not in self._contents and one.reason != images.NO_MEMORY:
+                if key and key not in self._contents and images.is_lasting(one.reason):
                     self._contents[key] = one
                     self._new_contents.append((key, one.record, one.reason))
             self._new_files += [row for row in files if row[5] in self._contents]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgclf import environment, prediction
-from imgclf.data import images, run_data
+from imgclf.data import content, images, run_data
 from imgclf.data.dataset import SPLITS, Dataset, Sample
 from imgclf.errors import ArtifactError, ImageError, RunError
 from imgclf.prediction import artifact
@@ -112,7 +112,7 @@ def readable_images(part: Dataset, facts: Artifact, count: int) -> Iterator[tupl
         if count <= 0:
             return
         try:
-            data = images.read_bytes(paths[place])
+            data = content.read(paths[place])
             sample, image = part.samples[place], images.load(data, facts.image_size, facts.decoding)
         except ImageError:
             continue

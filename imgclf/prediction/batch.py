@@ -132,6 +132,9 @@ def run(
     with ExitStack() as stack:
         stack.callback(gc.enable)
         gc.disable()  # while modules are loaded, whose objects stay
+        from imgclf.data import memory
+
+        memory.BUDGET.set_limit(config.memory_gb)
         write, done = _open(stack, batch, table, track)
         found, count = _find(batch, done)
         classifier = load(count)

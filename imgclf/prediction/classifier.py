@@ -10,7 +10,7 @@ import numpy as np
 
 from imgclf import environment
 from imgclf.data import images
-from imgclf.errors import ArtifactError, ImageError, MissingError, UsageError
+from imgclf.errors import ArtifactError, ImageError, UsageError
 from imgclf.prediction import pipeline
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision, Outliers, Prediction
@@ -142,7 +142,7 @@ class Classifier:
         try:
             place = source.path if isinstance(source, Named) else source
             return images.load(place, self.image_size, self.decoding)
-        except (ImageError, MissingError) as error:  # one HEIC without its decoder does not stop the other images
+        except ImageError as error:
             return str(error)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ class Thresholds:
         near: similarity of two aligned thumbnails at which they count as near-duplicates.
         near_group: the fraction of all images above which a group of near-duplicates is not kept together.
         blank: the fraction of pixels within 8 of the median gray at which an image is near-blank.
+        flat_block: the fraction of the image that is one flat block from which data count as lost.
+        narrow: the largest value of 16-bit gray, as a fraction of the range, below which the range is too wide.
         dark: the 95th percentile of gray, 0 to 255, up to which an image is very dark.
         bright: the 5th percentile from which an image is very bright.
         blurry: the blur measured at 128 px, 0 to 1.
@@ -39,6 +41,8 @@ class Thresholds:
     near: float = 0.95
     near_group: float = 0.01
     blank: float = 0.97
+    flat_block: float = 0.2
+    narrow: float = 0.1
     dark: float = 40.0
     bright: float = 215.0
     blurry: float = 0.66

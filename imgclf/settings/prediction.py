@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from imgclf.settings.base import Check, at_least, between, setting
-from imgclf.settings.reading import Truncation
+from imgclf.settings.reading import Memory, Truncation
 
 ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras", "sklearn", "ray")
 FORMATS = ("table", "jsonl", "csv", "parquet")
@@ -17,7 +17,7 @@ def _part(text: str | None) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class PredictConfig(Truncation):
+class PredictConfig(Truncation, Memory):
     """How to predict."""
 
     top: int = setting(1, "Show the N most probable classes.", check=at_least(1), everyday=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from imgclf.settings.base import Check, Config, at_least, names, setting
+from imgclf.settings.base import POSITIVE, Check, Config, at_least, names, setting
 
 Resize = Literal["squash", "crop", "pad"]
 RESIZES = get_args(Resize)
@@ -23,6 +23,13 @@ class Truncation(Config):
     """Whether a truncated file is an image. The missing part is gray in JPEG and black elsewhere."""
 
     allow_truncated: bool = setting(False, "Use the readable part of truncated images.", panel=READING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Config):
+    """How much memory the decoder may use. None follows from the machine: half of what is free, at most 1 GB."""
+
+    memory_gb: float | None = setting(None, "Maximum memory for decoding images, in GB.", panel=READING, check=POSITIVE)
 
 
 def bounds(window: str | None) -> tuple[float, float] | None:
@@ -79,7 +86,7 @@ def _meanings(text: str | None) -> dict[str, str] | None:
 
 
 @dataclass(frozen=True)
-class ReadConfig(Truncation):
+class ReadConfig(Truncation, Memory):
     """How data become samples. None means: detected from the data."""
 
     layout: str = setting(

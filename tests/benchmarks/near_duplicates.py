@@ -69,7 +69,8 @@ def main() -> None:
     for number, row in enumerate(rng.sample(range(len(paths)), options.planted)):
         name = list(COPIES)[number % len(COPIES)]
         data = COPIES[name](images.decode(paths[row]), rng)
-        copies.append(statistics.tiles(images.look(data, statistics.SIDE_PX).image).thumb)
+        with images.look(data, statistics.SIDE_PX) as (_, small):
+            copies.append(statistics.tiles(small).thumb)
         planted.append((row, len(paths) + number))
         names.append(name)
     thumbs = np.concatenate([thumbs, np.stack(copies)])

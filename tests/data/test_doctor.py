@@ -1,5 +1,6 @@
 """What the doctor finds, kind by kind, in folders with one fault each."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 import imgclf
+from imgclf import environment
 from imgclf.data import collection, doctor, scan_cache
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.data.doctor import KINDS, Checkup
 from imgclf.errors import GateError
-from imgclf.settings import DataConfig
+from imgclf.settings import DataConfig, TrainConfig
 
 Examine = Callable[..., Checkup]
 
@@ -70,10 +72,20 @@ def two_grays() -> Image.Image:
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 
+
+def half(image: Image.Image, **options: object) -> bytes:
+    """Half of a JPEG file, with an end mark."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()[: len(file.getvalue()) // 2] + b"\xff\xd9"
+
+
 FAULTS: dict[str, Callable[[Path], object]] = {
     "near-blank": lambda path: Image.new("RGB", (160, 160), (90, 140, 90)).save(path),
     "very-dark": lambda path: photograph(99).point(lambda v: v // 8).save(path),
     "very-bright": lambda path: photograph(99).point(lambda v: 222 + v // 8).save(path),
+    "flat-block": lambda path: path.write_bytes(half(photograph(99), quality=95)),
+    "lost-detail": lambda path: path.write_bytes(half(photograph(99), progressive=True)),
     "blurry": lambda path: photograph(99).filter(ImageFilter.GaussianBlur(6)).save(path),
     "low-information": lambda path: two_grays().save(path, quality=95),
     "very-small": lambda path: photograph(99, 60, 31).save(path),
@@ -96,6 +108,38 @@ def test_a_fault_is_named_by_file(kind: str, photographs: Path, examine: Examine
         kind = "not-an-image"
     assert found.pop(kind) == ("bee/fault.jpg",)
     assert set(found) <= ({"gray"} if kind == "low-information" else set())
+
+
+def test_twelve_bits_in_sixteen_name_the_window(photographs: Path, examine: Examine) -> None:
+    deep = np.asarray(photograph(99).convert("L")).astype(np.uint16) * 16
+    Image.fromarray(deep).save(photographs / "ant/deep.png")
+    Image.fromarray(deep * 16).save(photographs / "ant/full.png")
+    checkup = examine(photographs, thresholds="rare=0")
+    (finding,) = checkup.of("narrow-range")
+    assert finding.paths == ("ant/deep.png",)
+    assert f"values up to {deep.max():,} of 65,535" in finding.text and "--window 0,4095" in finding.text
+    with scan_cache.Scanner(folder=photographs.parent / "scans") as scanner:
+        dataset = collection.collect(photographs, scanner=scanner)
+        windowed = doctor.examine(dataset, TrainConfig(window="0,4095", thresholds="rare=0"), scanner)
+    assert not windowed.of("narrow-range")
+
+
+def test_what_a_file_is_that_cannot_be_read_is_said(photographs: Path, examine: Examine) -> None:
+    (photographs / "ant/phone.jpg").write_bytes(b"\xff\x0a" + bytes(100))
+    (finding,) = examine(photographs, thresholds="rare=0").of("unreadable")
+    assert finding.paths == ("ant/phone.jpg",)
+    assert finding.text.startswith("a JPEG XL image")
+
+
+def test_a_heic_among_jpegs_is_one_finding_where_its_package_is_missing(
+    photographs: Path, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "has_package", lambda name: name != "pillow_heif")
+    (photographs / "ant/phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (finding,) = examine(photographs, thresholds="rare=0").of("unreadable")
+    assert finding.paths == ("ant/phone.jpg",) and "imgclf[heif]" in finding.text
+    dataset = imgclf.read(photographs, DataConfig(near_duplicates="off"))  # by headers alone
+    assert [skipped.path for skipped in dataset.skipped] == ["ant/phone.jpg"]
 
 
 def test_a_damaged_middle_is_found_by_decoding(photographs: Path, examine: Examine) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, ImageOps, features
 
 from imgclf import environment
 from imgclf.data import images
-from imgclf.errors import ImageError, MissingError, UsageError
+from imgclf.errors import ImageError, UsageError
 from imgclf.settings import Decoding, Resize
 
 RNG = np.random.default_rng(7)
@@ -356,7 +356,7 @@ def test_heic_is_turned_once_though_two_marks_in_it_ask_for_it(orientation: int)
 
 def test_heic_without_its_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "has_package", lambda name: False)
-    with pytest.raises(MissingError, match=r"pip install 'imgclf\[heif\]'"):
+    with pytest.raises(ImageError, match=r"^a HEIC image, .*: pip install 'imgclf\[heif\]'$"):
         images.decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imgclf import environment
 from imgclf.data import cache as caches
-from imgclf.data import collection, images, loading
+from imgclf.data import collection, images, loading, memory
 from imgclf.data.dataset import Dataset
 from imgclf.errors import DatasetError, ImageError
 from imgclf.settings import Decoding
@@ -106,7 +107,7 @@ def test_an_image_too_large_for_the_memory_left_is_skipped_this_time_alone(datas
 
     def tight(data: bytes, *rest: object) -> np.ndarray:
         if data == large:
-            raise ImageError(images.NO_MEMORY)
+            raise ImageError(memory.TOO_LARGE)
         return load(data, *rest)
 
     monkeypatch.setattr(images, "load", tight)
@@ -147,7 +148,7 @@ def test_pixels_larger_than_the_limit_stay_in_memory_with_a_line(dataset, tmp_pa
 
 
 def test_without_room_on_disk_and_in_memory_every_epoch_decodes(dataset, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(loading, "available_memory", lambda: 1000)
+    monkeypatch.setattr(environment, "available_memory", lambda: 1000)
     _, pixels = loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"), cache_limit_gb=1e-6)
     assert "every epoch decodes them anew instead" in caplog.text
     np.testing.assert_array_equal(pixels[:], expected(dataset))

@@ -29,7 +29,8 @@ def thumb(image: Image.Image, quality: int = 95) -> np.ndarray:
     """The thumbnail of its JPEG file, as the scan makes it."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
-    return statistics.tiles(images.look(file.getvalue(), statistics.SIDE_PX).image).thumb
+    with images.look(file.getvalue(), statistics.SIDE_PX) as (_, small):
+        return statistics.tiles(small).thumb
 
 
 def cropped(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:

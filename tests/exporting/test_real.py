@@ -8,7 +8,7 @@ from PIL import Image
 
 import imgclf
 from imgclf import prediction
-from imgclf.data import images
+from imgclf.data import content, images
 from imgclf.exporting import artifacts, parity, savedmodel
 from imgclf.prediction import artifact
 
@@ -39,7 +39,7 @@ def run(dataset, tmp_path_factory):
 @pytest.mark.real
 def test_a_trained_network_answers_the_same_everywhere_on_100_photographs(dataset, run):
     files = dataset.paths[:: len(dataset) // 100][:100]
-    encoded = [images.read_bytes(path) for path in files]
+    encoded = [content.read(path) for path in files]
     pixels = np.stack([images.load(data, 64) for data in encoded]).astype(np.float32)
 
     keras_says = parity.reference(artifacts.load_model(run, artifact.read(run.path)), pixels)["probabilities"]
