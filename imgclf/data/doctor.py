@@ -53,7 +53,7 @@ KINDS = {
     "imbalance": Kind(WARNING, "classes of very different sizes", "used as they are"),
     "duplicate": Kind(WARNING, "identical bytes", "kept in one split", "all but one"),
     "near-duplicate": Kind(WARNING, "the same image, encoded, scaled or cropped differently", "kept in one split"),
-    "look-alikes": Kind(WARNING, "many near-duplicates in one group", "not kept together"),
+    "large-group": Kind(WARNING, "many near-duplicates in one group", "not kept together"),
     "wrong-extension": Kind(WARNING, "the content is of another format than the name says", "read by content"),
     "flat-block": Kind(WARNING, "part of the image is one flat block, as where data are lost", "used", "all"),
     "lost-detail": Kind(WARNING, "a progressive JPEG that ends early", "used", "all"),
@@ -176,7 +176,7 @@ def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = No
             share = len(rows) / len(dataset)
             if len(rows) > MIN_KEPT_APART and share > limits.near_group:
                 text = f"{len(rows):,} images alike, {share:.1%} of all; more than {limits.near_group:.1%}"
-                found.append(Finding("look-alikes", text, tuple(dataset.samples[row].path for row in rows)))
+                found.append(Finding("large-group", text, tuple(dataset.samples[row].path for row in rows)))
             else:
                 related.append(rows)
                 found += _copies(dataset, [rows], f"alike, {likeness:.2f} of 1", "near-duplicate")

@@ -14,10 +14,10 @@ from imgclf.errors import ImageError, UsageError
 from imgclf.storage import write_atomic
 
 MOST_SHOWN = 60
-"""Findings of a kind that are shown with pictures; the others are listed."""
+"""Findings of a kind that are shown with thumbnails; the others are listed."""
 
 MOST_PICTURES = 12
-"""Pictures of one finding."""
+"""Thumbnails of one finding."""
 
 THUMB_PX = 112
 

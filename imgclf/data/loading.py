@@ -207,7 +207,7 @@ def _decode(contents: _Contents, cache: str, limit: int, report: Callable[[int],
         if isinstance(found, caches.Entry):
             return found.array, found.failed
         cache = "memory" if needed <= environment.available_memory() // 2 else "off"
-        instead = "memory holds them" if cache == "memory" else "every epoch decodes them anew"
+        instead = "memory holds them" if cache == "memory" else "every epoch decodes them again"
         log.warning("%s: decoded pixels cannot be kept there (%s); %s instead.", folder, found, instead)
     elif cache == "memory" and needed > environment.available_memory():
         raise DatasetError(

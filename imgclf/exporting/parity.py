@@ -124,7 +124,7 @@ def readable_images(part: Dataset, facts: Artifact, count: int) -> Iterator[tupl
 
 
 def made_up(facts: Artifact, count: int = COUNT) -> Samples:
-    """Coloured waves over noise, always the same ones."""
+    """Make colored waves over noise, always the same ones."""
     size_px = facts.image_size
     rng = np.random.default_rng(0)
     place = np.linspace(0, 1, size_px)

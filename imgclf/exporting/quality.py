@@ -21,10 +21,10 @@ from imgclf.prediction.classifier import Classifier
 from imgclf.runs import Run
 
 CALIBRATION = 100
-"""So many training images show int8 which values occur."""
+"""Training images that show int8 which values occur, at most."""
 
 SCORED, SCORED_BYTES = 1000, 1 << 28
-"""So many images of the test part at most are asked, and no more than so many bytes of pixels."""
+"""Images of the test split that are scored, at most, and bytes of their pixels."""
 
 BATCH = 32
 AGREEMENT = 0.9

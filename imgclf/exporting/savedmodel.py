@@ -1,7 +1,7 @@
 """Write a classifier as a TensorFlow SavedModel that takes pixels or encoded images.
 
 `serve_bytes` repeats `imgclf.data.images` with TensorFlow's operations. It gives the same pixels, to the last bit, for
-JPEG (grey, CMYK, progressive), PNG (palette, alpha, 16 bits), WebP, BMP and opaque GIF, EXIF orientation included.
+JPEG (gray, CMYK, progressive), PNG (palette, alpha, 16 bits), WebP, BMP and opaque GIF, EXIF orientation included.
 Where TensorFlow offers no way it differs: transparent pixels of a GIF are black instead of white; orientation that
 stands only in XMP or in a PNG's text is not seen; BMP of 1, 4 or 16 bits, animated WebP without transparency, and
 formats such as TIFF, AVIF and HEIC are refused. Of truncated files only JPEG is read where the rules allow it, and the
@@ -206,16 +206,16 @@ def _decode_jpeg(contents: Any, rules: Decoding) -> Any:
 
 def _decode_png(contents: Any, rules: Decoding) -> Any:
     head = _head(contents, 26)
-    depth, colour = head[24], head[25]
+    depth, color = head[24], head[25]
     _, transparency = _split(contents, b"tRNS")
     image = tf.case(
         [
             (
-                tf.equal(colour, 0) & tf.equal(depth, 16),
+                tf.equal(color, 0) & tf.equal(depth, 16),
                 lambda: _from_sixteen_bits(tf.io.decode_png(contents, channels=1, dtype=tf.uint16), rules),
             ),
             (
-                (colour >= 4) | tf.not_equal(transparency, b""),  # asked without need, alpha is wrong below 8 bits
+                (color >= 4) | tf.not_equal(transparency, b""),  # asked without need, alpha is wrong below 8 bits
                 lambda: _over_white(tf.io.decode_png(contents, channels=4)),
             ),
         ],
@@ -225,22 +225,22 @@ def _decode_png(contents: Any, rules: Decoding) -> Any:
     return _turn_upright(image, _orientation(tiff))
 
 
-def _from_sixteen_bits(grey: Any, rules: Decoding) -> Any:
+def _from_sixteen_bits(gray: Any, rules: Decoding) -> Any:
     if rules.window is None:
-        eight = tf.cast(grey, tf.int32) // 257
+        eight = tf.cast(gray, tf.int32) // 257
     else:
-        low, high = _window(grey, rules)
-        inside = tf.clip_by_value(tf.cast(grey, tf.float64), low, high)
+        low, high = _window(gray, rules)
+        inside = tf.clip_by_value(tf.cast(gray, tf.float64), low, high)
         eight = tf.round((inside - low) * tf.math.divide_no_nan(tf.constant(255, tf.float64), high - low))
     return tf.repeat(tf.cast(eight, tf.uint8), 3, axis=2)  # (h, w, 1) -> (h, w, 3)
 
 
-def _window(grey: Any, rules: Decoding) -> tuple[Any, Any]:
+def _window(gray: Any, rules: Decoding) -> tuple[Any, Any]:
     """What becomes black and what white, float64, in stored units."""
     if rules.window != PERCENTILE:
         assert rules.bounds
         return tf.constant(rules.bounds[0], tf.float64), tf.constant(rules.bounds[1], tf.float64)
-    ordered = tf.sort(tf.reshape(tf.cast(grey, tf.float64), [-1]))
+    ordered = tf.sort(tf.reshape(tf.cast(gray, tf.float64), [-1]))
     first = (tf.size(ordered) - 1) // 100
     return ordered[first], ordered[tf.size(ordered) - 1 - first]
 
@@ -267,10 +267,10 @@ def _decode_bmp(contents: Any) -> Any:
 
 
 def _from_palette(indices: Any, contents: Any, palette_at: Any) -> Any:
-    """TensorFlow gives the indices into a bitmap's palette as if they were grey."""
+    """TensorFlow gives the indices into a bitmap's palette as if they were gray."""
     raw = tf.io.decode_raw(tf.strings.substr(contents, palette_at, 4 * 256), tf.uint8)
-    colours = tf.reshape(raw[: tf.size(raw) // 4 * 4], (-1, 4))  # blue, green, red, 0
-    return tf.gather(colours[:, 2::-1], tf.cast(indices, tf.int32))
+    colors = tf.reshape(raw[: tf.size(raw) // 4 * 4], (-1, 4))  # blue, green, red, 0
+    return tf.gather(colors[:, 2::-1], tf.cast(indices, tf.int32))
 
 
 def _head(contents: Any, length: int) -> Any:
@@ -388,11 +388,11 @@ def _resample(lines: Any, count: Any, corner: Any, length: Any) -> Any:
     shape = tf.shape(lines)
     scale = tf.cast(length, tf.float64) / tf.cast(count, tf.float64)
     support = tf.maximum(scale, 1.0)
-    centre = tf.cast(corner, tf.float64) + (tf.range(tf.cast(count, tf.float64), dtype=tf.float64) + 0.5) * scale
-    first = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)  # (count,)
-    last = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), shape[0])
+    center = tf.cast(corner, tf.float64) + (tf.range(tf.cast(count, tf.float64), dtype=tf.float64) + 0.5) * scale
+    first = tf.maximum(tf.cast(center - support + 0.5, tf.int32), 0)  # (count,)
+    last = tf.minimum(tf.cast(center + support + 0.5, tf.int32), shape[0])
     source = first[:, tf.newaxis] + tf.range(2 * tf.cast(tf.math.ceil(support), tf.int32) + 1)  # (count, taps)
-    away = (tf.cast(source, tf.float64) - centre[:, tf.newaxis] + 0.5) * (1.0 / support)
+    away = (tf.cast(source, tf.float64) - center[:, tf.newaxis] + 0.5) * (1.0 / support)
     weights = tf.where(source < last[:, tf.newaxis], tf.maximum(1.0 - tf.abs(away), 0.0), 0.0)
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
     whole = tf.cast(weights * 2**PRECISION_BITS + 0.5, tf.int32)

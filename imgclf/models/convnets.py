@@ -11,7 +11,7 @@ from keras import layers  # noqa: E402
 def small_cnn(image_size: int | None = None) -> keras.Model:
     """Four stages of two 3x3 convolutions, each halving the map: pixels 0-255 (n, s, s, 3) -> (n, s/16, s/16, 192).
 
-    Batch normalisation after each convolution (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    Batch normalization after each convolution (Ioffe and Szegedy 2015, arXiv:1502.03167).
     """
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)

@@ -8,7 +8,7 @@ from typing import Self
 
 from imgclf.settings.base import names, require
 
-FORMER = {"grey": "gray", "grey-share": "gray-share"}
+FORMER = {"grey": "gray", "grey-share": "gray-share", "look-alikes": "large-group"}
 """Former names of thresholds and findings, which still work for one release."""
 
 

@@ -23,7 +23,7 @@ from imgclf.training.augmentation import Augment
 log = logging.getLogger("imgclf")
 
 MOST_CLASSES = 12
-"""So many rows a contact sheet has at most."""
+"""Rows of a contact sheet, at most."""
 
 _BATCH = 32
 
@@ -114,7 +114,7 @@ def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path)
     if not names:
         raise DatasetError(f"{dataset.root}: expected training images, but none of {len(part)} could be decoded.")
     if len(dataset.class_names) > len(names):
-        log.info("the sheet shows %d of %d classes; --classes chooses", len(names), len(dataset.class_names))
+        log.info("The sheet shows %d of %d classes; --classes chooses them.", len(names), len(dataset.class_names))
     pixels = np.stack(originals)
     made = _variants(Augment(policy, settings.image_size), pixels, settings.variants, (settings.seed,))
     title = f"{policy.name}: {policy}" if policy.name else str(policy)
@@ -142,7 +142,7 @@ def _load(dataset: Dataset, sample: Sample, settings: AugmentConfig) -> np.ndarr
     try:
         return images.load(dataset.root / sample.path, settings.image_size, settings.decoding)
     except ImageError as error:
-        log.warning("left out %s: %s", sample.path, error)
+        log.warning("Left out %s: %s", sample.path, error)
         return None
 
 

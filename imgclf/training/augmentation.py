@@ -6,7 +6,7 @@ into the training step, as Keras layers (`Augmenter`); where Keras has none that
 `augmentation_layers`:
 
 - `Affine`: rotation, zoom, shift and shear as one resampling, where Keras's layers blur four times; and its shear moves
-  the picture off its place.
+  the image off its place.
 - `Perspective`: Keras's layer never moves the upper left corner, and fills what it uncovers with black.
 - `Elastic`: Keras's layer takes 9 s to be traced.
 - `Blur`: Keras's layer stops at a deviation of 1 px, draws one for the whole batch, and darkens the border.

@@ -77,7 +77,7 @@ class Own:
 
 
 class Affine(Own):
-    """Rotation, zoom, shift and shear about the image's centre, in one resampling; what is uncovered is mirrored."""
+    """Rotation, zoom, shift and shear about the image's center, in one resampling; what is uncovered is mirrored."""
 
     names = ("rotate", "zoom", "shift", "shear")
 
@@ -161,7 +161,7 @@ class Blur(Own):
         """Float (b, side, side): what each place takes of each other."""
         places = np.arange(side, dtype=np.float32)
         squares = (places[:, None] - places) ** 2
-        variance = ops.reshape(deviation, (-1, 1, 1)) ** 2 + 1e-3  # so little is no blur: exp(-500) of the neighbour
+        variance = ops.reshape(deviation, (-1, 1, 1)) ** 2 + 1e-3  # so little is no blur: exp(-500) of the neighbor
         weights = ops.exp(-squares / (2 * variance))
         return weights / ops.sum(weights, axis=2, keepdims=True)
 

@@ -19,6 +19,7 @@ from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.errors import RunError
 from imgclf.training import checkpoint, descent, network, stage_selection
 from imgclf.training.callbacks import OnProgress, Row
+from imgclf.training.history import title
 from imgclf.training.job import Fitted, Images, Job, TimeIsUp
 from imgclf.training.stage_selection import ACCEPTED, NO_TIME
 
@@ -62,7 +63,7 @@ class Search:
             if name in self.done:
                 continue
             if self._is_hopeless(name):
-                log.info("%s: skipped, since training a smaller part did not help.", name)
+                log.info("%s: skipped, since training a smaller part did not help.", title(name))
                 continue
             if self.misses >= MISSES and not self.job.recipe.is_limited:
                 log.info("Stopped: %d stages in a row did not help.", MISSES)
@@ -124,7 +125,7 @@ class Search:
             _skip(name, f"{fewest} epochs", start_s + fewest * epoch_s, left)
             return False
         if epochs < recipe.epochs:
-            log.info("%s: %d of %d epochs, for the time that is left.", name, epochs, recipe.epochs)
+            log.info("%s: %d of %d epochs, for the time that is left.", title(name), epochs, recipe.epochs)
         before, count, outcome = job.model.get_weights(), len(job.rows), "no epoch was finished"
         try:
             descent.descend(job, name, replace(recipe, epochs=epochs), job.deadline())
@@ -171,10 +172,10 @@ class Search:
         """Whether the stage of the last row is kept."""
         outcome = stage_selection.judge(self.score, after, costly=costly)
         if outcome == ACCEPTED:
-            log.info("%s: validation accuracy %.3f -> %.3f, kept.", name, self.score[0], after[0])
+            log.info("%s: validation accuracy %.3f -> %.3f, kept.", title(name), self.score[0], after[0])
             self.score, self.misses = after, 0
         else:
-            log.info("%s: %s.", name, outcome)
+            log.info("%s: %s.", title(name), outcome)
             self.misses += 1
         self.done.append(name)
         self.job.rows[-1]["outcome"] = outcome
@@ -183,7 +184,7 @@ class Search:
 
     def _give_up(self, row: Row, outcome: str) -> None:
         """Add the row of a stage without an epoch."""
-        log.info("%s: %s.", row["phase"], outcome)
+        log.info("%s: %s.", title(row["phase"]), outcome)
         self.job.add(row | {"outcome": outcome})
         self.done.append(row["phase"])
         self.misses += 1
@@ -222,7 +223,7 @@ class Search:
         if facts["image_size"] != job.recipe.image_size:
             self.job = job = _at(job, facts["image_size"], job.until(math.inf))
         job.model.set_weights(arrays["model"])
-        log.info("Resuming after %s.", ", ".join(self.done))
+        log.info("Resuming after %s.", ", ".join(map(title, self.done)))
 
 
 def validation_score(fitted: Fitted) -> tuple[float, float] | None:
@@ -263,7 +264,7 @@ def _at(job: Job, size: int, on_progress: OnProgress) -> Job:
 def _skip(name: str, what: str, needed_s: float, left_s: float) -> None:
     log.info(
         "%s: skipped; %s would take about %.0f s, and %.0f s are left before the model is saved.",
-        name,
+        title(name),
         what,
         needed_s,
         max(0.0, left_s),

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from imgclf.errors import RunError
-from imgclf.training import checkpoint, optimizers
+from imgclf.training import checkpoint, history, optimizers
 from imgclf.training.recipe import Recipe
 
 SHOW_EVERY_S = 0.25
@@ -187,12 +187,10 @@ class History(AfterEpoch):
         row: Row = {"phase": state.phase, "epoch": epoch + 1, "image_size": state.recipe.size(epoch)}
         row |= {name: float(logs[name]) for name in ("lr", "loss", "accuracy", "val_loss", "val_accuracy")}
         state.rows.append(row | {"seconds": seconds})
-        text = f"{state.phase} epoch {epoch + 1}/{state.recipe.epochs}  {row['image_size']} px"
-        text += f"  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"
-        if not math.isnan(row["val_accuracy"]):
-            text += f"  validation {row['val_accuracy']:.4f}"
+        place = f"{history.title(state.phase)}, epoch {epoch + 1} of {state.recipe.epochs} at {row['image_size']} px"
         speed = state.steps * state.recipe.batch_size / max(seconds, 1e-9)
-        log.info("%s  %.0f images/s  %.1f s", text, speed, seconds)
+        told = f"loss {row['loss']:.4f}, {history.scores(row)}"
+        log.info("%s: %s (%.1f s, %.0f images/s).", place, told, seconds, speed)
 
 
 class Call(AfterEpoch):
@@ -212,7 +210,8 @@ class Patience(AfterEpoch):
     def after_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         state = self.state
         if state.is_exhausted() and epoch + 1 < state.recipe.epochs:
-            log.info("%s: stopped early, no improvement for %d epochs.", state.phase, state.recipe.patience)
+            phase = history.title(state.phase)
+            log.info("%s: stopped early, no improvement for %d epochs.", phase, state.recipe.patience)
             state.logits.stop_training = True
 
 

@@ -166,7 +166,7 @@ def _all_folds(
     work = [(fold, dataset, config) for fold in folds if not _is_finished(Run(fold.folder))]
     done = len(folds) - len(work)
     if done:
-        log.info("%d of %d folds are finished already", done, len(folds))
+        log.info("%d of %d folds are finished already.", done, len(folds))
 
     def tell() -> None:
         nonlocal done
@@ -230,7 +230,7 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         moved = started.read_config()["data"] != str(dataset.origin.resolve())
         training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
-        log.info("%s: %d images to test on", fold.folder, len(tested))
+        log.info("%s: testing on %d images.", fold.folder, len(tested))
         built = _of_all_folds(config, len(dataset.class_names))
         training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, built=built)
         if built is not None:
@@ -288,7 +288,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     mean, ends = summary["accuracy"]["mean"], summary["accuracy"]["interval"]
     again = f" times {settings.repeats}" if settings.repeats > 1 else ""
     sentence = (
-        f"Accuracy {mean:.3f} on average over {settings.folds}{again} folds, 95 % interval {ends[0]:.3f} to "
+        f"Accuracy {mean:.3f} on average over {settings.folds}{again} folds, 95% interval {ends[0]:.3f} to "
         f"{ends[1]:.3f}, for training sets of this size (Nadeau and Bengio's correction)."
     )
     facts = {"keys": list(SUMMARY), "rows": rows, "summary": summary, "sentence": sentence}
@@ -320,7 +320,7 @@ def _summary(key: str, values: Sequence[float | None], share: float) -> dict[str
 
 
 def corrected_interval(values: Sequence[float], share: float) -> tuple[float, float]:
-    """The 95 % interval of the mean over folds, whose training sets overlap: wider than that of independent ones.
+    """The 95% interval of the mean over folds, whose training sets overlap: wider than that of independent ones.
 
     Args:
         values: a score on every fold, of all repeats; at least 2.

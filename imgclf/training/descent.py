@@ -11,7 +11,7 @@ from imgclf.errors import RunError
 from imgclf.evaluation import plots
 from imgclf.models import classifier, graph
 from imgclf.storage import write_atomic
-from imgclf.training import activations, devices, finetune, loop, lr_finder, network, stage_selection
+from imgclf.training import activations, devices, finetune, history, loop, lr_finder, network, stage_selection
 from imgclf.training.activations import Activations
 from imgclf.training.callbacks import Row
 from imgclf.training.job import Job
@@ -79,10 +79,10 @@ def _fit(
         if not recipe.may_halve_batch or not half:
             advice = f"--batch-size {half}, --batch-size auto" if half else "a smaller --image-size"
             raise RunError(
-                f"{options.phase}: {size} images at {recipe.image_size} px do not fit in memory. "
+                f"{history.title(options.phase)}: {size} images at {recipe.image_size} px do not fit in memory. "
                 f"Try {advice} or a smaller --backbone."
             )
-        log.info("%s: a batch of %d does not fit in memory; trying %d.", options.phase, size, half)
+        log.info("%s: a batch of %d does not fit in memory; trying %d.", history.title(options.phase), size, half)
         recipe = replace(recipe, batch_size=half)
         job.recipe = job.recipe.settle(batch_size=half)
         trained.set_weights(weights)
@@ -98,7 +98,7 @@ def extend(job: Job, phase: str, recipe: Recipe, deadline: float) -> None:
         row["epoch"] += had
     job.report()
     if validation and before and (outcome := stage_selection.judge(before, score(job, validation))) != ACCEPTED:
-        log.info("%s: %s, so the earlier weights are kept.", phase, outcome)
+        log.info("%s: %s, so the earlier weights are kept.", history.title(phase), outcome)
         job.model.set_weights(weights)
 
 

@@ -61,9 +61,9 @@ def choose(device: str) -> None:
         if len(shared) > 1 and keras.distribution.distribution() is None:
             mesh = [f"{one.platform}:{one.id}" for one in shared]
             keras.distribution.set_distribution(keras.distribution.DataParallel(devices=mesh))
-            log.info("devices: %d share each batch", len(shared))
+            log.info("%d devices share each batch.", len(shared))
     elif len(found := names()) > 2 and not on_cpu():
-        log.info("devices: the first of %d GPUs computes; with KERAS_BACKEND=jax all would", len(found) - 1)
+        log.info("The first of %d GPUs computes; with KERAS_BACKEND=jax, all would.", len(found) - 1)
 
 
 def sharing() -> int:
@@ -80,7 +80,7 @@ def check_batch(size: int) -> None:
     """
     if size % sharing():
         raise UsageError(
-            f"--batch-size: expected a multiple of {sharing()}, since so many devices share it, found {size}."
+            f"--batch-size: expected a multiple of {sharing()}, the number of devices that share it, found {size}."
         )
 
 

@@ -191,14 +191,12 @@ class Job:
         self.model.get_layer("logits").set_weights([kernel, bias])
         fitted = self._fitted(embeddings[0])
         row: Row = {"phase": phase, "epoch": 1, "image_size": self.recipe.image_size}
-        text = ""
         for split, prefix in ((TRAIN, ""), (VALIDATION, "val_")):
             if len(at[split]):
                 found = loop.loss_and_accuracy(fitted.logits[at[split]], labels[at[split]])
                 row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
-                text += f"  {'validation' if prefix else 'accuracy'} {found[1]:.4f}"
         row["seconds"] = time.monotonic() - started
-        log.info("%s%s  %.1f s", phase, text, row["seconds"])
+        log.info("%s: %s (%.1f s).", history.title(phase), history.scores(row), row["seconds"])
         self.add(row)
         return fitted
 

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
-from imgclf.training import augmentation, callbacks, devices, optimizers
+from imgclf.training import augmentation, callbacks, devices, history, optimizers
 from imgclf.training.callbacks import OnEpoch, OnProgress, Row, State
 from imgclf.training.optimizers import Blocks
 from imgclf.training.recipe import Recipe
@@ -82,7 +82,7 @@ def fit(model: keras.Model, train: Part, validation: Part | None, recipe: Recipe
     state = State(model, logits, recipe, options.phase, steps, best=model.get_weights())
     if options.checkpoint and options.checkpoint.exists():
         state.restore(options.checkpoint)
-        log.info("%s: resuming after epoch %d of %d.", options.phase, len(state.rows), recipe.epochs)
+        log.info("%s: resuming after epoch %d of %d.", history.title(options.phase), len(state.rows), recipe.epochs)
     around = _callbacks(state, validation, options)
     try:
         while len(state.rows) < recipe.epochs and not state.is_over():

@@ -17,7 +17,7 @@ SETTLING = 10
 
 SMOOTHING = 0.9
 BURST = 4.0
-"""The test ends when the smoothed loss is so many times its lowest."""
+"""The test ends when the smoothed loss is this many times its lowest."""
 
 FLAT = 1.1
 """A smoothed loss up to FLAT times the lowest has not risen yet. A fitted head starts at its lowest loss: there the

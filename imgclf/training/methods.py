@@ -16,7 +16,7 @@ from imgclf.training.job import Fitted, Job, TimeIsUp
 log = logging.getLogger("imgclf")
 
 FEWEST_WRONG = 5
-"""Incorrect validation images from which automatic training goes on by default: of fewer, chance decides."""
+"""Incorrect validation images from which automatic training continues by default: with fewer, chance decides."""
 
 
 def probe(job: Job) -> Fitted:

@@ -100,7 +100,7 @@ def _conclude(run: Run, dataset: Dataset, work: Work, *, with_report: bool) -> N
     if with_report and run.metrics.is_file():
         work.enter("writing the report")
         report.write(run, files=dataset.files)
-    log.info("%s: finished in %.0f s", run.path, time.monotonic() - work.clock.started)
+    log.info("%s: finished in %.0f s.", run.path, time.monotonic() - work.clock.started)
 
 
 def _fit(
@@ -230,13 +230,13 @@ def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
     missing = [name for name in settings.export_formats if artifacts.FILES[name] not in made]
     if missing:
         _export(run, missing)
-        log.info("%s: exported %s", run.path, ", ".join(missing))
+        log.info("%s: exported %s.", run.path, ", ".join(missing))
     if not (run.path / CURVE).is_file() and run.history_file.is_file():
         _draw(run, run.history)
     if with_report and run.metrics.is_file() and not (run.path / f"{report.NAME}.html").is_file():
         report.write(run)
     _end(run)
-    log.info("%s: this training is finished", run.path)
+    log.info("%s: this training is finished.", run.path)
 
 
 def _with_more_epochs(run: Run, config: TrainConfig, epochs: int | None) -> TrainConfig:

@@ -210,7 +210,7 @@ def test_a_large_group_is_named_and_not_kept_together(photographs: Path, examine
     for quality in range(70, 81):
         photograph(0).save(photographs / f"ant/x{quality}.jpg", quality=quality)
     checkup = examine(photographs)
-    (finding,) = checkup.of("look-alikes")
+    (finding,) = checkup.of("large-group")
     assert len(finding.paths) == 12
     assert finding.text.startswith("12 images alike, 34.3% of all")
     assert checkup.related == ()

@@ -150,7 +150,7 @@ def test_pixels_larger_than_the_limit_stay_in_memory_with_a_line(dataset, tmp_pa
 def test_without_room_on_disk_and_in_memory_every_epoch_decodes(dataset, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(environment, "available_memory", lambda: 1000)
     _, pixels = loading.decode(dataset, SIZE_PX, cache=str(tmp_path / "pixels"), cache_limit_gb=1e-6)
-    assert "every epoch decodes them anew instead" in caplog.text
+    assert "every epoch decodes them again instead" in caplog.text
     np.testing.assert_array_equal(pixels[:], expected(dataset))
     with pytest.raises(DatasetError, match=r"13 images|12 images.*more than the memory has free"):
         loading.decode(dataset, SIZE_PX, cache="memory")

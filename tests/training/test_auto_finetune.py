@@ -37,6 +37,7 @@ def job(image_folder: Callable[..., Path], tmp_path: Path) -> Job:
     dataset = imgclf.read(image_folder(classes=("x", "y", "z"), count=16), recipe.settings)
     dataset, pixels = loading.decode(dataset, 32)
     clock = Clock(time.monotonic(), 3600.0)
+    (tmp_path / "run").mkdir()
     return Job(network.build(recipe, 3), recipe, Images(dataset, pixels), Run(tmp_path / "run"), clock)
 
 
@@ -147,7 +148,7 @@ def test_without_time_only_the_probe_is_made_and_the_reason_said(job: Job, caplo
     job.clock = Clock(time.monotonic() - 50.0, 51.0)
     probed(job).run()
     assert [row["phase"] for row in job.rows] == ["probe"]
-    assert "finetune 33%: skipped" in caplog.text
+    assert "Fine-tuning 33%: skipped" in caplog.text
 
 
 def test_a_stage_ends_at_its_deadline(job: Job):
