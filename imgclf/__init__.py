@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from imgclf.explanation.convolution import convolve as convolve
     from imgclf.explanation.description import Description as Description
     from imgclf.explanation.description import describe as describe
+    from imgclf.explanation.explaining import Explanation as Explanation
+    from imgclf.explanation.explaining import explain as explain
     from imgclf.exporting.artifacts import export as export
     from imgclf.prediction import Classifier as Classifier
     from imgclf.prediction import Prediction as Prediction
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from imgclf.settings import DataConfig as DataConfig
     from imgclf.settings import DescribeConfig as DescribeConfig
     from imgclf.settings import EvaluateConfig as EvaluateConfig
+    from imgclf.settings import ExplainConfig as ExplainConfig
     from imgclf.settings import ExportConfig as ExportConfig
     from imgclf.settings import FeaturesConfig as FeaturesConfig
     from imgclf.settings import IngestConfig as IngestConfig
@@ -65,12 +68,13 @@ _MODULES = {
     "evaluation.evaluate": "Evaluation evaluate",
     "explanation.convolution": "Convolution convolve",
     "explanation.description": "Description describe",
+    "explanation.explaining": "Explanation explain",
     "exporting.artifacts": "export",
     "prediction": "Classifier Prediction load",
     "questions.feature_table": "FeatureTable features",
     "runs": "Run",
     "settings": "AugmentConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
-    "ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
+    "ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",
     "training.train": "resume train",

@@ -14,48 +14,17 @@ from imgclf.cli.app import COMMANDS
 from imgclf.errors import ImgclfError
 
 FUNCTIONS = (
-    *(
-        "augment",
-        "calibrate",
-        "compare",
-        "convolve",
-        "describe",
-        "evaluate",
-        "export",
-        "features",
-        "ingest",
-        "kfold",
-        "load",
-    ),
-    *("read", "resume", "train"),
+    *("augment", "calibrate", "compare", "convolve", "describe", "evaluate", "explain", "export", "features"),
+    *("ingest", "kfold", "load", "read", "resume", "train"),
 )
 RESULTS = (
-    *(
-        "Augmented",
-        "Classifier",
-        "Convolution",
-        "CrossValidation",
-        "Dataset",
-        "Description",
-        "Evaluation",
-        "FeatureTable",
-        "Ingestion",
-    ),
-    *("Prediction", "Run"),
+    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
+    *("Explanation", "FeatureTable", "Ingestion", "Prediction", "Run"),
 )
 SETTINGS = (
-    *(
-        "AugmentConfig",
-        "CalibrateConfig",
-        "ConvolveConfig",
-        "DataConfig",
-        "DescribeConfig",
-        "EvaluateConfig",
-        "ExportConfig",
-        "FeaturesConfig",
-        "IngestConfig",
-    ),
-    *("KfoldConfig", "PredictConfig", "TrainConfig"),
+    *("AugmentConfig", "CalibrateConfig", "ConvolveConfig", "DataConfig", "DescribeConfig", "EvaluateConfig"),
+    *("ExplainConfig", "ExportConfig", "FeaturesConfig", "IngestConfig", "KfoldConfig", "PredictConfig"),
+    *("TrainConfig",),
 )
 ERRORS = (
     *("ArtifactError", "DatasetError", "GateError", "ImageError", "ImgclfError", "MissingError"),

@@ -41,6 +41,9 @@ def predict(
     watch: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep running and classify new files in DIR.")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw where the model looked, into a new folder.")
+    ] = None,
     *,
     settings: PredictConfig,
     quiet: options.Quiet = False,
@@ -54,16 +57,17 @@ def predict(
         from imgclf.cli import console
 
         console.err.quiet = True
-    batch = batches.Batch(settings, tuple(images or ()), output, resume, sort_into, embeddings, watch)
-    how = {name: getattr(settings, name) for name in ("engine", "precision", "allow_truncated", "reject_below")}
+    batch = batches.Batch(settings, tuple(images or ()), output, resume, sort_into, embeddings, watch, explain)
+    how = {name: getattr(settings, name) for name in ("precision", "allow_truncated", "reject_below")}
+    how["engine"] = "litert" if explain else settings.engine
 
     def load(count: int | None) -> "Classifier":
-        return prediction.load(_artifact(model, settings.offline), count=count, **how)
+        return prediction.load(find_model(model, settings.offline), count=count, **how)
 
     batches.run(batch, load, table=lambda found: _print_table(found, settings.top, batch.is_live), track=_track)
 
 
-def _artifact(model: str, offline: bool) -> Path:
+def find_model(model: str, offline: bool) -> Path:
     """The path of a model, or the exported backbone of this name with ImageNet's classes."""
     if Path(model).exists():
         return Path(model)

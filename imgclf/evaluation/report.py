@@ -4,6 +4,7 @@ What a person typed (class names, paths, settings) is escaped in every format.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 
 from imgclf import storage
 from imgclf.data import run_data
-from imgclf.errors import ImgclfError, RunError, UsageError
+from imgclf.errors import ArtifactError, ImgclfError, MissingError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, thumbnails
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
+from imgclf.prediction import heatmaps
 from imgclf.runs import Run
 from imgclf.settings import REPORT_FORMATS, Decoding
+
+log = logging.getLogger(__name__)
 
 NAME = "report"
 DASH = "\N{EN DASH}"
@@ -28,6 +32,9 @@ MOST_IMAGES = 500
 
 MOST_IN_CELL = 60
 """Images listed for one cell of the confusion matrix, at most."""
+
+MOST_EVIDENCE = 8
+"""Mistakes whose class activation maps are drawn, at most."""
 
 MOST_CLASSES = 120
 """With more classes, the confusion matrix is a plot instead of a table."""
@@ -83,7 +90,7 @@ def write(
     for name in formats:
         path = place / f"{NAME}.{name}"
         if name == "html":
-            text = _to_html(facts, predictions, _files(run) if files is None else files)
+            text = _to_html(run, facts, predictions, _files(run) if files is None else files)
         elif name == "md":
             text = to_markdown(facts)
         else:
@@ -107,7 +114,7 @@ def _decoding(settings: dict[str, Any]) -> Decoding:
     return Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
 
 
-def _to_html(facts: dict[str, Any], predictions: Predictions, files: Mapping[str, Path]) -> str:
+def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: Mapping[str, Path]) -> str:
     shown = {
         "reliability": plots.reliability(facts["scores"]),
         "curves": plots.curves(predictions),
@@ -131,10 +138,27 @@ def _to_html(facts: dict[str, Any], predictions: Predictions, files: Mapping[str
             columns=metrics.outcomes(facts["scores"])[1],
             cells=cells,
             thumbs={row: uri for row, uri in drawn.items() if uri},
+            evidence=_evidence(run, facts["mistakes"], files),
             coverage=decisions.describe(facts["scores"]),
             plots={name: _png(content) if content else None for name, content in shown.items()},
         )
     )
+
+
+def _evidence(run: Run, mistakes: Sequence[dict[str, Any]], files: Mapping[str, Path]) -> dict[int, tuple[str, ...]]:
+    """The class activation maps of the worst mistakes by their rows: for the predicted class, and for the true one.
+
+    Empty where the run has no exported model with a feature map.
+    """
+    shown = [row for row in mistakes if row["predicted"] is not None and row["path"] in files][:MOST_EVIDENCE]
+    try:
+        found = heatmaps.strips(
+            run.path, [(files[row["path"]], row["predicted"], row["label"]) for row in shown], thumbnails.SIDE_PX
+        )
+    except (ArtifactError, MissingError, UsageError) as error:
+        log.debug("%s: no class activation maps in the report (%s)", run.path, error)
+        return {}
+    return {row["row"]: tuple(map(thumbnails.to_uri, pair)) for row, pair in zip(shown, found, strict=True) if pair}
 
 
 def _png(content: bytes) -> str:

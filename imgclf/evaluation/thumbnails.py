@@ -24,6 +24,11 @@ def draw(path: Path, rules: Decoding = images.DEFAULT, side_px: int = SIDE_PX) -
     except (ImageError, MissingError):
         return None
     image.thumbnail((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return to_uri(image)
+
+
+def to_uri(image: Image.Image) -> str:
+    """Return a small image as a data URI."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY, optimize=True)
     return data_uri(file.getvalue(), "image/jpeg")

@@ -39,6 +39,7 @@ class Batch:
         sort_into: a folder that gets one folder of images per class.
         embeddings: a new file for the embeddings.
         watch: a folder whose new files are predicted until interrupted.
+        explain: a new folder for each image with its class activation map.
 
     Raises:
         UsageError: if settings contradict each other.
@@ -51,6 +52,7 @@ class Batch:
     sort_into: Path | None = None
     embeddings: Path | None = None
     watch: Path | None = None
+    explain: Path | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", replace(self.config, format=_format(self.config.format, self.output)))
@@ -65,6 +67,10 @@ class Batch:
             raise UsageError("--resume: --embeddings cannot be resumed. Leave out one of them.")
         if watch and self.config.engine == "ray":
             raise UsageError("--watch: --engine ray needs a list with an end. Leave out one of them.")
+        if self.explain and self.config.engine not in ("auto", "litert"):
+            raise UsageError(f"--explain: expected --engine litert, found {self.config.engine}.")
+        if watch and self.explain and self.explain.resolve().is_relative_to(watch.resolve()):
+            raise UsageError(f"--explain {self.explain}: expected a folder outside of {watch}, which is watched.")
         if watch and sort_into and sort_into.resolve().is_relative_to(watch.resolve()):
             raise UsageError(f"--sort-into {sort_into}: expected a folder outside of {watch}, which is watched.")
 
@@ -139,8 +145,18 @@ def run(
         found, count = _find(batch, done)
         classifier = load(count)
         gc.enable()
-        with_embeddings = batch.embeddings is not None
-        predictions = classifier.stream(found, config.batch_size, tta=config.tta, embeddings=with_embeddings)
+        overlays: Callable[[Prediction], None] | None = None
+        if batch.explain:
+            from imgclf.prediction import heatmaps
+
+            overlays = heatmaps.Overlays(batch.explain, classifier).draw
+        predictions = classifier.stream(
+            found,
+            config.batch_size,
+            tta=config.tta,
+            embeddings=batch.embeddings is not None,
+            maps=overlays is not None,
+        )
         actions: list[Callable[[Prediction], None]] = [tally.add]
         if batch.embeddings:
             from imgclf.prediction import embeddings
@@ -151,6 +167,8 @@ def run(
 
             within = [Path(name) for name in batch.images if name != "-" and Path(name).is_dir()]
             actions.append(sorting.Sorter(batch.sort_into, classifier.labels, within).place)
+        if overlays:
+            actions.append(overlays)
         write(_each(predictions, actions))
     if config.strict:
         tally.check()

@@ -46,6 +46,7 @@ class Classifier:
         self.resize: Resize = facts.resize
         self.decoding: Decoding = facts.decoding
         self.rules: Decision = facts.decision
+        self.temperature: float = facts.temperature
         self.runtime: Runtime = runtime
         self._outliers: Outliers | None = None
         if facts.decision.outlier_above is not None:
@@ -68,6 +69,7 @@ class Classifier:
         *,
         tta: bool = False,
         embeddings: bool = False,
+        maps: bool = False,
     ) -> Iterator[Prediction]:
         """Classify any number of images in order, while holding only a few at a time.
 
@@ -78,11 +80,12 @@ class Classifier:
             batch_size: at most two batches are read ahead of the predictions that were asked for.
             tta: average over the image and its mirror image (test-time augmentation).
             embeddings: whether to return the feature vectors, too.
+            maps: whether to return the feature maps, too.
 
         Raises:
-            UsageError: if `sources` is itself one image, `batch_size` is below 1, or the model has no embedding.
+            UsageError: if `sources` is itself one image, `batch_size` is below 1, or the model lacks an output.
         """
-        names = self._check(sources, batch_size, embeddings)
+        names = self._check(sources, batch_size, embeddings, maps)
         workers = environment.cpu_count()
         try:
             few = len(sources) < FEW * workers  # type: ignore[arg-type]
@@ -92,21 +95,23 @@ class Classifier:
             self.runtime.prepare(workers)
         ahead = 2 * batch_size
         together = max(1, min(self.runtime.batch_size, ahead // workers))
-        if self._outliers is not None:
-            names = ("probabilities", "embedding")
+        if self._outliers is not None and not embeddings:
+            names = (*names, "embedding")
         work = partial(self._classify, names=names, tta=tta, embeddings=embeddings)
         return pipeline.run(iter(sources), work, workers=workers, batch=together, ahead=ahead)
 
-    def _check(self, sources: Iterable[Source], batch_size: int, embeddings: bool) -> tuple[str, ...]:
+    def _check(self, sources: Iterable[Source], batch_size: int, embeddings: bool, maps: bool) -> tuple[str, ...]:
         """Return the model outputs that are needed. Raises what `stream` raises."""
         if isinstance(sources, str | bytes | os.PathLike) or (isinstance(sources, np.ndarray) and sources.ndim != 4):
             raise UsageError(f"expected a list of images, found one {type(sources).__name__}. Put it into a list.")
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
-        names = ("probabilities", "embedding") if embeddings else ("probabilities",)
-        if not set(names) <= set(self.runtime.names):
-            raise UsageError("expected a model that gives an embedding, found one that does not. Export again.")
-        return names
+        wanted = {"probabilities": True, "embedding": embeddings, "feature_map": maps}
+        for name, is_wanted in wanted.items():
+            if is_wanted and name not in self.runtime.names:
+                what = "an embedding" if name == "embedding" else "a feature map"
+                raise UsageError(f"expected a model that gives {what}, found one that does not. Export again.")
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Prediction]:
         decoded = [self._decode(source) for source in sources]
@@ -114,6 +119,8 @@ class Classifier:
         found = self._run(np.stack(pixels).astype(np.float32), names) if pixels else {}
         if pixels and tta:
             mirrored = self._run(np.stack(pixels)[:, :, ::-1].astype(np.float32), names)
+            if "feature_map" in mirrored:
+                mirrored["feature_map"] = mirrored["feature_map"][:, :, ::-1]
             found = {name: (values + mirrored[name]) / 2 for name, values in found.items()}
         distances = self._outliers.scores(found["embedding"]).tolist() if self._outliers and pixels else None
         row = iter(range(len(pixels)))
@@ -130,6 +137,7 @@ class Classifier:
                     probabilities=found["probabilities"][place],
                     labels=self.labels,
                     embedding=found["embedding"][place] if embeddings else None,
+                    feature_map=found["feature_map"][place] if "feature_map" in found else None,
                     file=file,
                     outlier_score=distances[place] if distances else None,
                     rules=self.rules,

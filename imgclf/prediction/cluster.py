@@ -69,6 +69,7 @@ class ClusterClassifier(Classifier):
         *,
         tta: bool = False,
         embeddings: bool = False,
+        maps: bool = False,
     ) -> Iterator[Prediction]:
         """Classify files in order, each once, as long as one machine stays.
 
@@ -78,12 +79,15 @@ class ClusterClassifier(Classifier):
         Args:
             batch_size: has no effect on the machines; the size of their blocks depends on their number.
             tta, embeddings: as in `Classifier.stream`.
+            maps: feature maps are too large to travel.
 
         Raises:
             UsageError: as in `Classifier.stream`; or without a cluster, or for a source that is not a path.
             ImgclfError: if the cluster fails as a whole.
         """
-        self._check(sources, batch_size, embeddings)
+        if maps:
+            raise UsageError("--engine ray gives no feature maps. Choose another engine.")
+        self._check(sources, batch_size, embeddings, maps)
         return self._in_portions(iter(sources), tta, embeddings)
 
     def _in_portions(self, sources: Iterator[Source], tta: bool, embeddings: bool) -> Iterator[Prediction]:

@@ -125,8 +125,8 @@ class Prediction:
     """What a model and its rules say of one image: `probabilities`, float32 (classes,), or else an `error`.
 
     `path` is the name of the image and `file` where it lies; both are None for an image that is no file. `embedding`,
-    float32 (d,), is given on request. `outlier_score` is the distance from the training images; None where the model
-    has no rule for it.
+    float32 (d,), and `feature_map`, float32 (h, w, d), are given on request. `outlier_score` is the distance from the
+    training images; None where the model has no rule for it.
     """
 
     path: str | None
@@ -137,6 +137,7 @@ class Prediction:
     file: str | None = None
     outlier_score: float | None = None
     rules: Decision = NO_RULES
+    feature_map: np.ndarray | None = None
 
     @cached_property
     def _decided(self) -> Decided | None:

@@ -1,5 +1,6 @@
 """LiteRT runs `.tflite` files on the processor."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,20 @@ class LiteRTRuntime:
             for runner in new:
                 self._idle.put(runner)
             self._count = calls
+
+    def constants(self, shape: tuple[int, ...]) -> list[np.ndarray]:
+        """The model's float32 weights of a shape; axes of length 1, as in a 1 x 1 convolution, are left out."""
+        held = self._idle.get()
+        try:
+            interpreter, found = held[0], []
+            for details in interpreter.get_tensor_details():
+                if tuple(side for side in details["shape"] if side != 1) != shape or details["dtype"] != np.float32:
+                    continue
+                with contextlib.suppress(ValueError):  # which computed tensors raise
+                    found.append(interpreter.get_tensor(details["index"]).reshape(shape).copy())
+            return found
+        finally:
+            self._idle.put(held)
 
     def outputs(self, pixels: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """See `Runtime`."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgclf.settings.evaluation import EvaluateConfig as EvaluateConfig
     from imgclf.settings.explanation import ConvolveConfig as ConvolveConfig
     from imgclf.settings.explanation import DescribeConfig as DescribeConfig
+    from imgclf.settings.explanation import ExplainConfig as ExplainConfig
     from imgclf.settings.exporting import ExportConfig as ExportConfig
     from imgclf.settings.features import FeaturesConfig as FeaturesConfig
     from imgclf.settings.prediction import PredictConfig as PredictConfig
@@ -37,7 +38,7 @@ _MODULES = {
     "dataset": "DataConfig IngestConfig",
     "doctor": "Thresholds",
     "evaluation": "REPORT_FORMATS CalibrateConfig EvaluateConfig",
-    "explanation": "ConvolveConfig DescribeConfig",
+    "explanation": "ConvolveConfig DescribeConfig ExplainConfig",
     "exporting": "ExportConfig",
     "features": "FeaturesConfig",
     "prediction": "PredictConfig",

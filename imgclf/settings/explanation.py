@@ -1,10 +1,11 @@
-"""How to look inside: convolutions step by step, networks layer by layer."""
+"""How to look inside: convolutions step by step, networks layer by layer, and why an image got its class."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 from imgclf.settings.base import Check, Config, at_least, names, setting
+from imgclf.settings.reading import Truncation
 
 KERNELS = {
     "sobel-x": "-1,0,1;-2,0,2;-1,0,1",
@@ -129,5 +130,22 @@ class DescribeConfig(Config):
     )
     classes: int | None = setting(
         None, "Describe the backbone with a head of N classes.", check=at_least(2), everyday=True
+    )
+    offline: bool = setting(False, "Never use the network.")
+
+
+METHODS = ("auto", "cam", "gradcam", "rollout", "occlusion")
+
+
+@dataclass(frozen=True)
+class ExplainConfig(Truncation):
+    """How to find the part of an image that decided."""
+
+    method: str = setting("auto", "Method", choices=METHODS, metavar="METHOD", everyday=True)
+    top: int = setting(1, "Explain the N most probable classes.", check=at_least(1), everyday=True)
+    grid: int = setting(
+        7,
+        "Places along each side that --method occlusion covers.",
+        check=Check(lambda value: 2 <= value <= 32, "a whole number from 2 to 32"),
     )
     offline: bool = setting(False, "Never use the network.")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import imgclf
 from imgclf import runs, storage
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
 from imgclf.errors import RunError, UsageError
@@ -278,3 +279,18 @@ def test_rules_that_changed_since_the_scores_are_told(run, reject_below):
     artifact.write(run.path, artifact.Artifact(labels, 8, "squash", "small", ("probabilities",), "", {}, decision=now))
     report.write(run, formats=("html",))
     assert (facts_of.CHANGED in (run.path / "report.html").read_text()) == (reject_below != 0.5)
+
+
+def test_the_worst_mistakes_show_where_the_model_looked(trained_run, tmp_path):
+    images = trained_run.path.parent / "images"
+    for name, other in (("disc", "two discs"), ("two discs", "disc")):  # every label is wrong
+        shutil.copytree(images / name, tmp_path / "swapped" / other)
+    dataset = imgclf.read(tmp_path / "swapped", imgclf.DataConfig(limit=10))
+    imgclf.evaluate(trained_run, dataset, output=tmp_path / "scores")
+    text = (tmp_path / "scores" / "report.html").read_text(encoding="utf-8")
+    assert "Where the model looked" in text
+    assert text.count('class="pair"') == report.MOST_EVIDENCE
+
+
+def test_without_an_exported_model_the_page_has_no_maps(page):
+    assert "Where the model looked" not in page

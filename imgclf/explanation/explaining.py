@@ -1,0 +1,226 @@
+"""Explain predictions: which part of each image decided, by the method that suits the model."""
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imgclf import prediction
+from imgclf.data import images
+from imgclf.errors import ArtifactError, RunError, UsageError
+from imgclf.prediction import Classifier, Prediction, artifact, heatmaps
+from imgclf.prediction.classifier import Named, Source
+from imgclf.runs import Run
+from imgclf.settings.explanation import ExplainConfig
+
+if TYPE_CHECKING:
+    import keras
+
+Progress = Callable[[int], None]
+"""Called with the number of images that are explained."""
+
+MapsOf = Callable[[Prediction, Source, list[int]], list[np.ndarray]]
+"""A map for each class, from a prediction and its image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The part of one image that speaks for one class.
+
+    Args:
+        path: the name of the image.
+        label: the predicted class; None where the image is rejected or cannot be read.
+        target: the class that is explained; None where the image cannot be read.
+        probability: of `target`.
+        method: `cam`, `gradcam`, `rollout` or `occlusion`.
+        values: float32 (h, w), the evidence at each place of a grid over the model's input.
+        peak: the pixel of the original image, x and y, with the most evidence.
+        logit: of `target` before the temperature, for `cam`: the mean of `values` and the bias.
+        drawing: the overlay; None where none was asked for.
+        error: why the image cannot be read.
+    """
+
+    path: str | None
+    label: str | None
+    target: str | None = None
+    probability: float | None = None
+    method: str | None = None
+    values: np.ndarray | None = None
+    peak: tuple[int, int] | None = None
+    logit: float | None = None
+    drawing: Path | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON; the peak as [x, y] in pixels of the original."""
+        return {
+            "path": self.path,
+            "label": self.label,
+            "class": self.target,
+            "probability": self.probability,
+            "method": self.method,
+            "peak": None if self.peak is None else list(self.peak),
+            "logit": self.logit,
+            "drawing": None if self.drawing is None else str(self.drawing),
+            "error": self.error,
+        }
+
+
+def explain(
+    model: Run | Path | str,
+    sources: Iterable[Source],
+    config: ExplainConfig | None = None,
+    *,
+    label: str | None = None,
+    output: Path | str | None = None,
+    on_progress: Progress | None = None,
+) -> list[Explanation]:
+    """Find the part of each image that speaks for a class.
+
+    Args:
+        model: a run, a folder of exported models, or one exported model.
+        sources: image files, as `Classifier.stream` takes them.
+        config: the method, and how many classes. `auto` takes class activation maps where the model gives a feature
+            map, which needs neither Keras nor TensorFlow; else Grad-CAM or attention rollout from the run's
+            `model.keras`; else occlusion.
+        label: the class to explain; by default the most probable ones.
+        output: a new or empty folder for overlays; None draws none.
+
+    Returns:
+        One row for each image and class, in order; one for an image that cannot be read.
+
+    Raises:
+        UsageError: if the model does not know the class, the method does not suit it, or `output` has something in it.
+        ArtifactError: if there is no exported model, it is damaged, or it gives no feature map for `cam`.
+        RunError: if the network is needed and missing or damaged.
+        MissingError: if a package is not installed.
+    """
+    config, path = config or ExplainConfig(), model.path if isinstance(model, Run) else Path(model)
+    engine = "litert" if config.method == "cam" else "auto"
+    classifier = prediction.load(path, engine=engine, allow_truncated=config.allow_truncated)
+    if label is not None and label not in classifier.labels:
+        near = difflib.get_close_matches(label, classifier.labels, 3) or list(classifier.labels[:10])
+        raise UsageError(f"--class: expected a class of the model, such as {', '.join(near)}; found {label!r}.")
+    if label is not None and config.top != 1:
+        raise UsageError("--class: --top explains the most probable classes instead. Leave out one of them.")
+    method, maps_of, head = _prepare(classifier, path, config, with_class=label is not None or config.top > 1)
+    folder = None if output is None else heatmaps.Folder(Path(output), "-o")
+    given = [os.fspath(source) if isinstance(source, Path) else source for source in sources]
+    found: list[Explanation] = []
+    with_maps = method == "cam"
+    for number, (source, each) in enumerate(zip(given, classifier.stream(given, maps=with_maps), strict=True), 1):
+        found += _explained(each, source, method, maps_of, head, classifier, config.top, label, folder)
+        if on_progress:
+            on_progress(number)
+    return found
+
+
+def _explained(
+    each: Prediction,
+    source: Source,
+    method: str,
+    maps_of: MapsOf,
+    head: heatmaps.Head | None,
+    classifier: Classifier,
+    top: int,
+    label: str | None,
+    folder: heatmaps.Folder | None,
+) -> Iterator[Explanation]:
+    if each.probabilities is None:
+        yield Explanation(each.path, None, error=each.error)
+        return
+    order = np.argsort(-each.probabilities, kind="stable")
+    chosen = order[:top].tolist() if label is None else [each.labels.index(label)]
+    if label is None and top == 1 and each.label is not None:
+        chosen = [each.labels.index(each.label)]  # which a threshold may have chosen
+    place = source.path if isinstance(source, Named) else source
+    side = heatmaps.SIDE_PX if folder else 1
+    image, size = heatmaps.small(place, classifier.decoding, side)
+    for index, values in zip(chosen, maps_of(each, place, chosen), strict=True):
+        target = each.labels[index]
+        drawing = None
+        if folder is not None:
+            drawn = heatmaps.with_caption(
+                heatmaps.overlay(image, values, classifier.resize), heatmaps.caption(each, target)
+            )
+            stem = Path(each.path).stem if each.path else "image"
+            drawing = folder.save(drawn, stem, target)
+        yield Explanation(
+            path=each.path,
+            label=each.label,
+            target=target,
+            probability=float(str(each.probabilities[index])),
+            method=method,
+            values=values,
+            peak=heatmaps.peak(values, size, classifier.resize),
+            logit=None if head is None else float(values.mean() + head.bias[index]),
+            drawing=drawing,
+        )
+
+
+def _prepare(
+    classifier: Classifier, path: Path, config: ExplainConfig, *, with_class: bool
+) -> tuple[str, MapsOf, heatmaps.Head | None]:
+    """The method, what makes its maps, and the last layer for class activation maps."""
+    folder = path if path.is_dir() else path.parent
+    method = config.method
+    if method == "cam" or (method == "auto" and heatmaps.has_map(classifier)):
+        head = heatmaps.head(classifier, classifier.temperature)
+
+        def cam(each: Prediction, _: Source, classes: list[int]) -> list[np.ndarray]:
+            assert each.feature_map is not None
+            return [heatmaps.activation_map(each.feature_map, head.kernel[:, index]) for index in classes]
+
+        return "cam", cam, head
+    if method == "occlusion" or (method == "auto" and not (folder / "model.keras").is_file()):
+        from imgclf.explanation import occlusion
+
+        def occlude(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+            return occlusion.occlude(classifier, _pixels(classifier, source), classes, config.grid)
+
+        return "occlusion", occlude, None
+    from imgclf.explanation import gradients
+
+    network = _network(folder)
+    if method == "rollout" or (method == "auto" and gradients.attention_layers(network)):
+
+        def rollout(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+            found = gradients.rollout(network, _pixels(classifier, source), classes if with_class else None)
+            return found if with_class else found * len(classes)
+
+        return "rollout", rollout, None
+
+    def grad_cam(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+        return gradients.grad_cam(network, _pixels(classifier, source), classes)
+
+    return "gradcam", grad_cam, None
+
+
+def _pixels(classifier: Classifier, source: Source) -> np.ndarray:
+    assert not isinstance(source, Named)
+    return images.load(source, classifier.image_size, classifier.decoding)
+
+
+def _network(folder: Path) -> "keras.Model":
+    """The run's network.
+
+    Raises:
+        ArtifactError: if the folder is no run, or its file is damaged.
+    """
+    from imgclf.explanation import gradients
+
+    name = Run(folder).model.name
+    if not (folder / name).is_file():
+        raise ArtifactError(
+            f"{folder}: expected a run with its {name}, which gradients need, found none. --method occlusion works "
+            "with any exported model."
+        )
+    artifact.verify(folder, artifact.read(folder), name)
+    try:
+        return gradients.load(folder / name)
+    except Exception as error:  # a foreign file makes Keras raise nearly anything
+        raise RunError(f"{folder / name}: expected a classifier of imgclf, found something else ({error}).") from None

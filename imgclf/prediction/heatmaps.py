@@ -1,0 +1,323 @@
+"""Where a model looked: class activation maps from an artifact's feature map, and maps drawn over their image.
+
+A map has one value for each place of a coarse grid over the model's square input. This module says where that is on the
+original image, which `squash`, `crop` and `pad` bring to a square in different ways.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from imgclf.data import images
+from imgclf.errors import ArtifactError, ImgclfError, UsageError
+from imgclf.prediction.classifier import Classifier
+from imgclf.prediction.decision import Prediction
+from imgclf.prediction.litert import LiteRTRuntime
+from imgclf.settings import Decoding, Resize
+
+SIDE_PX = 448
+"""The longer side of an overlay, at most."""
+
+CAPTION_PX = 22
+TOLERANCE = 1e-3
+"""By how much logits may differ between the last layer as it was read and the model's own probabilities."""
+
+_ANCHORS = (
+    (0.0, (48, 18, 120)),
+    (0.25, (40, 110, 230)),
+    (0.5, (60, 200, 120)),
+    (0.75, (250, 200, 40)),
+    (1.0, (215, 25, 20)),
+)
+"""Colors of a map, from no evidence to the most."""
+
+
+class Head(NamedTuple):
+    """The last layer of a classifier: kernel float32 (d, classes) and bias float32 (classes,).
+
+    `embedding @ kernel + bias` are the logits before the temperature.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+def has_map(classifier: Classifier) -> bool:
+    """Whether a model's embedding is the average of a feature map that it gives, and its last layer can be read."""
+    return "feature_map" in classifier.runtime.names and isinstance(classifier.runtime, LiteRTRuntime)
+
+
+def head(classifier: Classifier, temperature: float = 1.0) -> Head:
+    """Read the last layer of a LiteRT model. Its logits are compared with the model's probabilities.
+
+    Args:
+        temperature: by which the model divides its logits.
+
+    Raises:
+        ArtifactError: if the model gives no feature map, is not LiteRT, or has another last layer.
+    """
+    runtime, classes = classifier.runtime, len(classifier.labels)
+    if "feature_map" not in runtime.names:
+        raise ArtifactError(
+            "expected a model whose embedding is the average of a feature map, found one that gives no feature map."
+        )
+    if not isinstance(runtime, LiteRTRuntime):
+        raise ArtifactError("expected a LiteRT model, found another. imgclf export RUN --format litert makes one.")
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, classifier.image_size, classifier.image_size, 3))
+    found = classifier.outputs(pixels.astype(np.float32))
+    expected = _centered(np.log(np.maximum(found["probabilities"], 1e-30)))
+    width = found["embedding"].shape[1]
+    biases = [*runtime.constants((classes,)), np.zeros(classes, np.float32)]
+    for stored in runtime.constants((classes, width)):
+        for bias in biases:
+            for scale in (1.0, temperature):  # LiteRT may have folded the temperature into the weights
+                logits = found["embedding"] @ stored.T + bias
+                if np.allclose(_centered(logits) / scale, expected, atol=TOLERANCE, rtol=TOLERANCE):
+                    unfold = temperature / scale
+                    return Head(stored.T * unfold, bias * unfold)
+    raise ArtifactError("expected a model that ends in one dense layer and a softmax, found another.")
+
+
+def _centered(logits: np.ndarray) -> np.ndarray:
+    centered: np.ndarray = logits - logits.mean(axis=1, keepdims=True)
+    return centered
+
+
+def activation_map(feature_map: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Class activation map: what each place adds to the logit of a class.
+
+    Args:
+        feature_map: float (h, w, d).
+        kernel: float (d,), the weights of the class.
+
+    Returns:
+        float32 (h, w); its mean and the bias are the logit.
+
+    Source: Zhou et al. 2016, arXiv:1512.04150.
+    """
+    values: np.ndarray = (feature_map @ kernel).astype(np.float32)
+    return values
+
+
+def region(size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
+    """The part of an image that the model's square input shows: left, top, right, bottom in pixels.
+
+    With `pad` it is larger than the image.
+
+    Args:
+        size: width and height of the image.
+    """
+    width, height = size
+    if resize == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    side = min(size) if resize == "crop" else max(size)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def peak(values: np.ndarray, size: tuple[int, int], resize: Resize) -> tuple[int, int]:
+    """The pixel of the original image, x and y, in the middle of the place with the most evidence."""
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    left, top, right, bottom = region(size, resize)
+    x = left + (int(column) + 0.5) / values.shape[1] * (right - left)
+    y = top + (int(row) + 0.5) / values.shape[0] * (bottom - top)
+    return min(max(int(x), 0), size[0] - 1), min(max(int(y), 0), size[1] - 1)
+
+
+def spread(values: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
+    """A map at the size of an image, float32 (height, width): bilinear between places, 0 where the model saw nothing.
+
+    Args:
+        values: float (h, w).
+        size: width and height of the image.
+    """
+    left, top, right, bottom = region(size, resize)
+    square = (max(1, round(right - left)), max(1, round(bottom - top)))
+    heat = Image.fromarray(values.astype(np.float32)).resize(square, Image.Resampling.BICUBIC)
+    x, y = -round(left), -round(top)  # of the image in the square; negative where the square is inside the image
+    whole: np.ndarray = np.asarray(heat.crop((x, y, x + size[0], y + size[1])), np.float32)
+    return whole
+
+
+def overlay(image: Image.Image, values: np.ndarray, resize: Resize, most: float | None = None) -> Image.Image:
+    """Lay a map over its image: the more evidence, the stronger and the redder. Negative evidence is not drawn.
+
+    Args:
+        image: RGB, of any size with the original's aspect ratio.
+        values: float (h, w).
+        most: the evidence of the strongest color; None takes that of this map.
+    """
+    heat = np.maximum(spread(values, image.size, resize), 0)
+    heat = np.minimum(heat / max(float(heat.max()) if most is None else most, 1e-12), 1)
+    levels = (heat * 255).astype(np.uint8)
+    color = Image.fromarray(_colors()[levels])
+    strength = Image.fromarray((heat**0.8 * 165).astype(np.uint8))
+    gray = Image.blend(image, image.convert("L").convert("RGB"), 0.45)  # so that the colors are the map's
+    return Image.composite(color, gray, strength)
+
+
+@cache
+def _colors() -> np.ndarray:
+    """uint8 (256, 3), the color of each level."""
+    places, levels = [place for place, _ in _ANCHORS], np.linspace(0, 1, 256)
+    channels = [np.interp(levels, places, [color[channel] for _, color in _ANCHORS]) for channel in range(3)]
+    return np.stack(channels, axis=1).astype(np.uint8)
+
+
+def small(
+    source: Path | str | bytes | np.ndarray, rules: Decoding, side_px: int = SIDE_PX
+) -> tuple[Image.Image, tuple[int, int]]:
+    """An upright RGB image with its longer side at most `side_px`, and the width and height of the original.
+
+    Args:
+        source: a file, encoded bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4).
+
+    Raises:
+        ImageError, MissingError: as `images.decode` does.
+    """
+    if isinstance(source, np.ndarray):
+        image = images.to_rgb(Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source))
+    else:
+        image = images.decode(source, rules)
+    size = image.size
+    image.thumbnail((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return image, size
+
+
+def with_caption(image: Image.Image, text: str) -> Image.Image:
+    """An image with a line of text below it, cut where it is too long."""
+    whole = Image.new("RGB", (max(image.width, 160), image.height + CAPTION_PX), "white")
+    whole.paste(image, ((whole.width - image.width) // 2, 0))
+    font = _font()
+    while text and font.getlength(text) > whole.width - 8:
+        text = text[:-2].rstrip("\N{HORIZONTAL ELLIPSIS} ") + "\N{HORIZONTAL ELLIPSIS}" if len(text) > 2 else ""
+    pen = ImageDraw.Draw(whole)
+    pen.text((4, image.height + CAPTION_PX / 2), text, "#1c2430", font, anchor="lm")
+    return whole
+
+
+@cache
+def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Matplotlib's font, found without importing it; Pillow's own has Latin letters only."""
+    spec = find_spec("matplotlib")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(place, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+        if file.is_file():
+            return ImageFont.truetype(str(file), 13)
+    return ImageFont.load_default(13)
+
+
+class Folder:
+    """A new folder of overlays, one PNG file for each image and class.
+
+    Raises:
+        UsageError: if the folder has something in it, or cannot be created.
+    """
+
+    def __init__(self, path: Path, option: str) -> None:
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(f"{option} {path}: expected a new or empty folder, found something there.")
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{option} {path}: the folder cannot be created ({error.strerror}).") from None
+        self._path, self._option = path, option
+        self._taken: set[str] = set()
+
+    def save(self, image: Image.Image, stem: str, label: str) -> Path:
+        """Write an image under the name of its file and its class; return where.
+
+        Raises:
+            ImgclfError: if it cannot be written.
+        """
+        plain = re.sub(r"[^\w.-]+", "-", f"{stem}-{label}")[:120]
+        name, number = f"{plain}.png", 1
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{plain}-{number}.png"
+        self._taken.add(name.lower())
+        try:
+            image.save(self._path / name, compress_level=1)
+        except OSError as error:
+            raise ImgclfError(f"{self._option} {self._path / name}: cannot be written ({error.strerror}).") from None
+        return self._path / name
+
+
+class Overlays:
+    """Draws the class activation map of each predicted class into a folder.
+
+    Args:
+        folder: new or empty.
+        classifier: a LiteRT model with a feature map.
+
+    Raises:
+        UsageError: if the folder has something in it, or cannot be created.
+        ArtifactError: if the model gives no feature map.
+    """
+
+    def __init__(self, folder: Path, classifier: Classifier, option: str = "--explain") -> None:
+        self._head = head(classifier, classifier.temperature)
+        self._folder = Folder(folder, option)
+        self._rules = classifier.decoding
+
+    def draw(self, prediction: Prediction) -> None:
+        """Draw one image, unless it could not be read or is not a file.
+
+        Raises:
+            ImgclfError: if it cannot be written.
+        """
+        if prediction.file is None or prediction.feature_map is None or prediction.argmax is None:
+            return
+        label = prediction.ranked(1)[0][0] if not prediction.rejected else prediction.argmax
+        values = activation_map(prediction.feature_map, self._head.kernel[:, prediction.labels.index(label)])
+        image, _ = small(prediction.file, self._rules)
+        drawn = with_caption(overlay(image, values, self._rules.resize), caption(prediction, label))
+        self._folder.save(drawn, Path(prediction.file).stem, label)
+
+
+def caption(prediction: Prediction, label: str) -> str:
+    """A class with its probability, in one line."""
+    assert prediction.probabilities is not None
+    shown = f"{label} {prediction.probabilities[prediction.labels.index(label)]:.1%}"
+    return f"unknown ({shown})" if prediction.rejected else shown
+
+
+def strips(path: Path, files: Sequence[tuple[Path, str, str]], side_px: int) -> list[tuple[Image.Image, ...]]:
+    """Evidence for two classes in each of some images: overlays for the first and for the second class.
+
+    Args:
+        path: the folder of a LiteRT model.
+        files: images, each with two classes.
+        side_px: the longer side of an overlay, at most.
+
+    Returns:
+        Two overlays for each image, none for one that cannot be read.
+
+    Raises:
+        ArtifactError, MissingError: if there is no such model, or it gives no feature map.
+    """
+    from imgclf.prediction.loading import load  # which needs the classes of this package
+
+    classifier = load(path, engine="litert")
+    last = head(classifier, classifier.temperature)
+    found: list[tuple[Image.Image, ...]] = []
+    for (file, *classes), prediction in zip(
+        files, classifier.stream([os.fspath(file) for file, *_ in files], maps=True), strict=True
+    ):
+        if prediction.feature_map is None:
+            found.append(())
+            continue
+        image, _ = small(file, classifier.decoding, side_px)
+        maps = [
+            activation_map(prediction.feature_map, last.kernel[:, classifier.labels.index(name)]) for name in classes
+        ]
+        most = max(float(values.max()) for values in maps)  # one scale for both, since the classes compete
+        found.append(tuple(overlay(image, values, classifier.resize, most) for values in maps))
+    return found

@@ -1,0 +1,45 @@
+"""imgclf explain, and imgclf predict --explain"""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def images(trained_run):
+    return trained_run.path.parent / "images" / "disc"
+
+
+def test_json_and_overlays(imgclf, trained_run, images, tmp_path, capsys):
+    assert imgclf("explain", trained_run.path, images, "--json", "-o", tmp_path / "maps", "-q") == 0
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert len(found) == len(list(images.iterdir())) == len(list((tmp_path / "maps").iterdir()))
+    assert all(0 <= at < 40 for row in found for at in row["peak"])
+    assert {"path", "label", "class", "probability", "method", "peak", "logit", "drawing", "error"} == found[0].keys()
+
+
+def test_a_table(imgclf, trained_run, images, capsys):
+    assert imgclf("explain", trained_run.path, images / "000.png", "--class", "two discs") == 0
+    assert "│ two discs │" in capsys.readouterr().out
+
+
+def test_an_unknown_class(imgclf, trained_run, images, capsys):
+    assert imgclf("explain", trained_run.path, images, "--class", "discs") == 2
+    assert "such as disc" in capsys.readouterr().err
+
+
+def test_predict_draws_while_it_predicts(imgclf, trained_run, images, tmp_path, capsys):
+    assert imgclf("predict", trained_run.path, images, "--format", "jsonl") == 0
+    plain = capsys.readouterr().out
+    assert imgclf("predict", trained_run.path, images, "--format", "jsonl", "--explain", tmp_path / "maps") == 0
+    assert capsys.readouterr().out == plain
+    assert len(list((tmp_path / "maps").glob("*.png"))) == len(plain.splitlines())
+
+
+def test_predict_refuses_a_folder_with_files_and_other_engines(imgclf, trained_run, images, capsys):
+    assert imgclf("predict", trained_run.path, images, "--explain", images) == 2
+    assert "expected a new or empty folder" in capsys.readouterr().err
+    assert imgclf("predict", trained_run.path, images, "--explain", "maps", "--engine", "keras") == 2
+    assert "--explain: expected --engine litert" in capsys.readouterr().err
+    assert imgclf("predict", trained_run.path, "--watch", images, "--explain", images / "maps") == 2
+    assert "which is watched" in capsys.readouterr().err
