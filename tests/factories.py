@@ -1,5 +1,10 @@
 """What several test modules build."""
 
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
 from imgclf.models import classifier
 from imgclf.settings import TrainConfig
 from imgclf.training import recipe
@@ -41,3 +46,18 @@ def residual(*, taps: bool = False) -> keras.Model:
     if taps:
         two = layers.Concatenate(name="taps")([layers.Activation("linear", name="one_tap")(one), two])
     return classifier.build(keras.Model(pixels, two), 2)
+
+
+def gray_image(path: Path, level: float, seed: int) -> None:
+    """Write a gray image of 16 x 16 px of a brightness, 0 to 255, with noise that the seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).uniform(-8, 8, (SIZE_PX, SIZE_PX, 3))
+    Image.fromarray(np.clip(level + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+def tiny_backbone() -> keras.Model:
+    """One convolution on pixels of 16 x 16 px, always from the same start."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((SIZE_PX, SIZE_PX, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, x, name="tiny")

@@ -14,7 +14,8 @@ from imgclf.errors import ArtifactError
 from imgclf.settings import PredictConfig
 
 if TYPE_CHECKING:
-    from imgclf.prediction import Classifier, Prediction
+    from imgclf.prediction import Classifier
+    from imgclf.prediction.forms import Answer, Writing
 
 TABLE_LIMIT = 100
 """From this number of images on, each is printed as a line at once, instead of all as a table at the end."""
@@ -64,7 +65,31 @@ def predict(
     def load(count: int | None) -> "Classifier":
         return prediction.load(find_model(model, settings.offline), count=count, **how)
 
-    batches.run(batch, load, table=lambda found: _print_table(found, settings.top, batch.is_live), track=_track)
+    writing = _writing(find_model(model, settings.offline), settings, sort_into, explain)
+
+    def table(found: "Iterator[Answer]") -> None:
+        _print_table(found, settings.top, batch.is_live, writing)
+
+    batches.run(batch, load, table=table, track=_track, writing=writing)
+
+
+def _writing(model: Path, settings: PredictConfig, sort_into: Path | None, explain: Path | None) -> "Writing":
+    """How the predictions of a model are written, after a check that its task can do what is asked for."""
+    from imgclf import tasks
+    from imgclf.prediction import loading
+    from imgclf.prediction.forms import Writing
+
+    facts = loading.describe(model)
+    asked = {
+        "--sort-into": sort_into,
+        "--reject-below": settings.reject_below,
+        "--engine ray": settings.engine == "ray",
+        "--explain": explain,
+    }
+    for option, value in asked.items():
+        if value not in (None, False):
+            tasks.refuse(facts.task, option)
+    return Writing(facts.task, facts.labels)
 
 
 def find_model(model: str, offline: bool) -> Path:
@@ -86,31 +111,31 @@ def find_model(model: str, offline: bool) -> Path:
         return pretrained.artifact(facts.name, offline=offline, on_progress=on_progress)
 
 
-def _print_table(predictions: "Iterator[Prediction]", top: int, live: bool) -> None:
+def _print_table(predictions: "Iterator[Answer]", top: int, live: bool, writing: "Writing") -> None:
     from imgclf.cli import console
     from imgclf.prediction import batch, outputs
 
     if live:
-        batch.write_lines((outputs.to_text(prediction, top) for prediction in predictions), sys.stdout)
+        batch.write_lines((outputs.to_text(prediction, top, writing) for prediction in predictions), sys.stdout)
         return
-    first: list[Prediction] = []
+    first: list[Answer] = []
     try:
         with console.progress("predicting") as advance:
             for prediction in islice(predictions, TABLE_LIMIT):
                 first.append(prediction)
                 advance()
     finally:  # also when interrupted: what is finished is printed
-        rows = [row for prediction in first for row in outputs.to_rows(prediction, top)]
-        columns = ("path", "label", "confidence", "error")
+        rows = [row for prediction in first for row in outputs.to_rows(prediction, top, writing)]
+        columns = outputs.heads(writing)
         shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
         if 0 < len(first) < TABLE_LIMIT:
             console.table(None, columns[:shown], [row[:shown] for row in rows])
         else:
-            batch.write_lines((outputs.to_text(prediction, top) for prediction in first), sys.stdout)
-    batch.write_lines((outputs.to_text(prediction, top) for prediction in predictions), sys.stdout)
+            batch.write_lines((outputs.to_text(prediction, top, writing) for prediction in first), sys.stdout)
+    batch.write_lines((outputs.to_text(prediction, top, writing) for prediction in predictions), sys.stdout)
 
 
-def _track(predictions: "Iterator[Prediction]", file: TextIO | None) -> "Iterator[Prediction]":
+def _track(predictions: "Iterator[Answer]", file: TextIO | None) -> "Iterator[Answer]":
     """Show the progress on stderr, unless the predictions appear on the screen."""
     if file and (file.isatty() or not sys.stderr.isatty()):
         yield from predictions

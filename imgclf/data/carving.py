@@ -16,6 +16,7 @@ TOLERANCE = 0.1
 
 def carve(
     samples: Sequence[Sample],
+    strata: Sequence[Sequence[str]],
     units: Sequence[int],
     kept: Mapping[int, str],
     *,
@@ -23,10 +24,14 @@ def carve(
     validation_fraction: float,
     seed: int,
 ) -> dict[int, str]:
-    """Give every unit a split, by the rules of `splitting.split`; units in `kept` have theirs."""
+    """Give every unit a split, by the rules of `splitting.split`; units in `kept` have theirs.
+
+    Args:
+        strata: the classes of each sample, or what stands for them.
+    """
     place_of = places(samples, units, seed)
     torn = _torn(samples, units) - kept.keys()
-    weights = _weights(samples, units, torn)
+    weights = _weights(samples, strata, units, torn)
     plan = _Plan(weights, place_of, kept, {TEST: test_fraction, VALIDATION: validation_fraction})
     large = sorted((u for u in weights if plan.is_large(u)), key=lambda u: (-weights[u].total(), place_of[u]))
     for unit in large:
@@ -224,11 +229,14 @@ def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
     return torn - grouped
 
 
-def _weights(samples: Sequence[Sample], units: Sequence[int], torn: set[int]) -> dict[int, Counter[str]]:
+def _weights(
+    samples: Sequence[Sample], strata: Sequence[Sequence[str]], units: Sequence[int], torn: set[int]
+) -> dict[int, Counter[str]]:
     """The images of each class in each unit, without the torn ones; copies without a group count once."""
     weights: defaultdict[int, Counter[str]] = defaultdict(Counter)
     grouped = {unit for sample, unit in zip(samples, units, strict=True) if sample.group}
-    for sample, unit in zip(samples, units, strict=True):
+    for own, unit in zip(strata, units, strict=True):
         if unit not in torn:
-            weights[unit][sample.label] = weights[unit][sample.label] + 1 if unit in grouped else 1
+            for name in own:
+                weights[unit][name] = weights[unit][name] + 1 if unit in grouped else 1
     return dict(weights)

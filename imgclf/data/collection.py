@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from imgclf import environment
+from imgclf import environment, tasks
 from imgclf.data import cells, content, images, layouts, synsets
-from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed
 from imgclf.data.file_listing import Listing, Progress
 from imgclf.data.layouts import Source, archives, folders, table
 from imgclf.data.scan_cache import Scanner
@@ -57,6 +57,7 @@ def collect(
         MissingError: if it is a Parquet table and pyarrow is not installed.
     """
     name = Path(path)
+    min_classes = min(min_classes, tasks.find(settings.task).FEWEST)
     source, layout = _open(name, settings, on_progress)
     _warn_of_idle_options(name, layout, settings)
     listing = layouts.find(layout).list_samples(source, settings, on_progress)
@@ -71,19 +72,20 @@ def collect(
     if settings.class_names is not None:
         names_of = synsets.read(Path(settings.class_names))
         listing = replace(listing, samples=synsets.apply(listing.samples, names_of, settings.class_names))
-    wanted = _choose(name, listing, classes, min_classes)
+    wanted = _choose(name, listing, classes, min_classes, settings.task)
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
     _check_hashes(name, samples, listing.hashes)
-    names = ordered({s.label for s in samples})
-    if list(names) != sorted(names):
+    task = tasks.find(settings.task)
+    names = task.class_names((s.label for s in samples), listing.label_columns)
+    if list(names) != sorted(names) and not listing.label_columns[1:]:
         log.info("%s: the classes are ordered by number: %s.", name, listed(names))
-    if len(names) < min_classes:
+    if not samples or len(names) < min_classes:
         broken = f"{len(unreadable)} images cannot be read, such as {listed([unreadable[0].path])}"
         raise DatasetError(
             f"{name}: expected readable images of at least {min_classes} classes, found {_count(names)}; "
             f"{broken} ({unreadable[0].reason})."
         )
-    lost = {s.label for s in wanted} - set(names)
+    lost = {name for s in wanted for name in task.members(s.label)} - set(names)
     empty = [Skipped(name, "empty-class", "none of its images can be read") for name in lost]
     skipped = sorted([*listing.skipped, *unreadable, *empty], key=lambda s: s.path)
     return Dataset(
@@ -91,6 +93,7 @@ def collect(
         samples=tuple(samples),
         class_names=names,
         skipped=tuple(skipped),
+        task=settings.task,
         source=None if listing.root == name else name,
         group_column=listing.group_column,
     )
@@ -130,9 +133,9 @@ def narrow(dataset: Dataset, *, classes: Sequence[str] = (), limit: int | None =
     if unknown:
         known = listed(dataset.class_names)
         raise DatasetError(f"{dataset.origin}: no class {unknown[0]!r}; the classes are {known}.")
-    samples = [s for s in dataset.samples if not asked or s.label in asked]
+    samples = _narrowed(dataset.samples, asked, dataset.task) if asked else list(dataset.samples)
     if limit is not None:
-        samples = _limited(samples, limit)
+        samples = _limited(samples, limit, tasks.find(dataset.task).strata([s.label for s in samples]))
     names = tuple(name for name in dataset.class_names if not asked or name in asked)
     return replace(dataset, samples=tuple(samples), class_names=names)
 
@@ -173,9 +176,9 @@ def _warn_of_idle_options(name: Path, layout: str, settings: ReadConfig) -> None
         log.warning("%s: read as --layout %s, which leaves these without effect: %s.", name, layout, named)
 
 
-def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int) -> list[Sample]:
+def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: int, task: str) -> list[Sample]:
     """Choose the samples of the classes asked for, before any file is opened."""
-    known = {s.label for s in listing.samples}
+    known = {each for s in listing.samples for each in tasks.find(task).members(s.label)}
     asked = _named(classes, known)
     if asked - known:
         raise DatasetError(
@@ -190,7 +193,13 @@ def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: i
             f"{name}: expected at least {min_classes} classes with images, found {_count(sorted(chosen))}. {advice}"
         )
     _warn_of_case(name, chosen)
-    return [s for s in listing.samples if s.label in chosen]
+    return _narrowed(listing.samples, chosen, task)
+
+
+def _narrowed(samples: Iterable[Sample], classes: Collection[str], task: str) -> list[Sample]:
+    """The samples of some classes."""
+    pairs = ((s, tasks.find(task).narrowed(s.label, classes)) for s in samples)
+    return [s if s.label == label else replace(s, label=label) for s, label in pairs if label is not None]
 
 
 def _named(classes: Sequence[str], known: Collection[str]) -> set[str]:
@@ -289,11 +298,15 @@ def _sample(sample: Sample, sha256: str, header: images.Header) -> Sample:
     )
 
 
-def _limited(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """Take the `limit` samples that come first when every class and split deals out its own evenly, by content hash."""
+def _limited(samples: Sequence[Sample], limit: int, strata_of: Sequence[tuple[str, ...]]) -> list[Sample]:
+    """Take the `limit` samples that come first when every class and split deals out its own evenly, by content hash.
+
+    Args:
+        strata_of: for each sample its classes, or what stands for them; the first counts.
+    """
     strata: defaultdict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        strata[sample.label, sample.split].append(sample)
+    for sample, own in zip(samples, strata_of, strict=True):
+        strata[own[0] if own else "", sample.split].append(sample)
     if limit < len(strata):
         raise UsageError(f"--limit: expected at least {len(strata)}, one image of each class and split, found {limit}.")
     turns = []

@@ -6,17 +6,16 @@ It contains names and numbers, never pixels; `manifest.csv` is the same on disk.
 import csv
 import hashlib
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imgclf import tasks
 from imgclf.data import cells
 from imgclf.errors import DatasetError
 from imgclf.settings import DataConfig
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 TRAIN, VALIDATION, TEST, UNASSIGNED = "train", "validation", "test", ""
 SPLITS = (TRAIN, VALIDATION, TEST)
 COLUMNS = ("path", "label", "split", "group", "sha256", "width", "height", "format")
-
-
-_NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +69,21 @@ class Skipped:
 class Dataset:
     """Images with labels. `class_names` is in the order of `ordered` unless a reader knows better.
 
-    A label's index is its place there. `source` is what the user named, where the samples' files do not lie in it: an
-    archive, a folder of arrays, or one of photographs whose objects were cut out. `root` is then the folder in the
-    cache that holds them. `group_column` is the column of a table that the samples' groups were read from. `settings`
-    are those it was read with, None for a dataset made by hand. `notes` and `split_notes` are for the user, the latter
-    about the split. `checkup` contains the findings of the doctor.
+    A label's index is its place there. What the labels are, `task` says: a class, several classes, or numbers, whose
+    names are then `class_names`.
+
+    `source` is what the user named, where the samples' files do not lie in it: an archive, a folder of arrays, or one
+    of photographs whose objects were cut out. `root` is then the folder in the cache that holds them. `group_column` is
+    the column of a table that the samples' groups were read from. `settings` are those it was read with, None for a
+    dataset made by hand. `notes` and `split_notes` are for the user, the latter about the split. `checkup` contains the
+    findings of the doctor.
     """
 
     root: Path
     samples: tuple[Sample, ...]
     class_names: tuple[str, ...]
     skipped: tuple[Skipped, ...] = field(default=(), compare=False)
+    task: str = tasks.DEFAULT
     source: Path | None = field(default=None, compare=False)
     group_column: str | None = field(default=None, compare=False)
     settings: DataConfig | None = field(default=None, compare=False)
@@ -115,9 +115,8 @@ class Dataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n,): each sample's index in `class_names`, -1 where the label is unknown."""
-        index = {name: i for i, name in enumerate(self.class_names)}
-        return np.array([index.get(s.label, -1) for s in self.samples], dtype=np.int64)
+        """The targets of the task: for classes int64 (n,), each sample's index in `class_names`, -1 where unknown."""
+        return tasks.find(self.task).encode([s.label for s in self.samples], self.class_names)
 
     @property
     def paths(self) -> list[Path]:
@@ -135,8 +134,8 @@ class Dataset:
 
     def counts(self, split: str | None = None) -> dict[str, int]:
         """Count images by class, in one split or in all; every class is listed, even with 0."""
-        found = Counter(s.label for s in self.samples if split is None or s.split == split)
-        return {name: found[name] for name in self.class_names}
+        labels = (s.label for s in self.samples if split is None or s.split == split)
+        return tasks.find(self.task).counts(labels, self.class_names)
 
     def with_splits(self, splits: Sequence[str]) -> "Dataset":
         """Return the same samples with a new split."""
@@ -181,14 +180,6 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(name if name.isprintable() else ascii(name) for name in names[:most]) + more
 
 
-def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort class names: by number, if all are numbers (0, 1, 2, 10), else by their characters."""
-    names = sorted(names)
-    if all(map(_NUMBER.fullmatch, names)):
-        names.sort(key=Decimal)
-    return tuple(names)
-
-
 def write_manifest(dataset: Dataset, path: Path) -> None:
     """Write the manifest: CSV with the columns of `COLUMNS`, UTF-8, paths relative to the dataset's root."""
     text = io.StringIO(newline="")
@@ -224,7 +215,7 @@ def read_manifest(path: Path, root: Path, class_names: Sequence[str] | None = No
                 raise DatasetError(f"{path}, line {reader.line_num}: not a manifest's row ({error}).") from None
     except OSError as error:
         raise DatasetError(f"{path}: the manifest cannot be read ({error.strerror}).") from None
-    names = tuple(class_names) if class_names is not None else ordered({s.label for s in samples if s.label})
+    names = tuple(class_names) if class_names is not None else tasks.ordered({s.label for s in samples if s.label})
     return Dataset(root=root, samples=samples, class_names=names)
 
 

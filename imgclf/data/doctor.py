@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from imgclf import tasks
 from imgclf.data import cells, grouping, images, signatures, similar
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset, Skipped, listed
 from imgclf.data.scan_cache import Scanner
@@ -213,16 +214,18 @@ def _near(contents: _Contents, pairs: similar.Pairs) -> Iterator[tuple[tuple[int
 
 def _copies(dataset: Dataset, groups: Iterable[Sequence[int]], text: str, harmless: str) -> Iterator[Finding]:
     """Report sets of rows of the same image as conflicts and leaks, or else as the kind `harmless`."""
+    task = tasks.find(dataset.task)
     for rows in groups:
         samples = [dataset.samples[row] for row in rows]
         paths = tuple(sample.path for sample in samples)
-        labels = tuple(sorted({sample.label for sample in samples}))
+        named = {frozenset(task.members(sample.label)) for sample in samples}
+        labels = tuple(sorted(set().union(*named))) if len(named) > 1 else ()
         splits = sorted({sample.split for sample in samples if sample.split})
-        if len(labels) > 1:
+        if labels:
             yield Finding("conflict", text, paths, labels)
         if len(splits) > 1:
             yield Finding("leakage", f"{text}, in {' and '.join(splits)}", paths)
-        if len(labels) < 2 and len(splits) < 2:
+        if not labels and len(splits) < 2:
             yield Finding(harmless, text, paths)
 
 
@@ -246,7 +249,10 @@ def _unreadable(skipped: Skipped) -> str:
 def _of_classes(dataset: Dataset, limits: Thresholds) -> Iterator[Finding]:
     contents: defaultdict[str, set[str]] = defaultdict(set)
     for sample in dataset.samples:
-        contents[sample.label].add(grouping.content(sample))
+        for name in tasks.find(dataset.task).members(sample.label):
+            contents[name].add(grouping.content(sample))
+    if not contents:  # numbers
+        return
     for name in dataset.class_names:
         if len(contents[name]) < limits.small_class:
             text = f"{len(contents[name])} different images, fewer than {limits.small_class:g}"

@@ -52,8 +52,8 @@ class Found:
 class Listing:
     """The samples of a layout, their files not yet opened, and what is left out.
 
-    `group_column` is the column of a table that the groups are from, and `tables` are those found in the folder.
-    `hashes` are the SHA-256 that a table states for its files.
+    `group_column` is the column of a table that the groups are from, `label_columns` those of the labels, and `tables`
+    are those found in the folder. `hashes` are the SHA-256 that a table states for its files.
     """
 
     root: Path
@@ -62,6 +62,7 @@ class Listing:
     group_column: str | None = None
     tables: Sequence[str] = ()
     hashes: dict[str, str] = field(default_factory=dict)
+    label_columns: tuple[str, ...] = ()
 
 
 def scan(root: Path, name: Path | None = None) -> Found:

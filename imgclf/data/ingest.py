@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imgclf import tasks
 from imgclf.data import copying, doctor, doctor_report, reading
 from imgclf.data.dataset import Dataset, write_manifest
 from imgclf.data.doctor import Checkup
@@ -73,6 +74,8 @@ def ingest(
             raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")
     if with_split and not to:
         raise UsageError("--with-split: expected --to beside it, found none.")
+    if to:
+        tasks.refuse(config.task, "--to")
     forbidden = doctor.forbidden(config.fail_on)
     progress = on_progress or _silent
     dataset = reading.read(

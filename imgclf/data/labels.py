@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from imgclf import tasks
 from imgclf.data import cells, tables
-from imgclf.data.dataset import Dataset, Sample, Skipped, listed, ordered
+from imgclf.data.dataset import Dataset, Sample, Skipped, listed
 from imgclf.data.file_listing import label as checked
 from imgclf.errors import DatasetError
+from imgclf.tasks import ordered
 
 EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}
 """What may stand in the column `exclude`, in any case."""
@@ -163,8 +165,10 @@ def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
 
 def _with_samples(dataset: Dataset, samples: Sequence[Sample], final: Mapping[str, str]) -> Dataset:
     """Apply the final names of classes; keep their order, or keep them sorted."""
-    samples = [replace(s, label=final[s.label]) if final.get(s.label, s.label) != s.label else s for s in samples]
-    used = {s.label for s in samples}
+    task = tasks.find(dataset.task)
+    pairs = [(s, task.renamed(s.label, final)) for s in samples]
+    samples = [s if s.label == label else replace(s, label=label) for s, label in pairs]
+    used = set(task.class_names((s.label for s in samples), dataset.class_names))
     names = tuple(name for name in dict.fromkeys([*final.values(), *sorted(used)]) if name in used)
     if dataset.class_names == ordered(dataset.class_names):
         names = ordered(names)

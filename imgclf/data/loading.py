@@ -306,14 +306,14 @@ def training_batches(
 ) -> Any:
     """Make an endless Grain dataset of shuffled, full batches for `fit` with `steps_per_epoch`.
 
-    A batch is pixels (b, s, s, 3) and targets, float32 (b, classes), 1 at the label. The order of an epoch and the
-    randomness of a batch follow from `seed` and the batch's number alone, on every backend, so reading can start at any
-    step and gives what an uninterrupted reading would have given. (An iterator's `get_state` and `set_state` do the
-    same.)
+    A batch is pixels (b, s, s, 3) and targets, float32 (b, classes), for classes 1 at the label. The order of an epoch
+    and the randomness of a batch follow from `seed` and the batch's number alone, on every backend, so reading can
+    start at any step and gives what an uninterrupted reading would have given. (An iterator's `get_state` and
+    `set_state` do the same.)
 
     Args:
         pixels: uint8 (n, S, S, 3).
-        labels: int (n,).
+        labels: int (n,), or the targets themselves, float32 (n, classes).
         batch_size: images in a batch of this process.
         balanced: whether an epoch shows every class equally often, small ones repeatedly, large ones in part.
         first_step: how many batches to pass over, counted from the first epoch.
@@ -343,8 +343,9 @@ def training_batches(
         first = (place * shard_count + shard_index) * batch_size
         rows = order(epoch)[first : first + batch_size]
         batch = pixels[rows]
-        targets = np.zeros((batch_size, classes), np.float32)
-        targets[np.arange(batch_size), labels[rows]] = 1
+        targets = labels[rows] if labels.ndim == 2 else np.zeros((batch_size, classes), np.float32)
+        if labels.ndim == 1:
+            targets[np.arange(batch_size), labels[rows]] = 1
         if transform:
             batch = transform(batch, np.random.default_rng((seed, step, shard_index)))
         return batch, targets

@@ -8,13 +8,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from imgclf import runs
+from imgclf import runs, tasks
 from imgclf.data import collection, doctor, grouping, labels, memory, splitting
 from imgclf.data import dataset as datasets
 from imgclf.data.dataset import UNASSIGNED, Dataset, listed
 from imgclf.data.scan_cache import Scanner
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
+from imgclf.settings.base import flag_of
 
 C = TypeVar("C", bound=DataConfig)
 
@@ -50,6 +51,7 @@ def read(
     """
     given = {f.name: getattr(settings, f.name) for f in fields(DataConfig) if hasattr(settings, f.name)}
     config = DataConfig(**given)
+    _refuse(config)
     memory.BUDGET.set_limit(config.memory_gb)
     if pixels is None:
         pixels = split and config.near_duplicates != "off"
@@ -98,6 +100,13 @@ def settled(dataset: Dataset, config: C) -> C:
     return dataclasses.replace(config, **values)
 
 
+def _refuse(config: DataConfig) -> None:
+    """Refuse settings that the task does not support."""
+    for field in fields(config):
+        if getattr(config, field.name) != field.default:
+            tasks.refuse(config.task, flag_of(field.name))
+
+
 def related(dataset: Dataset, settings: DataConfig) -> tuple[tuple[int, ...], ...]:
     """The rows of near-duplicates that folds must not divide; none where the settings look for none."""
     if settings.near_duplicates == "off":
@@ -121,6 +130,7 @@ def _choose(dataset: Dataset, settings: DataConfig, min_classes: int) -> tuple[D
         dataset, found = labels.merge(dataset, Path(settings.class_map))
         notes += found
     dataset = collection.narrow(dataset, classes=settings.class_filter, limit=settings.limit)
+    min_classes = min(min_classes, tasks.find(dataset.task).FEWEST)
     if len(dataset.class_names) < min_classes:
         raise DatasetError(
             f"{dataset.origin}: expected at least {min_classes} classes, found "

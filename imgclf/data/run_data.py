@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from imgclf import tasks
 from imgclf.data import collection, relocate
 from imgclf.data.dataset import SPLITS, UNASSIGNED, Dataset, listed, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
@@ -33,13 +34,14 @@ def read(
             raise RunError(f"{run.config}: expected the path of the run's images as data, found none. Train again.")
         path = Path(facts["data"])
         dataset = read_manifest(run.manifest, path, names)
-        foreign = sorted({s.label for s in dataset.samples} - set(names))
-        if foreign:
-            raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
         values = facts.get("config", {})
         settings = DataConfig(**{f.name: values[f.name] for f in fields(DataConfig) if f.name in values})
+        task = tasks.find(settings.task)
+        foreign = sorted({name for s in dataset.samples for name in task.members(s.label)} - set(names))
+        if foreign:
+            raise RunError(f"{run.manifest}: expected the classes of {run.labels.name}, found {listed(foreign)}, too.")
         samples = tuple(s for s in dataset.samples if s.split in splits)
-        dataset = replace(dataset, samples=samples, settings=settings)
+        dataset = replace(dataset, samples=samples, settings=settings, task=settings.task)
         if data is None and path.exists() and not all(place.is_file() for place in dataset.paths[:1]):
             root = collection.locate(path, settings)
             dataset = replace(dataset, root=root, source=None if root == path else path)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from imgclf import tasks
 from imgclf.data import carving, grouping
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset, Sample, listed
 from imgclf.errors import DatasetError, UsageError
@@ -72,6 +73,7 @@ def split(
     """
     related = list(related)
     units = grouping.units(dataset.samples, related)
+    strata = tasks.find(dataset.task).strata([s.label for s in dataset.samples])
     notes = linked_groups(dataset, units, related)
     if test_group is not None:
         dataset = _hold_out(dataset, units, test_group)
@@ -111,6 +113,7 @@ def split(
     shares = {name: 0.0 if name in given else fraction for name, fraction in asked.items()}
     carved = carving.carve(
         [dataset.samples[row] for row in pool],
+        [strata[row] for row in pool],
         [units[row] for row in pool],
         kept_units,
         test_fraction=shares[TEST],
@@ -126,7 +129,7 @@ def split(
         notes.append(f"It cannot be trained on as it is. {obstacle}")
     if old:
         notes += _moves(result, before)
-    notes += [*_achieved(result), *_unmet([result.samples[row] for row in pool], shares)]
+    notes += [*_achieved(result), *_unmet([(result.samples[row].split, strata[row]) for row in pool], shares)]
     return result, [*notes, *_warnings(result, [name for name, share in shares.items() if share > 0])]
 
 
@@ -152,10 +155,11 @@ def folds(
     samples = dataset.samples
     units = grouping.units(samples, related)
     places = carving.places(samples, units, seed)
+    strata = tasks.find(dataset.task).strata([s.label for s in samples])
     shares: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for sample, unit in zip(samples, units, strict=True):
-        shares[unit][sample.label] += 1
-    sizes = dataset.counts()
+    for own, unit in zip(strata, units, strict=True):
+        shares[unit].update(own)
+    sizes = Counter(name for own in strata for name in own)
     of_class = {name: [0] * k for name in sizes}
     in_all = [0] * k
     fold_of: dict[int, int] = {}
@@ -271,17 +275,21 @@ def _achieved(dataset: Dataset) -> list[str]:
     return notes
 
 
-def _unmet(samples: Sequence[Sample], shares: Mapping[str, float]) -> list[str]:
-    """Say which shares could not be met, in all or else in a class, and by how much."""
-    counts = Counter((s.label, s.split) for s in samples)
-    sizes = sorted(Counter(s.label for s in samples).items())
+def _unmet(samples: Sequence[tuple[str, Sequence[str]]], shares: Mapping[str, float]) -> list[str]:
+    """Say which shares could not be met, in all or else in a class, and by how much.
+
+    Args:
+        samples: the split and the strata of each.
+    """
+    counts = Counter((label, split) for split, own in samples for label in own)
+    sizes = sorted(Counter(label for _, own in samples for label in own).items())
     in_all, of_classes = [], []
     for part, share in shares.items():
         bands = {label: carving.wanted(share, size) for label, size in sizes if share}
         low, high = (sum(limits) for limits in zip(*bands.values(), strict=True)) if bands else (0, len(samples))
-        count = sum(counts[label, part] for label, _ in sizes)
+        count, size = sum(counts[label, part] for label, _ in sizes), sum(n for _, n in sizes)
         if not low <= count <= high:
-            in_all.append(f"{part} has {_instead(count, len(samples), share)}")
+            in_all.append(f"{part} has {_instead(count, size, share)}")
         for label, size in sizes:
             low, high = bands.get(label, (0, size))
             if not low <= counts[label, part] <= high:

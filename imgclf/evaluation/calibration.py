@@ -74,10 +74,15 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
     def loss(log_temperature: float) -> float:
         nats = -log_softmax(logits / math.exp(log_temperature), axis=1)[rows, labels]
-        return float(nats.sum()) + (log_temperature / _PRIOR) ** 2 / 2
+        return float(nats.sum()) + prior(log_temperature)
 
     low, high = (math.log(end) for end in TEMPERATURES)
     return math.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x)
+
+
+def prior(log_temperature: float) -> float:
+    """What a temperature costs before any image, in nats: the logarithm has a normal distribution around 0."""
+    return (log_temperature / _PRIOR) ** 2 / 2
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgclf import storage
+from imgclf import storage, tasks
 from imgclf.errors import RunError
 from imgclf.evaluation import facts as facts_of
-from imgclf.evaluation import outputs, report
+from imgclf.evaluation import outputs, report, scorers
 from imgclf.evaluation.report import markdown
 from imgclf.runs import Run
 
@@ -20,6 +20,7 @@ def write(run: Run, path: Path | None = None) -> Path:
     Raises:
         RunError: if the run has no scores, or the card cannot be written.
     """
+    tasks.refuse(scorers.task_of(run), "card")
     path = path or run.path / NAME
     facts = facts_of.collect(run, run.path, outputs.read_predictions(run.predictions))
     try:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import storage
+from imgclf import storage, tasks
 from imgclf.data import dataset as datasets
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import intervals, outputs
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
-from imgclf.runs import Run
+from imgclf.runs import Run, read_json
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[s
     paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise UsageError(f"expected at least 2 different runs to compare, found {', '.join(map(str, paths))}.")
+    for path in paths:
+        tasks.refuse(_task(path), "compare")
     found = [_read(path) for path in paths]
     names = found[0][0].class_names
     for path, (predictions, _) in zip(paths, found, strict=True):
@@ -104,6 +106,13 @@ def _scores(
 
     scores = metrics.score(labels, probabilities, names, predicted)
     return {key: scores[key] for key in SCORES} | {"intervals": {key: scores["intervals"][key] for key in SCORES}}
+
+
+def _task(path: Path) -> str:
+    """The task that scores in a folder are of."""
+    metrics = Run(path).metrics
+    scores = read_json(metrics) if metrics.is_file() else {}
+    return str(scores.get("task", tasks.DEFAULT))
 
 
 def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:

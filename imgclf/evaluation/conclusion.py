@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from imgclf import runs
-from imgclf.evaluation import report
+from imgclf.evaluation import report, scorers
 from imgclf.evaluation.metrics import FEW_GROUPS
 from imgclf.runs import Run
 
@@ -27,12 +27,15 @@ def lines(run: Run, folder: Path, scores: dict[str, Any], train_counts: dict[str
         scores: the content of `metrics.json`.
         train_counts: training images of each class; empty if unknown.
     """
-    page = folder / f"{report.NAME}.html"
-    found = [_result(scores)]
-    if page.is_file():
-        found.append(f"Look at the mistakes and the curves: open {_short(page)}")
+    found = [_result(scores), *pages(folder)]
     first, second = _commands(run, scores, train_counts)[:2]
     return [*found, f"Next: {first}", f"  or: {second}"]
+
+
+def pages(folder: Path) -> list[str]:
+    """Where the report of a folder is, if there is one."""
+    page = folder / f"{report.NAME}.html"
+    return [f"Look at the mistakes and the curves: open {short(page)}"] if page.is_file() else []
 
 
 def _result(scores: dict[str, Any]) -> str:
@@ -54,8 +57,8 @@ def _is_wide(scores: dict[str, Any]) -> bool:
     return bool(high - low > WIDE)
 
 
-def _short(path: str | Path) -> str:
-    """A path as a person would type it here."""
+def short(path: str | Path) -> str:
+    """Return a path as a person would type it here."""
     place = Path(path).absolute()
     return shlex.quote(str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else path))
 
@@ -63,8 +66,8 @@ def _short(path: str | Path) -> str:
 def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
     """Commands with their purpose, the most useful first."""
     config = run.read_config()
-    settings, folder = config["config"], _short(run.path)
-    train, found = f"imgclf train {_short(config['data'])}", []
+    settings, folder = config["config"], short(run.path)
+    train, found = f"imgclf train {short(config['data'])}", []
     most = max(train_counts.values(), default=0)
     rare = [name for name, count in train_counts.items() if count * RARE < most]
     if rare and settings.get("balance") == "none":
@@ -79,7 +82,7 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
 
 
 def of_run(run: Run, folder: Path | None = None) -> list[str]:
-    """Return `lines` for the scores in a folder, by default the run; none where nothing was scored.
+    """Return the lines for the scores in a folder, by default the run, as its task says; none where nothing was scored.
 
     Raises:
         RunError: if a file of the run is damaged.
@@ -92,4 +95,4 @@ def of_run(run: Run, folder: Path | None = None) -> list[str]:
     if not metrics.is_file():
         return []
     counts = run_data.read(run, splits=(TRAIN,), verify=False).counts(TRAIN) if run.manifest.is_file() else {}
-    return lines(run, folder, runs.read_json(metrics), counts)
+    return scorers.of(run).conclude(run, folder, runs.read_json(metrics), counts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import runs
+from imgclf import runs, tasks
 from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import calibration, outputs
 from imgclf.evaluation.intervals import wilson
@@ -120,6 +120,7 @@ def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> t
 
 def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, Any]]:
     facts = artifact.read(run.path)
+    tasks.refuse(facts.task, "calibrate")
     if not run.validation.is_file():
         raise RunError(
             f"{run.validation}: missing. Rules are fitted on the predictions for the validation part, which training "

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import prediction, runs, storage
+from imgclf import prediction, runs, storage, tasks
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.evaluation import gates, report, scoring
-from imgclf.evaluation.scoring import Scored
-from imgclf.prediction import Classifier, Prediction, artifact
+from imgclf.evaluation import gates, scorers
+from imgclf.evaluation.scorers import Scored
+from imgclf.prediction import Classifier, artifact
+from imgclf.prediction.forms import Answer
 from imgclf.runs import Run
 from imgclf.settings import EvaluateConfig
 
@@ -53,7 +54,7 @@ def evaluate(
     output: Path | str | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Score a run's model, and write `metrics.json`, `predictions.csv`, `confusion_matrix.png` and the report.
+    """Score a run's model, and write `metrics.json`, `predictions.csv`, plots and the report.
 
     Classes are matched by name. Unreadable images are left out of the scores.
 
@@ -74,6 +75,8 @@ def evaluate(
     """
     config = config or EvaluateConfig()
     least, run = gates.parse(config.fail_under), runs.find(run)
+    if least:
+        tasks.refuse(scorers.task_of(run), "--fail-under")
     labels = run.read_labels()
     output = Path(output) if output else None
     if dataset is not None and data is not None:
@@ -84,7 +87,7 @@ def evaluate(
     progress = on_progress or (lambda phase, done, total: None)
     progress("loading the model", 0, None)
     classifier = _classifier(run, labels, config.allow_truncated)
-    predictions: list[Prediction] = []
+    predictions: list[Answer] = []
     for each in classifier.stream([files[sample.path] for sample in part.samples], config.batch_size):
         predictions.append(each)
         progress("predicting", len(predictions), len(part))
@@ -98,7 +101,7 @@ def evaluate(
     try:
         with _whole(run, folder) as stage:
             scored.write(stage)
-            report.write(run, folder, files=files, formats=config.formats, stage=stage)
+            scorers.of(run).report(run, folder, files=files, formats=config.formats, stage=stage)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
     return Evaluation(folder, scored.metrics, skipped, least)
@@ -116,9 +119,7 @@ def _whole(run: Run, folder: Path) -> Iterator[Path]:
         storage.install(stage, folder)
 
 
-def _readable(
-    part: Dataset, predictions: Sequence[Prediction]
-) -> tuple[list[Sample], list[Prediction], tuple[Skipped, ...]]:
+def _readable(part: Dataset, predictions: Sequence[Answer]) -> tuple[list[Sample], list[Answer], tuple[Skipped, ...]]:
     """The images that could be read, their predictions, and the files of this part that could not be read."""
     kept = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is None]
     broken = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is not None]
@@ -131,13 +132,13 @@ def _readable(
 
 
 def _score(
-    run: Run, samples: Sequence[Sample], predictions: Sequence[Prediction], classifier: Classifier, top_k: int
+    run: Run, samples: Sequence[Sample], predictions: Sequence[Answer], classifier: Classifier, top_k: int
 ) -> Scored:
-    probabilities = np.array([each.probabilities for each in predictions])
+    outputs, scorer = np.array([each.output for each in predictions]), scorers.find(classifier.task)
     distances = [each.outlier_score for each in predictions if each.outlier_score is not None]
     outlier_scores = np.array(distances) if len(distances) == len(predictions) else None
     try:
-        return scoring.score(samples, probabilities, classifier.labels, classifier.rules, outlier_scores, top_k=top_k)
+        return scorer.score(samples, outputs, classifier.labels, classifier.rules, outlier_scores, top_k=top_k)
     except ValueError as error:
         raise RunError(f"{run.path}: the predictions cannot be scored. {error} Export or train again.") from None
 
@@ -146,7 +147,10 @@ def _other_part(
     run: Run, dataset: Dataset, labels: list[str], config: EvaluateConfig
 ) -> tuple[Dataset, Mapping[str, Path]]:
     """The images of a data set to score, and where their files lie."""
-    part = _matched(_part_to_score(dataset), labels, config)
+    task = scorers.task_of(run)
+    if dataset.task != task:
+        raise UsageError(f"--task {dataset.task}: {run.path} has the task {task}. Read the images with --task {task}.")
+    part = scorers.find(task).matched(_part_to_score(dataset), labels, config)
     _warn_of_training_images(run, part)
     return part, part.files
 
@@ -185,45 +189,6 @@ def _part_to_score(dataset: Dataset) -> Dataset:
 
 def _top(item: Sample | Skipped) -> str:
     return item.path.partition("/")[0]
-
-
-def _matched(dataset: Dataset, labels: list[str], config: EvaluateConfig) -> Dataset:
-    """The images whose class the model knows.
-
-    Raises:
-        DatasetError: if the classes differ in a way that the settings do not allow, or no image is left.
-    """
-    found = {s.label for s in dataset.samples}
-    unknown = sorted(found - set(labels))
-    if len(unknown) == len(found):
-        raise DatasetError(
-            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found none of them, but "
-            f"{_listed(unknown)}. Rename the folders, or choose another run."
-        )
-    if unknown and config.unknown_classes == "error":
-        raise DatasetError(
-            f"{dataset.root}: expected the model's classes, {_listed(labels)}; found {_listed(unknown)}, too. "
-            "Rename the folders, or skip their images with --unknown-classes skip."
-        )
-    missing = [name for name in labels if name not in found]
-    if missing and config.missing_classes == "error":
-        raise DatasetError(
-            f"{dataset.root}: expected images of all the model's classes, found none of {_listed(missing)}. "
-            "Score the others with --missing-classes allow."
-        )
-    if missing:
-        log.info("Left out of every mean, for lack of images: %s.", _listed(missing))
-    kept = tuple(s for s in dataset.samples if s.label not in unknown)
-    if unknown:
-        log.warning(
-            "Left out: %d images of %s, which the model does not know.", len(dataset) - len(kept), _listed(unknown)
-        )
-    return replace(dataset, samples=kept)
-
-
-def _listed(names: list[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
 
 
 def _warn_of_training_images(run: Run, part: Dataset) -> None:

@@ -40,15 +40,31 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
     Raises:
         RunError: if the scores are missing, or were written by an older version.
     """
-    config = run.read_config()
-    settings = config["config"]
-    place = stage or folder
-    scores = runs.read_json(place / run.metrics.name)
-    if not isinstance(scores, dict) or "calibration" not in scores:
+    found = about(run, folder, stage)
+    if "calibration" not in found["scores"]:
+        place = stage or folder
         raise RunError(
             f"{place / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
             "imgclf evaluate recomputes them."
         )
+    return found | _rankings(predictions)
+
+
+def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
+    """Collect what the report of any task tells: what `collect` returns, without predictions.
+
+    Args:
+        folder, stage: as for `collect`.
+
+    Raises:
+        RunError: if the scores are missing.
+    """
+    config = run.read_config()
+    settings = config["config"]
+    place = stage or folder
+    scores = runs.read_json(place / run.metrics.name)
+    if not isinstance(scores, dict):
+        raise RunError(f"{place / run.metrics.name}: expected scores, found none. imgclf evaluate computes them.")
     rules = _calibration(run)
     return {
         "title": run.path.resolve().name,
@@ -56,7 +72,7 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         "imgclf": __version__,
         "created": config.get("created", ""),
         "scores": scores,
-        "warnings": [*scores["warnings"], *([CHANGED] if _changed(scores, rules) else [])],
+        "warnings": [*scores.get("warnings", []), *([CHANGED] if _changed(scores, rules) else [])],
         "data": _data(run, config),
         "history": _history(run.history_file),
         "calibration": rules,
@@ -64,7 +80,6 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         "defaults": sorted(k for k, value in settings.items() if getattr(TrainConfig, k, None) == value),
         "environment": {**config.get("versions", {}), **config.get("hardware", {})},
         "reproduce": _commands(run, config),
-        **_rankings(predictions),
         "folds": runs.read_json(place / "folds.json") if (place / "folds.json").is_file() else None,
     }
 

@@ -96,7 +96,7 @@ def reliability(metrics: dict[str, Any]) -> bytes:
     left, width = [row["from"] for row in bins], [row["to"] - row["from"] for row in bins]
     lower.bar(left, [row["n"] for row in bins], width=width, align="edge", color=BLUE, edgecolor="white")
     lower.set(xlabel="confidence", ylabel="images")
-    _tidy(upper, lower)
+    tidy(upper, lower)
     figure.align_ylabels()
     return to_png(figure)
 
@@ -130,20 +130,22 @@ def curves(predictions: "Predictions") -> bytes:
     legend = precision.legend(fontsize=8, frameon=False, loc="lower left")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    _tidy(roc, precision)
+    tidy(roc, precision)
     figure.subplots_adjust(wspace=0.28)
     return to_png(figure)
 
 
 def history(rows: Sequence[dict[str, str]]) -> bytes:
-    """Draw the rows of `history.csv`: loss and accuracy on training and validation images. A PNG file, b"" for fewer
-    than two epochs."""
+    """Draw the rows of `history.csv`: loss and score on training and validation images. A PNG file, b"" for fewer than
+    two epochs."""
     if len(rows) < 2:
         return b""
     figure = new_figure(8.4, 3.2)
     at = range(1, len(rows) + 1)
     pair = figure.subplots(1, 2)
-    for axes, key in zip(pair, ("loss", "accuracy"), strict=True):
+    keys = (name.removeprefix("val_") for name in rows[0] if name.startswith("val_"))
+    score = next((key for key in keys if key != "loss"), "accuracy")
+    for axes, key in zip(pair, ("loss", score), strict=True):
         for prefix, color, label in (("", "0.55", "training"), ("val_", BLUE, "validation")):
             values = [float(row.get(prefix + key) or "nan") for row in rows]
             if np.isfinite(values).any():
@@ -151,7 +153,7 @@ def history(rows: Sequence[dict[str, str]]) -> bytes:
         axes.set(xlabel="epoch", ylabel=key)
         axes.xaxis.get_major_locator().set_params(integer=True)
     pair[0].legend(fontsize=8, frameon=False)
-    _tidy(*pair)
+    tidy(*pair)
     figure.subplots_adjust(wspace=0.25)
     return to_png(figure)
 
@@ -170,11 +172,12 @@ def learning_rates(tried: Sequence[float], losses: Sequence[float], chosen: floa
     axes.axvline(chosen, color="0.4", linestyle="--", label=f"chosen: {chosen:g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed training loss")
     axes.legend(fontsize=8, frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return to_png(figure)
 
 
-def _tidy(*several: "Axes") -> None:
+def tidy(*several: "Axes") -> None:
+    """Draw axes in quiet colors, with a grid."""
     for axes in several:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[:].set_color("0.7")

@@ -127,7 +127,7 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
     names = facts["scores"]["confusion_matrix"]["labels"]
     large = len(names) > MOST_CLASSES
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             **facts,
@@ -217,22 +217,23 @@ def _cells(predictions: Predictions, first: Sequence[int]) -> tuple[list[dict[st
     return cells, list(dict.fromkeys(wanted))[:MOST_IMAGES]
 
 
-def _environment() -> Any:
+def environment() -> Any:
     """Jinja2 with everything escaped, and filters for numbers."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    found = Environment(
         loader=PackageLoader("imgclf.evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "visible": visible, "ends": _ends}
-    return environment
+    found.filters |= {"number": number, "percent": _percent, "visible": visible, "ends": interval}
+    return found
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """Show a number, or a dash for none."""
     return DASH if value is None else f"{value:.{digits}f}"
 
 
@@ -240,7 +241,8 @@ def _percent(value: float | None) -> str:
     return DASH if value is None else f"{value:.1%}"
 
 
-def _ends(ends: Sequence[float] | None) -> str:
+def interval(ends: Sequence[float] | None) -> str:
+    """Show the ends of an interval."""
     return DASH if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
@@ -254,9 +256,9 @@ def to_markdown(facts: dict[str, Any]) -> str:
     scores = facts["scores"]
     title = f"{facts['title']} on {facts['part']}" if facts["part"] else facts["title"]
     lines = [f"# {markdown(title)}", ""]
-    lines += _table(
+    lines += table(
         ("score", "value", "95% interval"),
-        [(name, _number(value), _ends(ends)) for name, _, value, ends in _headlines(scores)],
+        [(name, number(value), interval(ends)) for name, _, value, ends in _headlines(scores)],
     )
     lines += [f"n = {scores['n']}. Expected calibration error {scores['calibration']['ece']:.3f}.", ""]
     covered = decisions.describe(scores)
@@ -264,21 +266,21 @@ def to_markdown(facts: dict[str, Any]) -> str:
     lines += [f"- {markdown(warning)}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
     lines += ["## Classes", ""]
     rows = [
-        (name, *(_number(row[key]) for key in ("precision", "recall", "f1")), _ends(row["intervals"]["recall"]),
-         _number(row["roc_auc"]), row["support"])
+        (name, *(number(row[key]) for key in ("precision", "recall", "f1")), interval(row["intervals"]["recall"]),
+         number(row["roc_auc"]), row["support"])
         for name, row in scores["per_class"].items()
     ]  # fmt: skip
-    lines += _table(("class", "precision", "recall", "F1", "recall, 95% interval", "ROC AUC", "images"), rows)
+    lines += table(("class", "precision", "recall", "F1", "recall, 95% interval", "ROC AUC", "images"), rows)
     if scores["most_confused"]:
         lines += ["## Most confused", ""]
         pairs = [(*pair["classes"], *pair["counts"]) for pair in scores["most_confused"]]
-        lines += _table(("class", "and class", "first as second", "second as first"), pairs)
+        lines += table(("class", "and class", "first as second", "second as first"), pairs)
     if facts["folds"]:
         lines += ["## Folds", ""]
-        rows = [(r["fold"], r["n"], *(_number(r[k]) for k in facts["folds"]["keys"])) for r in facts["folds"]["rows"]]
-        lines += _table(("fold", "images", *facts["folds"]["keys"]), rows)
+        rows = [(r["fold"], r["n"], *(number(r[k]) for k in facts["folds"]["keys"])) for r in facts["folds"]["rows"]]
+        lines += table(("fold", "images", *facts["folds"]["keys"]), rows)
     lines += ["## Worst mistakes", ""]
-    lines += _table(
+    lines += table(
         ("image", "true", "predicted", "confidence"),
         [(row["path"], row["label"], row["predicted"], _percent(row["confidence"])) for row in facts["mistakes"]],
     )
@@ -286,7 +288,8 @@ def to_markdown(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return a table of Markdown, and an empty line."""
     head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     return [*head, *(f"| {' | '.join(markdown(str(cell)) for cell in row)} |" for row in rows), ""]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imgclf import prediction
+from imgclf import prediction, tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction import Classifier, Prediction, artifact, heatmaps
@@ -102,6 +102,7 @@ def explain(
     config, path = config or ExplainConfig(), model.path if isinstance(model, Run) else Path(model)
     engine = "litert" if config.method == "cam" else "auto"
     classifier = prediction.load(path, engine=engine, allow_truncated=config.allow_truncated)
+    tasks.refuse(classifier.task, "explain")
     if label is not None and label not in classifier.labels:
         near = difflib.get_close_matches(label, classifier.labels, 3) or list(classifier.labels[:10])
         raise UsageError(f"--class: expected a class of the model, such as {', '.join(near)}; found {label!r}.")

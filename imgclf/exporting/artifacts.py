@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf import __version__, environment, runs, storage
+from imgclf import __version__, environment, runs, storage, tasks
 from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact, File
@@ -29,7 +29,8 @@ log = logging.getLogger("imgclf")
 OnProgress = Callable[[str, int, int | None], None]
 """Phase, units done, units in all."""
 
-OUTPUTS = ("probabilities", "embedding", "feature_map")
+FEATURES = ("embedding", "feature_map")
+"""Outputs beside that of the task, which comes first; the second only of networks that have one."""
 
 BACKBONE = "backbone"
 
@@ -178,8 +179,8 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
     """The run's classifier with all outputs that exports have.
 
     Returns:
-        A model from `pixels` (n, s, s, 3) to a dict of `probabilities` (n, classes), `embedding` (n, d) and, with
-        global average pooling, `feature_map` (n, h, w, d).
+        A model from `pixels` (n, s, s, 3) to a dict of `probabilities` or `values` (n, classes), `embedding` (n, d)
+        and, with global average pooling, `feature_map` (n, h, w, d).
 
     Raises:
         RunError: if `model.keras` is damaged, or is no classifier of the classes in `artifact.json`.
@@ -193,7 +194,8 @@ def load_model(run: Run, facts: Artifact) -> "keras.Model":
     try:
         model = flattening.load(run.model)
         names = {layer.name for layer in model.layers}
-        outputs = {name: model.get_layer(name).output for name in OUTPUTS if name in names or name != "feature_map"}
+        wanted = (tasks.find(facts.task).OUTPUT, *FEATURES)
+        outputs = {name: model.get_layer(name).output for name in wanted if name in names or name != "feature_map"}
         classifier = keras.Model(model.input, outputs, name=model.name)
     except Exception as error:  # a foreign file makes Keras raise nearly anything
         raise RunError(f"{run.model}: expected a classifier of imgclf, found something else ({error}).") from None
@@ -216,7 +218,8 @@ def _export(
     with savedmodel.full_precision():
         samples = parity.collect(run, facts)
         expected = parity.reference(model, samples.pixels)
-        facts = replace(facts, imgclf=__version__, outputs=tuple(name for name in OUTPUTS if name in expected))
+        given = (tasks.find(facts.task).OUTPUT, *FEATURES)
+        facts = replace(facts, imgclf=__version__, outputs=tuple(name for name in given if name in expected))
         if target:
             facts = _with_outliers(run, facts, target)
         graph = savedmodel.trace(model)
@@ -249,7 +252,8 @@ def _export(
                     found = quality.measure(run, described, new, graph)
                     file = replace(file, agreement={precision: found.label_agreement} if found else {})
                 elif kind == "openvino":
-                    file = replace(file, agreement=quality.agreements(new, ("bf16",), samples, expected))
+                    found_in_bf16 = quality.agreements(new, ("bf16",), samples, expected[facts.outputs[0]], facts.task)
+                    file = replace(file, agreement=found_in_bf16)
                 facts = replace(facts, files={**facts.files, new.name: file})
                 artifact.write(stage, facts)  # in place of the one without rules
                 if target:

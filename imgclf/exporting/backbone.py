@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, environment, runs, storage
+from imgclf import __version__, environment, runs, storage, tasks
 from imgclf.errors import RunError
 from imgclf.exporting import artifacts, parity
 from imgclf.models import backbones, classifier
@@ -55,17 +55,18 @@ def export_backbone(run: Run, folder: Path | None = None) -> Path:
         if not np.isfinite(array).all():
             raise RunError(f"{run.model}: expected weights of at most 65504, as 16 bits hold, found larger in {name}.")
     samples = parity.collect(run, facts)
-    expected = parity.reference(model, samples.pixels)["probabilities"]
+    output = tasks.find(facts.task).OUTPUT
+    expected = parity.reference(model, samples.pixels)[output]
     for name, array in arrays.items():
         variables[name].assign(array.astype(np.float32))
-    found = parity.reference(model, samples.pixels)["probabilities"]
+    found = parity.reference(model, samples.pixels)[output]
     path = (folder or run.path) / NAME
-    proof = parity.compare(path, "16-bit weights", samples, expected, found, parity.FROM_BYTES)
+    proof = parity.compare(path, "16-bit weights", samples, expected, found, parity.FROM_BYTES, task=facts.task)
     meta = {
         "architecture": facts.backbone,
         "image_size": facts.image_size,
         "data_sha256": facts.data_sha256,
-        "accuracy": runs.read_json(run.metrics)["accuracy"] if run.metrics.is_file() else None,
+        "accuracy": runs.read_json(run.metrics).get("accuracy") if run.metrics.is_file() else None,
         "weights_sha256": digest(arrays),
         "proof": asdict(proof),
         "imgclf": __version__,

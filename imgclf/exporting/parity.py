@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from imgclf import environment, prediction
+from imgclf import environment, prediction, tasks
 from imgclf.data import content, images, run_data
 from imgclf.data.dataset import SPLITS, Dataset, Sample
 from imgclf.errors import ArtifactError, ImageError, RunError
@@ -163,23 +163,26 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     """
     from imgclf.exporting import savedmodel  # only here: comparing a backbone needs no TensorFlow
 
-    file = artifact.read(new.parent).files[new.name]
+    facts = artifact.read(new.parent)
+    file, task = facts.files[new.name], tasks.find(facts.task)
     allowed = TOLERANCES[file.precision]
     found = prediction.load(new).outputs(samples.pixels)
     for name in expected:
         _check_shape(place, name, expected[name], found)
-        if name != "probabilities":
+        if name != task.OUTPUT:
             largest = float(np.abs(expected[name]).max()) or 1.0
             _check(place, f"the output {name}", expected[name], found[name], allowed.features * largest)
-    known = expected["probabilities"]
-    what = "equal pixels"
-    proof = compare(place, what, samples, known, found["probabilities"], allowed.probabilities, allowed.tie)
+    known = expected[task.OUTPUT]
+    what, unit = "equal pixels", _unit(known)
+    proof = compare(
+        place, what, samples, known, found[task.OUTPUT], allowed.probabilities * unit, allowed.tie, facts.task
+    )
     takes_bytes = file.format == "savedmodel"
     readable = [row for row, image in enumerate(samples.encoded) if takes_bytes and savedmodel.reads(image)]
     if not readable:
         return proof
-    answers = savedmodel.predict_bytes(new, [samples.encoded[row] for row in readable])
-    from_bytes = compare(place, "encoded images", samples, known[readable], answers, FROM_BYTES)
+    answers = savedmodel.predict_bytes(new, [samples.encoded[row] for row in readable], task.OUTPUT)
+    from_bytes = compare(place, "encoded images", samples, known[readable], answers, FROM_BYTES * unit, TIE, facts.task)
     return replace(
         proof,
         max_difference_from_bytes=from_bytes.max_difference,
@@ -195,8 +198,9 @@ def compare(
     found: np.ndarray,
     tolerance: float,
     tie: float = TIE,
+    task: str = tasks.DEFAULT,
 ) -> Proof:
-    """Compare probabilities (n, classes) and labels.
+    """Compare outputs (n, classes) and the labels that they give.
 
     Args:
         place: the compared file, for messages.
@@ -204,10 +208,21 @@ def compare(
         tie: labels may differ where Keras's two best probabilities are closer than this.
 
     Raises:
-        ArtifactError: if a probability differs by more than `tolerance`, or a label differs without a tie.
+        ArtifactError: if an output differs by more than `tolerance`, or a label differs without a tie.
     """
-    difference = _check(place, f"the probabilities for {what}", expected, found, tolerance)
-    return Proof(difference, None, _check_labels(place, what, expected, found, tie), len(expected), samples.source)
+    difference = _check(place, f"the {tasks.find(task).OUTPUT} for {what}", expected, found, tolerance)
+    agreement = tasks.find(task).agreement(expected, found, tie)
+    if agreement < 1:
+        raise ArtifactError(
+            f"{place}: expected Keras's labels for {what}, found others for {1 - agreement:.0%} of {len(expected)}. "
+            f"{KEPT}"
+        )
+    return Proof(difference, None, agreement, len(expected), samples.source)
+
+
+def _unit(outputs: np.ndarray) -> float:
+    """What the tolerances of probabilities are multiplied by: numbers may be much larger."""
+    return max(1.0, float(np.abs(outputs).max()))
 
 
 def _check_shape(place: Path, name: str, expected: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
@@ -223,14 +238,3 @@ def _check(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tole
             f"{place}: expected {what} within {tolerance:g} of Keras's, found a difference of {difference:.2g}. {KEPT}"
         )
     return difference
-
-
-def _check_labels(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tie: float) -> float:
-    second, best = np.sort(expected, axis=1)[:, -2:].T
-    clear = best - second >= tie
-    equal = (expected.argmax(1) == found.argmax(1))[clear]
-    if not equal.all():
-        raise ArtifactError(
-            f"{place}: expected Keras's labels for {what}, found others for {(~equal).sum()} of {len(equal)}. {KEPT}"
-        )
-    return float(equal.mean()) if len(equal) else 1.0

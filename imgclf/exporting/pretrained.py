@@ -109,7 +109,7 @@ def _convert(folder: Path, name: str, offline: bool, on_progress: OnProgress | N
             image_size=model.input_shape[1],
             resize="crop",  # as ImageNet is evaluated: the central square
             backbone=name,
-            outputs=tuple(key for key in artifacts.OUTPUTS if key in model.output),
+            outputs=tuple(key for key in ("probabilities", *artifacts.FEATURES) if key in model.output),
             data_sha256="",
             files={FILE: File("litert", *hash_tree(folder / FILE))},
         )

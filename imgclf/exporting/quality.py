@@ -2,14 +2,14 @@
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgclf import prediction
+from imgclf import prediction, tasks
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN
 from imgclf.errors import ArtifactError, RunError
@@ -35,7 +35,8 @@ AGREEMENT = 0.9
 class Quality:
     """Before is the same model in 32 bits in the same format.
 
-    Accuracies and agreement of labels are shares of `images`, those of the test part that were asked; `images_per_s`
+    Accuracies (of other tasks, their score) are of `images`, those of the test part that were asked, and the agreement
+    of labels is a share of them; `images_per_s`
     is the model alone, without decoding, on all cores; `bytes_before` is the size of the file.
     """
 
@@ -81,7 +82,8 @@ def measure(run: Run, facts: Artifact, new: Path, graph: Any) -> Quality | None:
     read = [(sample.label, image) for sample, _, image in parity.readable_images(part, facts, count)]
     if not read:
         return None
-    truth = np.array([facts.labels.index(label) for label, _ in read])
+    task = tasks.find(facts.task)
+    truth = task.encode([label for label, _ in read], facts.labels)
     pixels = np.stack([image for _, image in read])  # as bytes: a quarter of what they are as numbers
     with tempfile.TemporaryDirectory(dir=new.parent) as folder:
         full = Path(folder) / "model.tflite"
@@ -89,7 +91,7 @@ def measure(run: Run, facts: Artifact, new: Path, graph: Any) -> Quality | None:
         before_bytes = full.stat().st_size
         artifact.write(full.parent, replace(facts, files={full.name: File("litert", *artifact.hash_tree(full))}))
         (before, rate_before), (after, rate) = _ask((prediction.load(full), prediction.load(new)), pixels)
-    agreement = float((before == after).mean())
+    agreement = task.agreement(before, after, 0.0)
     if agreement < AGREEMENT:
         raise ArtifactError(
             f"{run.path / new.name}: expected at least {AGREEMENT:.0%} of the labels of {len(truth)} test images as in "
@@ -97,8 +99,8 @@ def measure(run: Run, facts: Artifact, new: Path, graph: Any) -> Quality | None:
         )
     return Quality(
         images=len(truth),
-        accuracy_before=float((before == truth).mean()),
-        accuracy=float((after == truth).mean()),
+        accuracy_before=task.best_score(before, truth),
+        accuracy=task.best_score(after, truth),
         label_agreement=agreement,
         images_per_s_before=rate_before,
         images_per_s=rate,
@@ -107,9 +109,9 @@ def measure(run: Run, facts: Artifact, new: Path, graph: Any) -> Quality | None:
 
 
 def _ask(classifiers: Sequence[Classifier], pixels: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """For each classifier labels, int (n,), and images per second: one batch for each in turn, so that what else the
-    machine does slows them alike."""
-    labels: list[list[np.ndarray]] = [[] for _ in classifiers]
+    """For each classifier its outputs (n, classes), and images per second: one batch for each in turn, so that what
+    else the machine does slows them alike."""
+    outputs: list[list[np.ndarray]] = [[] for _ in classifiers]
     seconds = [0.0 for _ in classifiers]
     for classifier in classifiers:  # the first run makes ready
         classifier.probabilities(pixels[:1].astype(np.float32))
@@ -117,18 +119,21 @@ def _ask(classifiers: Sequence[Classifier], pixels: np.ndarray) -> list[tuple[np
         batch = pixels[start : start + BATCH].astype(np.float32)
         for place, classifier in enumerate(classifiers):
             begin = time.perf_counter()
-            labels[place].append(classifier.probabilities(batch).argmax(1))
+            outputs[place].append(classifier.probabilities(batch))
             seconds[place] += time.perf_counter() - begin
-    return [(np.concatenate(rows), round(len(pixels) / spent, 1)) for rows, spent in zip(labels, seconds, strict=True)]
+    return [(np.concatenate(rows), round(len(pixels) / spent, 1)) for rows, spent in zip(outputs, seconds, strict=True)]
 
 
 def agreements(
-    new: Path, precisions: Iterable[str], samples: Samples, expected: Mapping[str, np.ndarray]
+    new: Path, precisions: Iterable[str], samples: Samples, expected: np.ndarray, task: str
 ) -> dict[str, float]:
-    """For other precisions that the same file can be run in: the share of labels that are Keras's."""
-    known = expected["probabilities"].argmax(1)
+    """For other precisions that the same file can be run in: the share of labels that are Keras's.
+
+    Args:
+        expected: the outputs (n, classes) of the task.
+    """
     found = {}
     for precision in precisions:
         answers = prediction.load(new, precision=precision).probabilities(samples.pixels)
-        found[precision] = float((answers.argmax(1) == known).mean())
+        found[precision] = tasks.find(task).agreement(expected, answers, 0.0)
     return found

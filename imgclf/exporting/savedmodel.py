@@ -140,11 +140,11 @@ def _function(function: Callable[..., Any], argument: Any) -> Any:
     return tf.function(function, autograph=False, jit_compile=False).get_concrete_function(argument)
 
 
-def predict_bytes(folder: Path, images: Sequence[bytes]) -> np.ndarray:
-    """Ask a written SavedModel about encoded images; float32 (n, classes)."""
+def predict_bytes(folder: Path, images: Sequence[bytes], output: str = "probabilities") -> np.ndarray:
+    """Ask a written SavedModel about encoded images; one of its outputs, float32 (n, classes)."""
     with environment.silence_stderr_fd(), plainly_named(folder) as plain:
         signature = tf.saved_model.load(str(plain)).signatures[SERVING_BYTES]
-        return np.asarray(signature(images=tf.constant(list(images)))["probabilities"])
+        return np.asarray(signature(images=tf.constant(list(images)))[output])
 
 
 def reads(image: bytes) -> bool:

@@ -1,11 +1,11 @@
 """Build a classifier graph: preprocessing, backbone, head, and the outputs that exports use.
 
-`pixels` -> backbone layers -> `feature_map` -> `embedding` -> `dropout` -> `logits` -> `probabilities`
+`pixels` -> backbone layers -> `feature_map` -> `embedding` -> `dropout` -> `logits` -> the output of the task
 
-There is a `feature_map` where the backbone gives one.
+There is a `feature_map` where the backbone gives one. The output is called `probabilities` or `values`.
 """
 
-from imgclf import environment
+from imgclf import environment, tasks
 from imgclf.models.flattening import RESERVED
 
 environment.prepare_keras()
@@ -14,17 +14,19 @@ import keras  # noqa: E402  (after prepare_keras, which must come before Keras's
 from keras import layers  # noqa: E402
 
 
-def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: int = 0) -> keras.Model:
-    """Put a classification head on a backbone.
+def build(
+    backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: int = 0, task: str = tasks.DEFAULT
+) -> keras.Model:
+    """Put the head of a task on a backbone.
 
     Args:
         backbone: pixels float32 0-255 (n, s, s, 3) -> map (n, h, w, d) or tokens (n, t, d), whose average is the
             embedding, or the embedding itself (n, d).
-        classes: number of classes, at least 2.
+        classes: number of outputs: for `multiclass` at least 2.
         dropout: share of the embedding set to zero in training, in [0, 1).
 
     Returns:
-        A model from pixels to probabilities (n, classes), float32, rows summing to 1.
+        A model from pixels to the task's output (n, classes), float32.
     """
     x = backbone.output
     if len(x.shape) == 4:
@@ -39,8 +41,17 @@ def build(backbone: keras.Model, classes: int, *, dropout: float = 0.0, seed: in
     head = layers.Dense(
         classes, kernel_initializer=keras.initializers.GlorotUniform(seed), dtype="float32", name="logits"
     )
-    x = layers.Softmax(dtype="float32", name="probabilities")(head(x))  # -> (n, classes)
-    return keras.Model(backbone.input, x, name=backbone.name)
+    output = _output(classes, tasks.find(task))
+    return keras.Model(backbone.input, output(head(x)), name=backbone.name)  # -> (n, classes)
+
+
+def _output(classes: int, task: tasks.Task) -> keras.layers.Layer:
+    """The last layer: it is not trained, and where outputs have units, its weights give the logits those units."""
+    if task.ACTIVATION == "softmax":
+        return layers.Softmax(dtype="float32", name=task.OUTPUT)
+    if task.ACTIVATION != "linear":
+        return layers.Activation(task.ACTIVATION, dtype="float32", name=task.OUTPUT)
+    return layers.Dense(classes, kernel_initializer="identity", dtype="float32", name=task.OUTPUT, trainable=False)
 
 
 def logits(model: keras.Model) -> keras.Model:

@@ -14,13 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from imgclf import environment
+from imgclf import environment, tasks
 
 environment.prepare_keras()
 
 import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
-RESERVED = frozenset({"feature_map", "embedding", "dropout", "logits", "probabilities"})
+RESERVED = frozenset({"feature_map", "embedding", "dropout", "logits", *tasks.outputs()})
 """Names of the layers that a classifier puts behind its backbone."""
 
 HUB = "keras_hub"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, runs, storage
+from imgclf import __version__, runs, storage, tasks
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.settings import RESIZES, Decoding, Resize
@@ -37,9 +37,9 @@ class Artifact:
     """The description of all models in `files`, which maps a name in the artifact's folder to its description.
 
     The models take float32 (n, image_size, image_size, 3), RGB 0-255, decoded from files by the rules of `decoding`.
-    `labels` are in the order of their outputs. `temperature` is already inside their graphs. `decision` contains the
-    rules from probabilities to a prediction. `data_sha256` is the digest of the dataset that they were trained on, ""
-    where imgclf did not train them.
+    `task` says what they predict, and `labels` are in the order of their outputs: classes, or the names of numbers.
+    `temperature` is already inside their graphs. `decision` contains the rules from probabilities to a prediction.
+    `data_sha256` is the digest of the dataset that they were trained on, "" where imgclf did not train them.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +53,7 @@ class Artifact:
     window: str | None = None
     allow_truncated: bool = False
     decision: Decision = NO_RULES
+    task: str = tasks.DEFAULT
     imgclf: str = __version__
     schema: int = SCHEMA
 
@@ -93,7 +94,8 @@ def write(folder: Path, facts: Artifact) -> None:
     values = asdict(facts)
     values["decision"] = {key: value for key, value in values["decision"].items() if value is not None}
     values["reject_below"] = values["decision"].pop("reject_below", None)  # at the top, where older versions read it
-    optional = ("window", "allow_truncated", "reject_below", "decision")
+    values["task"] = None if facts.task == tasks.DEFAULT else facts.task
+    optional = ("task", "window", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
     chosen = [key for key in optional if values[key]]  # left out where unset, so that older versions can read the file
     storage.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
@@ -154,13 +156,14 @@ def _parse(values: dict[str, Any]) -> Artifact:
             raise ValueError(f"the file {name!r} is not a path in its folder")
         if file.bytes < 0 or not all(0 <= share <= 1 for share in file.agreement.values()):
             raise ValueError(f"impossible numbers for the file {name!r}")
-    labels = values["labels"]
+    task, labels = str(values.get("task", tasks.DEFAULT)), values["labels"]
+    output = tasks.find(task).OUTPUT
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise ValueError("labels is not a list of names")
     if not all(labels) or len(set(labels)) < len(labels):
         raise ValueError("labels has an empty name, or one twice")
-    if "probabilities" not in values["outputs"]:
-        raise ValueError("outputs lacks the probabilities")
+    if output not in values["outputs"]:
+        raise ValueError(f"outputs lacks the {output}")
     if not 0 < float(values["temperature"]) < math.inf:
         raise ValueError(f"temperature is {values['temperature']!r}")
     if values["resize"] not in RESIZES:
@@ -180,9 +183,14 @@ def _parse(values: dict[str, Any]) -> Artifact:
         files=files,
         temperature=float(values["temperature"]),
         decision=_parse_decision(values.get("decision", {}), values.get("reject_below"), labels),
+        task=task,
         imgclf=str(values["imgclf"]),
         schema=int(values["schema"]),
     )
+
+
+_MAPS = ("thresholds", "widths")
+"""The rules with a number for each label."""
 
 
 def _stays_inside(name: str) -> bool:
@@ -196,11 +204,16 @@ def _parse_decision(values: dict[str, Any], reject_below: Any, labels: list[str]
         if not 0 <= float(reject_below) <= 1:
             raise ValueError(f"reject_below is {reject_below!r}")
         values = values | {"reject_below": reject_below}
-    numbers = {key: float(value) for key, value in values.items() if key != "positive"}
+    maps = {key: {str(name): float(value) for name, value in values[key].items()} for key in _MAPS if key in values}
+    numbers = {key: float(value) for key, value in values.items() if key not in ("positive", *_MAPS)}
     for key, number in numbers.items():
         if not (math.isfinite(number) if key == "outlier_above" else 0 <= number <= 1):
             raise ValueError(f"{key} is {number!r}")
-    rules = Decision(positive=values.get("positive"), **numbers)
+    for key, found in maps.items():
+        if set(found) != set(labels) or not all(0 <= number < math.inf for number in found.values()):
+            raise ValueError(f"{key} is {found!r}")
+    known: dict[str, Any] = {"positive": values.get("positive"), **numbers, **maps}
+    rules = Decision(**known)
     if rules.positive is not None and (rules.positive not in labels or len(labels) != 2):
         raise ValueError(f"positive is {rules.positive!r}")
     return rules

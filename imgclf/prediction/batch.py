@@ -19,7 +19,7 @@ from imgclf.settings import PredictConfig
 
 if TYPE_CHECKING:
     from imgclf.prediction.classifier import Classifier
-    from imgclf.prediction.decision import Prediction
+    from imgclf.prediction.forms import Answer, Writing
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Tally:
     unreadable: int = 0
     example: str = field(default="", repr=False)
 
-    def add(self, prediction: "Prediction") -> None:
+    def add(self, prediction: "Answer") -> None:
         """Count a prediction."""
         self.total += 1
         if prediction.error is not None:
@@ -112,7 +112,7 @@ class Tally:
             raise DatasetError(f"{self.message}. Leave out --strict to accept this.")
 
 
-Predictions = Iterator["Prediction"]
+Predictions = Iterator["Answer"]
 
 
 def run(
@@ -121,6 +121,7 @@ def run(
     *,
     table: Callable[[Predictions], None],
     track: Callable[[Predictions, TextIO | None], Predictions],
+    writing: "Writing | None" = None,
 ) -> None:
     """Predict a batch.
 
@@ -128,9 +129,10 @@ def run(
         load: returns the classifier for a number of images; None for an unknown number.
         table: shows predictions in the format "table".
         track: passes predictions on and shows the progress of writing them to a file.
+        writing: how the model's predictions are written; None is one class for each image.
 
     Raises:
-        UsageError: if a file cannot be written, or cannot be resumed.
+        UsageError: if a file cannot be written, or cannot be resumed, or the task cannot do what is asked for.
         ImgclfError: if writing fails.
         DatasetError: if an image cannot be read and the settings are strict.
     """
@@ -141,11 +143,11 @@ def run(
         from imgclf.data import memory
 
         memory.BUDGET.set_limit(config.memory_gb)
-        write, done = _open(stack, batch, table, track)
+        write, done = _open(stack, batch, table, track, writing)
         found, count = _find(batch, done)
         classifier = load(count)
         gc.enable()
-        overlays: Callable[[Prediction], None] | None = None
+        overlays: Callable[[Any], None] | None = None
         if batch.explain:
             from imgclf.prediction import heatmaps
 
@@ -157,7 +159,7 @@ def run(
             embeddings=batch.embeddings is not None,
             maps=overlays is not None,
         )
-        actions: list[Callable[[Prediction], None]] = [tally.add]
+        actions: list[Callable[[Answer], None]] = [tally.add]
         if batch.embeddings:
             from imgclf.prediction import embeddings
 
@@ -204,17 +206,19 @@ def _open(
     batch: Batch,
     table: Callable[[Predictions], None],
     track: Callable[[Predictions, TextIO | None], Predictions],
+    writing: "Writing | None",
 ) -> tuple[Callable[[Predictions], None], set[str]]:
     """The function that writes predictions, and the paths of images that have one."""
     from imgclf.prediction import outputs
 
+    writing = writing or outputs.CLASSES
     config, top, done = batch.config, batch.config.top, set[str]()
     if config.format == "parquet" and batch.output:
-        add = stack.enter_context(outputs.parquet(batch.output, top))
+        add = stack.enter_context(outputs.parquet(batch.output, top, writing))
         return lambda predictions: _drain(map(add, track(predictions, None))), done
     file: TextIO = sys.stdout
     if batch.output and batch.resume:
-        file, done = stack.enter_context(outputs.resume(batch.output, config.format, top))
+        file, done = stack.enter_context(outputs.resume(batch.output, config.format, top, writing))
     elif batch.output:
         file = stack.enter_context(outputs.create(batch.output))
     if config.format == "table":
@@ -224,13 +228,13 @@ def _open(
     def write(predictions: Predictions) -> None:
         tracked = track(predictions, file)
         if config.format == "jsonl":
-            write_lines(outputs.to_jsonl(tracked, top, ascii_only=ascii_only), file)
+            write_lines(outputs.to_jsonl(tracked, top, writing, ascii_only=ascii_only), file)
         elif file.isatty():
-            write_lines((printable(line, keep="\n") for line in outputs.to_csv(tracked, top)), file)
+            write_lines((printable(line, keep="\n") for line in outputs.to_csv(tracked, top, writing)), file)
         elif batch.resume:
-            write_lines((outputs.to_csv_line(prediction, top) for prediction in tracked), file)
+            write_lines((outputs.to_csv_line(prediction, top, writing) for prediction in tracked), file)
         else:
-            write_lines(outputs.to_csv(tracked, top), file)
+            write_lines(outputs.to_csv(tracked, top, writing), file)
 
     return write, done
 
@@ -269,7 +273,7 @@ def _noted(found: Iterator[Any], known: set[str]) -> Iterator[Any]:
         yield path
 
 
-def _each(predictions: Predictions, actions: "list[Callable[[Prediction], None]]") -> Predictions:
+def _each(predictions: Predictions, actions: "list[Callable[[Answer], None]]") -> Predictions:
     for prediction in predictions:
         for action in actions:
             action(prediction)

@@ -4,16 +4,17 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgclf import environment
+from imgclf import environment, tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImageError, UsageError
-from imgclf.prediction import pipeline
+from imgclf.prediction import forms, pipeline
 from imgclf.prediction.artifact import Artifact
-from imgclf.prediction.decision import Decision, Outliers, Prediction
+from imgclf.prediction.decision import Decision, Outliers
+from imgclf.prediction.forms import Form
 from imgclf.prediction.runtime import Runtime
 from imgclf.settings import Decoding, PredictConfig, Resize
 
@@ -46,7 +47,10 @@ class Classifier:
         self.resize: Resize = facts.resize
         self.decoding: Decoding = facts.decoding
         self.rules: Decision = facts.decision
+        self.task: str = facts.task
         self.temperature: float = facts.temperature
+        self._output = tasks.find(facts.task).OUTPUT
+        self.form: Form = forms.find(facts.task)
         self.runtime: Runtime = runtime
         self._outliers: Outliers | None = None
         if facts.decision.outlier_above is not None:
@@ -58,8 +62,12 @@ class Classifier:
                 )
             self._outliers = outliers
 
-    def predict(self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False) -> list[Prediction]:
-        """Classify images; an image that cannot be read gets a prediction with its error. See `stream`."""
+    def predict(self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False) -> list[Any]:
+        """Classify images; an image that cannot be read gets a prediction with its error. See `stream`.
+
+        Returns:
+            For each image what the task says: a `Prediction` of classes; `forms` has those of other tasks.
+        """
         return list(self.stream(sources, tta=tta, embeddings=embeddings))
 
     def stream(
@@ -70,7 +78,7 @@ class Classifier:
         tta: bool = False,
         embeddings: bool = False,
         maps: bool = False,
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[Any]:
         """Classify any number of images in order, while holding only a few at a time.
 
         One thread per processor decodes images and runs the model on them. Sources that arrive slowly are predicted as
@@ -106,14 +114,14 @@ class Classifier:
             raise UsageError(f"expected a list of images, found one {type(sources).__name__}. Put it into a list.")
         if batch_size < 1:
             raise UsageError(f"batch_size: expected at least 1, found {batch_size}.")
-        wanted = {"probabilities": True, "embedding": embeddings, "feature_map": maps}
+        wanted = {self._output: True, "embedding": embeddings, "feature_map": maps}
         for name, is_wanted in wanted.items():
             if is_wanted and name not in self.runtime.names:
                 what = "an embedding" if name == "embedding" else "a feature map"
                 raise UsageError(f"expected a model that gives {what}, found one that does not. Export again.")
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
-    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Prediction]:
+    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Any]:
         decoded = [self._decode(source) for source in sources]
         pixels = [item for item in decoded if not isinstance(item, str)]
         found = self._run(np.stack(pixels).astype(np.float32), names) if pixels else {}
@@ -128,19 +136,19 @@ class Classifier:
         for source, item in zip(sources, decoded, strict=True):
             name, file = _places(source)
             if isinstance(item, str):
-                predictions.append(Prediction(name, None, self.labels, item, file=file))
+                predictions.append(self.form.make(None, self.labels, self.rules, path=name, error=item, file=file))
                 continue
             place = next(row)
             predictions.append(
-                Prediction(
+                self.form.make(
+                    found[self._output][place],
+                    self.labels,
+                    self.rules,
                     path=name,
-                    probabilities=found["probabilities"][place],
-                    labels=self.labels,
                     embedding=found["embedding"][place] if embeddings else None,
                     feature_map=found["feature_map"][place] if "feature_map" in found else None,
                     file=file,
                     outlier_score=distances[place] if distances else None,
-                    rules=self.rules,
                 )
             )
         return predictions
@@ -154,7 +162,7 @@ class Classifier:
             return str(error)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (n, classes); rows sum to 1.
+        """The output of the task, float32 (n, classes): probabilities, whose rows sum to 1; of numbers, their values.
 
         Args:
             pixels: float32 (n, image_size, image_size, 3), RGB 0-255, as `imgclf.data.images.load` returns it.
@@ -163,10 +171,10 @@ class Classifier:
             UsageError: if the shape is another.
             ArtifactError: if the model returns NaN or infinity.
         """
-        return self._run(pixels, ("probabilities",))["probabilities"]
+        return self._run(pixels, (self._output,))[self._output]
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """All model outputs: `probabilities`, `embedding` (n, d), and `feature_map` (n, h, w, d) if it has one.
+        """All model outputs: `probabilities` or `values`, `embedding` (n, d), and perhaps `feature_map` (n, h, w, d).
 
         Arguments and errors are those of `probabilities`.
         """
@@ -184,8 +192,8 @@ class Classifier:
             for start in range(0, len(pixels), step)
         ]
         found = {name: np.concatenate([part[name] for part in parts]) for name in names}
-        if not np.isfinite(found["probabilities"]).all():
-            raise ArtifactError("the model returns probabilities that are not finite: its weights are damaged.")
+        if not np.isfinite(found.get(self._output, 0.0)).all():
+            raise ArtifactError(f"the model returns {self._output} that are not finite: its weights are damaged.")
         return found
 
 

@@ -17,7 +17,8 @@ from imgclf import environment
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.classifier import Classifier, Source
-from imgclf.prediction.decision import Outliers, Prediction
+from imgclf.prediction.decision import Outliers
+from imgclf.prediction.forms import Answer
 from imgclf.prediction.runtime import Runtime
 from imgclf.settings import PredictConfig
 
@@ -70,7 +71,7 @@ class ClusterClassifier(Classifier):
         tta: bool = False,
         embeddings: bool = False,
         maps: bool = False,
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[Answer]:
         """Classify files in order, each once, as long as one machine stays.
 
         The first PORTION of the list is read before the first prediction. An image on which several processes die, for
@@ -90,11 +91,11 @@ class ClusterClassifier(Classifier):
         self._check(sources, batch_size, embeddings, maps)
         return self._in_portions(iter(sources), tta, embeddings)
 
-    def _in_portions(self, sources: Iterator[Source], tta: bool, embeddings: bool) -> Iterator[Prediction]:
+    def _in_portions(self, sources: Iterator[Source], tta: bool, embeddings: bool) -> Iterator[Answer]:
         while names := [_name(source) for source in islice(sources, PORTION)]:
             yield from self._on_cluster(names, tta, embeddings)
 
-    def _on_cluster(self, names: Sequence[str], tta: bool, embeddings: bool) -> Iterator[Prediction]:
+    def _on_cluster(self, names: Sequence[str], tta: bool, embeddings: bool) -> Iterator[Answer]:
         done = failures = 0
         with _connected() as ray:
             while done < len(names):
@@ -146,19 +147,19 @@ class ClusterClassifier(Classifier):
         )
         yield from predicted.iter_batches(batch_size=None, batch_format="numpy")
 
-    def _prediction(self, name: str, block: Mapping[str, np.ndarray], row: int) -> Prediction:
+    def _prediction(self, name: str, block: Mapping[str, np.ndarray], row: int) -> Answer:
         error = os.fsdecode(block["error"][row])
         if error:
-            return Prediction(name, None, self.labels, error, file=name)
+            return self.form.make(None, self.labels, self.rules, path=name, error=error, file=name)
         score = float(block["outlier_score"][row])
-        return Prediction(
+        return self.form.make(
+            block["output"][row],
+            self.labels,
+            self.rules,
             path=name,
-            probabilities=block["probabilities"][row],
-            labels=self.labels,
             embedding=block["embedding"][row] if "embedding" in block else None,
             file=name,
             outlier_score=None if np.isnan(score) else score,
-            rules=self.rules,
         )
 
 
@@ -212,25 +213,26 @@ class _Worker:
         for image, file in enumerate(files[len(found) :]):
             if image in deadly:
                 check_deaths(found, file)
-                found.append(Prediction(file, None, self._classifier.labels, DEADLY, file=file))
+                make, about = self._classifier.form.make, (self._classifier.labels, self._classifier.rules)
+                found.append(make(None, *about, path=file, error=DEADLY, file=file))
             else:
                 ray.get(self._ledger.take.remote(number, image))
                 found += self._predict([file])
         arrays = {
             "error": np.array([os.fsencode(each.error or "") for each in found], dtype=object),
             "outlier_score": np.array([np.nan if (s := each.outlier_score) is None else s for each in found]),
-            "probabilities": _rows([each.probabilities for each in found]),
+            "output": _rows([each.output for each in found]),
         }
         if self._embeddings:
             arrays["embedding"] = _rows([each.embedding for each in found])
         return arrays
 
-    def _predict(self, files: Sequence[str]) -> list[Prediction]:
+    def _predict(self, files: Sequence[str]) -> list[Answer]:
         assert self._classifier
         return self._classifier.predict(files, tta=self._tta, embeddings=self._embeddings)
 
 
-def check_deaths(found: Sequence[Prediction], file: str) -> None:
+def check_deaths(found: Sequence[Answer], file: str) -> None:
     """Raise ImgclfError if RETRIES images before this one were deadly, too: then the cause is another."""
     if len(found) >= RETRIES and all(each.error == DEADLY for each in found[-RETRIES:]):
         raise ImgclfError(f"--engine ray: the cluster failed ({file}, like {RETRIES} images before it: {DEADLY}).")

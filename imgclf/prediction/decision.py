@@ -6,7 +6,7 @@ that the out-of-distribution score compares with are stored in `outliers.npz` be
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,8 @@ class Decision:
         positive: of two classes, the one whose probability decides alone.
         threshold: the probability of `positive` from which it is predicted.
         reject_below: images whose predicted class has a lower probability are rejected.
+        thresholds: of several labels, the probability of each from which an image has it.
+        widths: of numbers, how far each end of a prediction interval is from the prediction, by their names.
     """
 
     outlier_above: float | None = None
@@ -53,6 +55,8 @@ class Decision:
     positive: str | None = None
     threshold: float | None = None
     reject_below: float | None = None
+    thresholds: Mapping[str, float] | None = None
+    widths: Mapping[str, float] | None = None
 
 
 NO_RULES = Decision()
@@ -138,6 +142,11 @@ class Prediction:
     outlier_score: float | None = None
     rules: Decision = NO_RULES
     feature_map: np.ndarray | None = None
+
+    @property
+    def output(self) -> np.ndarray | None:
+        """The model's output: the probabilities."""
+        return self.probabilities
 
     @cached_property
     def _decided(self) -> Decided | None:

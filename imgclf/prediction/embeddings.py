@@ -14,7 +14,7 @@ import numpy as np
 from imgclf import environment
 from imgclf.errors import UsageError
 from imgclf.prediction import outputs
-from imgclf.prediction.decision import Prediction
+from imgclf.prediction.forms import Answer
 
 SUFFIXES = (".npz", ".parquet")
 ROWS = 1000
@@ -22,7 +22,7 @@ ROWS = 1000
 
 
 @contextlib.contextmanager
-def create(path: Path) -> Iterator[Callable[[Prediction], None]]:
+def create(path: Path) -> Iterator[Callable[[Answer], None]]:
     """Create a file with one row for each image that could be read.
 
     A `.npz` contains the arrays `paths`, text (n,), and `embeddings`, float32 (n, d); numpy reads it without pickle. A
@@ -44,12 +44,12 @@ def create(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 
 @contextlib.contextmanager
-def _npz(path: Path) -> Iterator[Callable[[Prediction], None]]:
+def _npz(path: Path) -> Iterator[Callable[[Answer], None]]:
     """Rows go to two temporary files first: an array begins with their number, which is known last."""
     with tempfile.TemporaryFile(dir=path.parent) as vectors, tempfile.TemporaryFile("w+", dir=path.parent) as names:
         count = length = width = 0
 
-        def add(prediction: Prediction) -> None:
+        def add(prediction: Answer) -> None:
             nonlocal count, length, width
             if prediction.embedding is not None:
                 vectors.write(prediction.embedding.astype("<f4").tobytes())
@@ -78,14 +78,14 @@ def _header(file: IO[bytes], dtype: str, shape: tuple[int, ...]) -> None:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[Callable[[Prediction], None]]:
+def _parquet(path: Path) -> Iterator[Callable[[Answer], None]]:
     environment.require("pyarrow", "'imgclf[parquet]'")
     import pyarrow
 
     kinds = {"path": pyarrow.string(), "embedding": pyarrow.list_(pyarrow.float32())}
     with outputs.parquet_rows(path, kinds) as write:
 
-        def add(prediction: Prediction) -> None:
+        def add(prediction: Answer) -> None:
             if prediction.embedding is not None:
                 values: dict[str, Any] = {"path": prediction.path, "embedding": prediction.embedding}
                 write(values)

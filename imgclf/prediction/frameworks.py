@@ -13,10 +13,7 @@ import numpy as np
 
 from imgclf import environment
 from imgclf.errors import ArtifactError
-from imgclf.prediction.runtime import SIGNATURE, foreign
-
-LAYERS = ("embedding", "feature_map")
-"""Layers of a run's `model.keras` that are outputs of every export."""
+from imgclf.prediction.runtime import FEATURES, SIGNATURE, foreign, head
 
 
 class SavedModelRuntime:
@@ -41,15 +38,16 @@ class SavedModelRuntime:
         if signature is None:
             raise foreign(path, f"its signatures are {', '.join(self._model.signatures)}")
         inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
-        if len(inputs) != 1 or "probabilities" not in outputs:
+        given = head(outputs)
+        if len(inputs) != 1 or given is None:
             raise foreign(path, f"its inputs are {', '.join(inputs)}, its outputs {', '.join(outputs)}")
         [(self._input, details)] = inputs.items()
         self.size_px = int(details.shape[1])
-        self.classes = int(outputs["probabilities"].shape[-1])
+        self.classes = int(outputs[given].shape[-1])
         self.names = tuple(name for name in outputs if name != "labels")
         self._run = signature
         with environment.silence_stderr_fd():  # devices announce themselves at the first run
-            self.outputs(np.zeros((1, self.size_px, self.size_px, 3), np.float32), ("probabilities",))
+            self.outputs(np.zeros((1, self.size_px, self.size_px, 3), np.float32), (given,))
 
     @classmethod
     def start(cls, path: Path, precision: str) -> "SavedModelRuntime":
@@ -91,10 +89,11 @@ class KerasRuntime:
             outputs = model.output
             if not isinstance(outputs, dict):
                 layers = {layer.name: layer.output for layer in model.layers}
-                outputs = {"probabilities": outputs} | {name: layers[name] for name in LAYERS if name in layers}
+                own = model.output_names[0]
+                outputs = {own: outputs} | {name: layers[name] for name in FEATURES if name in layers}
                 model = keras.Model(model.input, outputs)
             self._model, self.names = model, tuple(outputs)
-            self.size_px, self.classes = int(model.input_shape[1]), int(outputs["probabilities"].shape[-1])
+            self.size_px, self.classes = int(model.input_shape[1]), int(outputs[head(outputs) or ""].shape[-1])
         except Exception as error:  # Keras raises nearly anything on a file of another version
             what = " ".join(str(error).split()) or type(error).__name__
             if "arbitrary code" in what:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imgclf import environment
-from imgclf.prediction.runtime import SIGNATURE, foreign
+from imgclf.prediction.runtime import SIGNATURE, foreign, head
 
 COPIES_BYTES = 1 << 29
 """Memory that the weights of a LiteRT model may take when it is opened several times."""
@@ -29,8 +29,8 @@ class LiteRTRuntime:
     # and 79 MiB at 1, 101 and 103 at 4, 90 and 407 at 32), but tiny networks gain from a few at once.
     batch_size = 4
 
-    def __init__(self, path: Path, main: str = "probabilities") -> None:
-        """Args: main, the output that it must have; `classes` is the length of that one."""
+    def __init__(self, path: Path, main: str | None = None) -> None:
+        """Args: main, the output that it must have, by default that of a task; `classes` is the length of that one."""
         environment.require("ai_edge_litert")
         self._path = path
         try:
@@ -38,6 +38,7 @@ class LiteRTRuntime:
         except (ValueError, RuntimeError) as error:
             raise foreign(path, error) from None
         inputs, outputs = first[1].get_input_details(), first[1].get_output_details()
+        main = main or head(outputs)
         if len(inputs) != 1 or main not in outputs:
             raise foreign(path, f"its inputs are {', '.join(inputs)}, its outputs {', '.join(outputs)}")
         [(self._input, details)] = inputs.items()

@@ -15,7 +15,7 @@ from imgclf.prediction import artifact, decision, runtimes
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.classifier import Classifier
 from imgclf.prediction.decision import Outliers
-from imgclf.prediction.runtime import Runtime
+from imgclf.prediction.runtime import Runtime, head
 from imgclf.prediction.runtimes import RUNTIMES
 from imgclf.settings import PredictConfig
 
@@ -85,6 +85,15 @@ def load(
         )
         return cluster.ClusterClassifier(facts, runtime, outliers, again)
     return Classifier(facts, runtime, outliers)
+
+
+def describe(path: Path | str) -> Artifact:
+    """Read the description of an exported model, without opening the model.
+
+    Raises:
+        ArtifactError: if there is none, or it is damaged or too new.
+    """
+    return artifact.read(_locate(Path(path))[0])
 
 
 def _start(folder: Path, facts: Artifact, name: str, engine: str, precision: str) -> Runtime:
@@ -226,10 +235,13 @@ def images_per_second(runtime: Runtime, seconds: float = TRIAL_S) -> float:
     batch = np.random.default_rng(0).uniform(0, 255, (runtime.batch_size, runtime.size_px, runtime.size_px, 3))
     pixels = batch.astype(np.float32)
 
+    given = head(runtime.names)
+    wanted = (given,) if given else runtime.names
+
     def repeat(until: float) -> int:
         done = 0
         while done == 0 or time.perf_counter() < until:
-            runtime.outputs(pixels, ("probabilities",))
+            runtime.outputs(pixels, wanted)
             done += len(pixels)
         return done
 

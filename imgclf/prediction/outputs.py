@@ -6,93 +6,77 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 from imgclf import environment
 from imgclf.data import cells
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction.decision import Prediction
+from imgclf.prediction.forms import Answer, Writing
 from imgclf.printable import printable, safe_json
 
 log = logging.getLogger(__name__)
 
-FIRST = ("path", "label", "confidence", "error")
-LAST = ("predicted", "rejected", "argmax")
-"""The columns of a table; with `top` above 1, `label_2`, `confidence_2`, `label_3`... stand between the two.
-
-`label` is for people: the predicted class, or "unknown" for a rejected image. Programs read `predicted`, which is empty
-for a rejected image, and `rejected`, since a class may be called "unknown", too. `argmax` is the most probable class,
-whatever the rules say.
-"""
+CLASSES = Writing()
+"""One class for each image."""
 
 ROWS = 1000
 """Rows written to Parquet at once."""
 
 
-def to_jsonl(predictions: Iterable[Prediction], top: int, *, ascii_only: bool = False) -> Iterator[str]:
-    """One JSON object a line: `path`, `label`, `confidence`, `rejected`, `top` [{`label`, `confidence`}] and `error`.
+def to_jsonl(
+    predictions: Iterable[Answer], top: int, writing: Writing = CLASSES, *, ascii_only: bool = False
+) -> Iterator[str]:
+    """One JSON object a line, with what the form of the task says.
 
-    An image that cannot be read has null values and an empty `top`. A rejected image has the label null and a `reason`,
-    "unsure" or "outlier". Models with the rules for it give `outlier_score`, and `set`, the classes of the prediction
-    set. A name that is not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
+    A name that is not text keeps its bytes, as JSON's escapes \\udc80 to \\udcff.
     """
     for prediction in predictions:
-        best = [{"label": label, "confidence": confidence} for label, confidence in prediction.top(top)]
-        values: dict[str, object] = {
-            "path": prediction.path,
-            "label": prediction.label,
-            "confidence": prediction.confidence,
-            "rejected": prediction.rejected,
-            "top": best,
-            "error": prediction.error,
-        }
-        if prediction.reason:
-            values["reason"] = prediction.reason
-        if prediction.outlier_score is not None:
-            values["outlier_score"] = round(prediction.outlier_score, 6)
-        if prediction.classes is not None:
-            values["set"] = list(prediction.classes)
-        line = safe_json(json.dumps(values, ensure_ascii=ascii_only))
+        line = safe_json(json.dumps(writing.form.to_json(prediction, top), ensure_ascii=ascii_only))
         yield line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
-def to_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
+def to_csv(predictions: Iterable[Answer], top: int, writing: Writing = CLASSES) -> Iterator[str]:
     """A header and one line per prediction, in the columns of `columns`; unknown values are empty."""
-    yield cells.line([*columns(top)])
-    yield from (to_csv_line(prediction, top) for prediction in predictions)
+    yield cells.line([*columns(top, writing)])
+    yield from (to_csv_line(prediction, top, writing) for prediction in predictions)
 
 
-def columns(top: int) -> tuple[str, ...]:
-    """The names of a table's columns: `FIRST`, the classes from the second on, `LAST`."""
-    more = [f"{name}_{rank}" for rank in range(2, top + 1) for name in ("label", "confidence")]
-    return (*FIRST, *more, *LAST)
+def columns(top: int, writing: Writing = CLASSES) -> tuple[str, ...]:
+    """The names of a table's columns."""
+    return tuple(writing.form.columns(writing.labels, top))
 
 
-def to_csv_line(prediction: Prediction, top: int) -> str:
+def to_csv_line(prediction: Answer, top: int, writing: Writing = CLASSES) -> str:
     """Return one line of CSV in the order of `columns`."""
-    first, *others = [*prediction.ranked(top), *[("", "")] * top][:top]
-    rest = [value for pair in others for value in pair]
-    last = [prediction.label or "", "true" if prediction.rejected else "false", prediction.argmax or ""]
-    return cells.line([prediction.path or "", *first, prediction.error or "", *rest, *last])
+    return cells.line([_cell(value) for value in writing.form.cells(prediction, top)])
 
 
-def to_rows(prediction: Prediction, top: int) -> list[tuple[str, str, str, str]]:
-    """Return path, label, confidence in percent and error for a table: one row for each of the best classes."""
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else value
+
+
+def heads(writing: Writing = CLASSES) -> tuple[str, ...]:
+    """The columns of a table for people."""
+    return ("path", *writing.form.HEADS, "error")
+
+
+def to_rows(prediction: Answer, top: int, writing: Writing = CLASSES) -> list[tuple[str, ...]]:
+    """Return the rows of a prediction in a table for people, in the columns of `heads`; only the first has a path."""
     path = printable(prediction.path or "")
     if prediction.error is not None:
-        return [(path, "", "", printable(prediction.error))]
-    best = [(printable(label), f"{confidence:.1%}") for label, confidence in prediction.ranked(top)]
-    if prediction.rejected:
-        best[0] = f"{best[0][0]} ({prediction.reason})", best[0][1]
-    return [("" if rank else path, *shown, "") for rank, shown in enumerate(best)]
+        return [(path, *("" for _ in writing.form.HEADS), printable(prediction.error))]
+    shown = [tuple(map(printable, row)) for row in writing.form.rows(prediction, top)]
+    return [("" if rank else path, *row, "") for rank, row in enumerate(shown)]
 
 
-def to_text(prediction: Prediction, top: int) -> str:
-    """Return one line for people: the path and the best classes, or the error, separated by tabs."""
-    rows = to_rows(prediction, top)
-    shown = [error or f"{label} {confidence}" for _, label, confidence, error in rows]
+def to_text(prediction: Answer, top: int, writing: Writing = CLASSES) -> str:
+    """Return one line for people: the path and what is predicted, or the error, separated by tabs."""
+    rows = to_rows(prediction, top, writing)
+    shown = [row[-1] or " ".join(filter(None, row[1:-1])) for row in rows]
     return "\t".join([rows[0][0], *shown]) + "\n"
 
 
@@ -137,7 +121,7 @@ def create(path: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def resume(path: Path, format: str, top: int) -> Iterator[tuple[TextIO, set[str]]]:
+def resume(path: Path, format: str, top: int, writing: Writing = CLASSES) -> Iterator[tuple[TextIO, set[str]]]:
     """A text file to resume, or a new one, and the paths whose predictions it contains.
 
     Each line is on disk as soon as it is written. A partial last line, left by a crash, is removed.
@@ -154,13 +138,13 @@ def resume(path: Path, format: str, top: int) -> Iterator[tuple[TextIO, set[str]
     with file:
         _lock(file, path)
         file.seek(0)
-        end, done = (_read_csv if format == "csv" else _read_jsonl)(file, path, top)
+        end, done = _read_csv(file, path, columns(top, writing)) if format == "csv" else _read_jsonl(file, path)
         file.truncate(end)
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         text.seek(0, os.SEEK_END)
         try:
             if format == "csv" and end == 0:
-                text.write(cells.line([*columns(top)]))
+                text.write(cells.line([*columns(top, writing)]))
             yield text, done
             text.flush()
         except OSError as error:
@@ -182,7 +166,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
         raise UsageError(f"{path}: another imgclf process is writing this file. Wait, or choose another -o.") from None
 
 
-def _read_jsonl(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
+def _read_jsonl(file: IO[bytes], path: Path) -> tuple[int, set[str]]:
     """Return where the last whole line ends, and the paths."""
     done: set[str] = set()
     end = 0
@@ -197,7 +181,7 @@ def _read_jsonl(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
     return end, done
 
 
-def _read_csv(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
+def _read_csv(file: IO[bytes], path: Path, expected: Sequence[str]) -> tuple[int, set[str]]:
     """Do the same for CSV, where a row may span several lines of text."""
     read = end = 0
     line = b""
@@ -214,12 +198,12 @@ def _read_csv(file: IO[bytes], path: Path, top: int) -> tuple[int, set[str]]:
         for row in rows:
             if not line.endswith(b"\n"):
                 break
-            if end == 0 and tuple(row) != columns(top):
+            if end == 0 and tuple(row) != tuple(expected):
                 raise UsageError(
-                    f"{path}: expected the columns {','.join(columns(top))}, found {','.join(row):.200}. "
+                    f"{path}: expected the columns {','.join(expected)}, found {','.join(row):.200}. "
                     "Choose another -o, or the --top that it was written with."
                 )
-            if len(row) != len(columns(top)):
+            if len(row) != len(expected):
                 raise _foreign(path, rows.line_num, line)
             if end:
                 done.add(cells.plain(row[0]))
@@ -236,10 +220,10 @@ def _foreign(path: Path, number: int, line: bytes) -> UsageError:
 
 
 @contextlib.contextmanager
-def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
+def parquet(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callable[[Answer], None]]:
     """A new Parquet file with the columns of `columns`; see `new`. A name that is not text is written with escapes.
 
-    Unknown values are null; so is the `label` of a rejected image, as in JSON Lines, but not its `confidence`.
+    Unknown values are null.
 
     Yields:
         A function that takes predictions.
@@ -250,18 +234,12 @@ def parquet(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
     environment.require("pyarrow", "'imgclf[parquet]'")
     import pyarrow
 
-    number = pyarrow.float32()
-    kinds = {name: number if name.startswith("confidence") else pyarrow.string() for name in columns(top)}
-    kinds["rejected"] = pyarrow.bool_()
+    types = {str: pyarrow.string(), float: pyarrow.float32(), bool: pyarrow.bool_()}
+    kinds = {name: types[kind] for name, kind in writing.form.columns(writing.labels, top).items()}
     with new(path) as part, parquet_rows(part, kinds) as write:
 
-        def add(prediction: Prediction) -> None:
-            values: dict[str, Any] = {"path": prediction.path, "label": prediction.label, "error": prediction.error}
-            values |= {"confidence": prediction.confidence, "predicted": prediction.label}
-            values |= {"rejected": prediction.rejected, "argmax": prediction.argmax}
-            for rank, (label, confidence) in enumerate(prediction.ranked(top)[1:], start=2):
-                values |= {f"label_{rank}": label, f"confidence_{rank}": confidence}
-            write(values)
+        def add(prediction: Answer) -> None:
+            write(writing.form.values(prediction, top))
 
         yield add
 

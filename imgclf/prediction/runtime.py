@@ -1,6 +1,6 @@
 """The seam between an exported model and what runs it: one protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -17,8 +17,8 @@ class Runtime(Protocol):
     Args:
         package: the Python package that runs it.
         size_px: the side of the model's input.
-        classes: the length of its output `probabilities`.
-        names: its outputs; `probabilities` is one of them.
+        classes: the length of the output of its task, such as `probabilities`.
+        names: its outputs; one of them is that of its task.
         batch_size: how many images to give it at once.
     """
 
@@ -53,6 +53,16 @@ class Runtime(Protocol):
         Returns:
             name -> float32 (n, ...)
         """
+
+
+FEATURES = ("embedding", "feature_map")
+"""Outputs of every task. What a model gives beside them, and beside its class names, is the output of its task."""
+
+
+def head(names: Iterable[str]) -> str | None:
+    """The output of a model's task, such as `probabilities`; None where there is none, or more than one."""
+    found = [name for name in names if name not in (*FEATURES, "labels")]
+    return found[0] if len(found) == 1 else None
 
 
 def foreign(path: Path, found: object) -> ArtifactError:

@@ -16,7 +16,7 @@ from imgclf.errors import UsageError
 from imgclf.prediction.classical import ClassicalRuntime
 from imgclf.prediction.frameworks import KerasRuntime, SavedModelRuntime
 from imgclf.prediction.litert import LiteRTRuntime
-from imgclf.prediction.runtime import Runtime, foreign
+from imgclf.prediction.runtime import Runtime, foreign, head
 
 OPENVINO_FILE = "model.xml"
 """In the folder of an OpenVINO model, beside its weights."""
@@ -42,12 +42,13 @@ class ONNXRuntime:
         except Exception as error:  # its errors have no common class but this one
             raise foreign(path, error) from None
         inputs, outputs = self._session.get_inputs(), {o.name: o.shape for o in self._session.get_outputs()}
-        if len(inputs) != 1 or "probabilities" not in outputs:
+        given = head(outputs)
+        if len(inputs) != 1 or given is None:
             found = f"its inputs are {', '.join(i.name for i in inputs)}, its outputs {', '.join(outputs)}"
             raise foreign(path, found)
         self._input = inputs[0].name
         self.size_px = int(inputs[0].shape[1])
-        self.classes = int(outputs["probabilities"][-1])
+        self.classes = int(outputs[given][-1])
         self.names = tuple(outputs)
         if "CUDAExecutionProvider" in self._session.get_providers():
             self.batch_size = 32
@@ -104,10 +105,11 @@ class OpenVINORuntime:
             outputs = {output.get_any_name(): output.shape for output in self._model.outputs}
         except (RuntimeError, IndexError) as error:
             raise foreign(path, error) from None
-        if len(self._model.inputs) != 1 or "probabilities" not in outputs:
+        given = head(outputs)
+        if len(self._model.inputs) != 1 or given is None:
             raise foreign(path, f"its outputs are {', '.join(outputs)}")
         self.size_px = int(self._model.inputs[0].shape[1])
-        self.classes = int(outputs["probabilities"][-1])
+        self.classes = int(outputs[given][-1])
         self.names = tuple(outputs)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         self._count = 0

@@ -8,11 +8,11 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imgclf import environment
 from imgclf.data import copying, litter
 from imgclf.errors import ImgclfError, UsageError
-from imgclf.prediction.decision import Prediction
 
 REJECTED = "_rejected"
 """The folder of rejected images."""
@@ -45,7 +45,7 @@ class Sorter:
             raise UsageError(f"--sort-into {folder}: the folder cannot be created ({error.strerror}).") from None
         self._folder = folder
 
-    def place(self, prediction: Prediction) -> None:
+    def place(self, prediction: Any) -> None:
         """Put one image into the folder of its class, unless it could not be read or is not a file.
 
         Raises:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from imgclf import tasks
 from imgclf.settings.base import POSITIVE, Check, Config, at_least, names, setting
 
 Resize = Literal["squash", "crop", "pad"]
@@ -89,6 +90,13 @@ def _meanings(text: str | None) -> dict[str, str] | None:
 class ReadConfig(Truncation, Memory):
     """How data become samples. None means: detected from the data."""
 
+    task: str = setting(
+        tasks.DEFAULT,
+        "What is predicted for each image",
+        panel=READING,
+        choices=tasks.names(),
+        check=Check(str.isidentifier, "the name of a task"),
+    )
     layout: str = setting(
         "auto",
         "Layout of the data",
@@ -110,7 +118,16 @@ class ReadConfig(Truncation, Memory):
         ),
     )
     path_column: str | None = setting(None, "Table column of the image paths.", panel=READING, metavar="NAME")
-    label_column: str | None = setting(None, "Table column of the labels.", panel=READING, metavar="NAME")
+    label_column: str | None = setting(
+        None, "Table column of the labels; several for some tasks.", panel=READING, metavar="NAME"
+    )
+    label_separator: str = setting(
+        tasks.JOINED,
+        "What separates the labels in a cell (multilabel).",
+        panel=READING,
+        metavar="TEXT",
+        check=Check(lambda text: text != "", "at least one character"),
+    )
     split_column: str | None = setting(None, "Table column of the splits.", panel=READING, metavar="NAME")
     group_column: str | None = setting(None, "Table column of the groups.", panel=READING, metavar="NAME")
     class_names: str | None = setting(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgclf import environment
+from imgclf import environment, tasks
 from imgclf.data import copying, images, reading
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
 from imgclf.errors import DatasetError, ImageError, UsageError
@@ -62,6 +62,7 @@ def augment(
         UsageError: if a file exists already or cannot be written, or `config` asks for other data than the dataset's.
         DatasetError: if no training image can be decoded.
     """
+    tasks.refuse(dataset.task, "augment")
     config = reading.settled(dataset, config or AugmentConfig())
     output, to = (Path(path) if path else None for path in (output, to))
     if output and os.path.lexists(output):

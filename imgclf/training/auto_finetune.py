@@ -170,9 +170,10 @@ class Search:
 
     def _keeps(self, name: str, after: tuple[float, float], *, costly: bool = False) -> bool:
         """Whether the stage of the last row is kept."""
-        outcome = stage_selection.judge(self.score, after, costly=costly)
+        score = self.job.images.task.SCORE
+        outcome = stage_selection.judge(self.score, after, costly=costly, task=self.job.images.dataset.task)
         if outcome == ACCEPTED:
-            log.info("%s: validation accuracy %.3f -> %.3f, kept.", title(name), self.score[0], after[0])
+            log.info("%s: validation %s %.3f -> %.3f, kept.", title(name), score, self.score[0], after[0])
             self.score, self.misses = after, 0
         else:
             log.info("%s: %s.", title(name), outcome)
@@ -229,7 +230,8 @@ class Search:
 def validation_score(fitted: Fitted) -> tuple[float, float] | None:
     """The score of the validation images; None without any."""
     rows = fitted.images.rows(VALIDATION)
-    return stage_selection.score(fitted.logits[rows], fitted.images.dataset.labels[rows]) if len(rows) else None
+    task = fitted.images.dataset.task
+    return stage_selection.score(fitted.logits[rows], fitted.images.targets[rows], task) if len(rows) else None
 
 
 def _at(job: Job, size: int, on_progress: OnProgress) -> Job:

@@ -1,12 +1,12 @@
 """After training: put the temperature into the model, and fit the out-of-distribution detection."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION
-from imgclf.evaluation import calibration, outputs
+from imgclf.evaluation import scorers
 from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision, Outliers
 from imgclf.runs import Run
@@ -53,12 +53,14 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
             len(at[VALIDATION]),
         )
         return Calibrated()
-    labels = dataset.labels[at[VALIDATION]]
-    temperature = calibration.fit_temperature(labels, fitted.logits[at[VALIDATION]])
+    scorer, names, count = scorers.find(dataset.task), dataset.class_names, len(at[VALIDATION])
+    temperature = scorer.temperature(fitted.images.targets[at[VALIDATION]], fitted.logits[at[VALIDATION]])
     fitted.divide(temperature)
-    probabilities = fitted.probabilities(VALIDATION, temperature)
-    paths = [s.path for s in dataset.samples if s.split == VALIDATION]
-    outputs.write_predictions(run.validation, paths, labels, probabilities, dataset.class_names)
+    found = fitted.predictions(VALIDATION, temperature)
+    scorer.write_outputs(run.validation, dataset.part(VALIDATION).samples, found, names)
+    rules = scorer.rules(dataset.labels[at[VALIDATION]], found, names)
+    if not scorer.OUTLIERS:
+        return Calibrated(temperature, rules)
     outliers = Outliers.fit(embeddings[at[TRAIN]], fitted.settings.seed)
     write_atomic(run.path / decision.FILE, outliers.to_bytes())
     outliers = Outliers.read(run.path / decision.FILE)  # as prediction will see them
@@ -66,14 +68,13 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     if fitted.has_frozen_features and not any(sample.group for sample in dataset.part(TRAIN).samples):
         like = np.concatenate([like, outliers.own_scores()])
     threshold, share = threshold_for(like, FALSE_ALARMS)
-    text = f"Temperature {temperature:.3f}, fitted on {len(labels)} validation images"
+    text = f"Temperature {temperature:.3f}, fitted on {count} validation images"
     scores = outliers.scores(embeddings[at[TEST]])
     if len(scores):
         alarms = float((scores > threshold).mean())
         text += f"; out of distribution among the test images: {alarms:.1%}"
     log.info("%s", text)
-    rules = Decision(outlier_above=threshold, false_alarms=share)
-    return Calibrated(temperature, rules, scores)
+    return Calibrated(temperature, replace(rules, outlier_above=threshold, false_alarms=share), scores)
 
 
 def threshold_for(scores: np.ndarray, share: float) -> tuple[float, float]:

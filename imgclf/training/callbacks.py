@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from imgclf import tasks
 from imgclf.errors import RunError
 from imgclf.training import checkpoint, history, optimizers
 from imgclf.training.recipe import Recipe
@@ -57,13 +58,23 @@ class State:
     last: list[np.ndarray] = field(default_factory=list)
     out_of_time: bool = False
 
+    @property
+    def task(self) -> tasks.Task:
+        """What is predicted."""
+        return tasks.find(self.recipe.settings.task)
+
+    @property
+    def val_score(self) -> str:
+        """The name of the task's score on validation images, in a row."""
+        return f"val_{self.task.SCORE}"
+
     def is_over(self) -> bool:
         """Whether time or patience has come to an end."""
         return self.out_of_time or self.is_exhausted()
 
     def is_exhausted(self) -> bool:
         """Whether validation has not improved for as many epochs as the recipe waits."""
-        scores = [(row["val_accuracy"], -row["val_loss"]) for row in self.rows]
+        scores = [(row[self.val_score], -row["val_loss"]) for row in self.rows]
         if not self.recipe.patience or not scores or math.isnan(scores[0][0]):
             return False
         return len(scores) - 1 - scores.index(max(scores)) >= self.recipe.patience
@@ -148,14 +159,14 @@ class OnEMA(AfterEpoch):
 
 
 class Validation(AfterEpoch):
-    """Add `val_loss` and `val_accuracy`, NaN without validation images, as `validate` measures them."""
+    """Add the loss and the score of the validation images, NaN without any, as `validate` measures them."""
 
     def __init__(self, state: State, validate: Callable[[], tuple[float, float]]) -> None:
         super().__init__(state)
         self._validate = validate
 
     def after_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
-        logs["val_loss"], logs["val_accuracy"] = self._validate()
+        logs["val_loss"], logs[self.state.val_score] = self._validate()
 
 
 class KeepWeights(AfterEpoch):
@@ -163,7 +174,7 @@ class KeepWeights(AfterEpoch):
 
     def after_epoch(self, epoch: int, logs: dict[str, Any]) -> None:
         state = self.state
-        score = (logs["val_accuracy"], -logs["val_loss"])
+        score = (logs[state.val_score], -logs["val_loss"])
         state.last = state.model.get_weights()
         if math.isnan(score[0]):
             score = (float(epoch), 0.0)
@@ -185,7 +196,8 @@ class History(AfterEpoch):
         state, seconds = self.state, time.monotonic() - self._started
         logs["lr"] = optimizers.learning_rate(state.logits.optimizer)
         row: Row = {"phase": state.phase, "epoch": epoch + 1, "image_size": state.recipe.size(epoch)}
-        row |= {name: float(logs[name]) for name in ("lr", "loss", "accuracy", "val_loss", "val_accuracy")}
+        score, val_score = state.task.SCORE, state.val_score
+        row |= {name: float(logs[name]) for name in ("lr", "loss", score, "val_loss", val_score)}
         state.rows.append(row | {"seconds": seconds})
         place = f"{history.title(state.phase)}, epoch {epoch + 1} of {state.recipe.epochs} at {row['image_size']} px"
         speed = state.steps * state.recipe.batch_size / max(seconds, 1e-9)
@@ -254,8 +266,8 @@ class Progress(keras.callbacks.Callback):
             self._status = (
                 f"epoch {len(rows) + 1}/{recipe.epochs}  {speed:.0f} images/s  loss {float(logs['loss']):.3f}"
             )
-            if rows and not math.isnan(rows[-1]["val_accuracy"]):
-                self._status += f"  val {rows[-1]['val_accuracy']:.3f}"
+            if rows and not math.isnan(last := rows[-1][self._state.val_score]):
+                self._status += f"  val {last:.3f}"
         done = len(rows) * steps + batch + 1
         self._on_progress(self._state.phase, done, recipe.epochs * steps, self._status)
 

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import keras
 import numpy as np
-from scipy.special import softmax
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,7 +30,7 @@ from imgclf.settings import TrainConfig
 from imgclf.settings.augmentation import AUGMENTATION
 from imgclf.settings.base import about, flag_of
 from imgclf.settings.training import TRAINING
-from imgclf.training import features, history, loop
+from imgclf.training import features, history
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.estimators import Work
 from imgclf.training.job import Images
@@ -91,9 +90,9 @@ class FittedClassical:
     outputs: tuple[str, ...] = stored.ClassicalRuntime.names
     has_frozen_features: bool = True
 
-    def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
+    def predictions(self, split: str, temperature: float = 1.0) -> np.ndarray:
         """See `Fitted`."""
-        return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
+        return self.images.task.link(self.logits[self.images.rows(split)] / temperature)
 
     def divide(self, temperature: float) -> None:
         """See `Fitted`."""
@@ -213,7 +212,7 @@ class Classical:
     def fit(self, built: keras.Model | None, work: Work) -> FittedClassical:
         """See `Estimator`."""
         started = time.monotonic()
-        images, labels = work.images, work.images.dataset.labels
+        images, task, labels = work.images, work.images.task, work.images.targets
         vectors = self.vectors(built, images, work.on_progress)
         rows = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
         estimator = make(self.settings, len(rows[TRAIN])).fit(vectors[rows[TRAIN]], labels[rows[TRAIN]])
@@ -221,10 +220,10 @@ class Classical:
         row: Row = {"phase": self.settings.model, "epoch": 1, "image_size": self.image_size}
         for split, prefix in ((TRAIN, ""), (VALIDATION, "val_")):
             if len(rows[split]):
-                found = loop.loss_and_accuracy(scores[rows[split]], labels[rows[split]])
-                row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
+                found = task.score(scores[rows[split]], labels[rows[split]])
+                row |= dict(zip((f"{prefix}loss", f"{prefix}{task.SCORE}"), found, strict=True))
         row["seconds"] = time.monotonic() - started
-        history.write(work.run.history_file, [row])
+        history.write(work.run.history_file, [row], task.SCORE)
         log.info("%s: fitted to %d images in %.1f s.", self.settings.model, len(rows[TRAIN]), row["seconds"])
         return FittedClassical(self.settings, images, vectors, scores, [row], estimator, built)
 

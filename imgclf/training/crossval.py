@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import imgclf
-from imgclf import environment, runs, storage
+from imgclf import environment, runs, storage, tasks
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
@@ -85,6 +85,7 @@ def kfold(
     if isinstance(source, Run):
         return _of_run(source, settings or KfoldConfig(), data, on_progress)
     dataset = source
+    tasks.refuse(dataset.task, "kfold")
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = images_to_fold(dataset, config)

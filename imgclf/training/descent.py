@@ -97,7 +97,10 @@ def extend(job: Job, phase: str, recipe: Recipe, deadline: float) -> None:
     for row in job.rows[count:]:
         row["epoch"] += had
     job.report()
-    if validation and before and (outcome := stage_selection.judge(before, score(job, validation))) != ACCEPTED:
+    if not validation or not before:
+        return
+    outcome = stage_selection.judge(before, score(job, validation), task=job.images.dataset.task)
+    if outcome != ACCEPTED:
         log.info("%s: %s, so the earlier weights are kept.", history.title(phase), outcome)
         job.model.set_weights(weights)
 
@@ -106,7 +109,8 @@ def score(job: Job, validation: Part) -> tuple[float, float]:
     """The `stage_selection.score` of the job's model."""
     logits = classifier.logits(job.model)
     logits.compile(jit_compile=devices.jit_compile())
-    return stage_selection.score(loop.predict(logits, validation.pixels, job.recipe.batch_size), validation.labels)
+    outputs = loop.predict(logits, validation.pixels, job.recipe.batch_size)
+    return stage_selection.score(outputs, validation.labels, job.images.dataset.task)
 
 
 def find_lr(job: Job) -> Recipe:

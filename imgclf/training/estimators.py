@@ -71,11 +71,11 @@ class Fitted(Protocol):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the stored model returns: `probabilities`, and what it has besides."""
+        """What the stored model returns: the output of the task, and what it has besides."""
         ...
 
-    def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
-        """float32 (m, classes), of a split."""
+    def predictions(self, split: str, temperature: float = 1.0) -> np.ndarray:
+        """float32 (m, outputs), of a split: what the model gives, such as probabilities."""
         ...
 
     def divide(self, temperature: float) -> None:

@@ -5,12 +5,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import keras
 import numpy as np
-from scipy.special import softmax
 
-from imgclf import storage
+from imgclf import storage, tasks
 from imgclf.data import loading
 from imgclf.data.dataset import TRAIN, VALIDATION, Dataset
 from imgclf.models import classifier
@@ -18,7 +18,8 @@ from imgclf.prediction import artifact
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
-from imgclf.training import features, finetune, history, loop, probe
+from imgclf.tasks import Task
+from imgclf.training import features, finetune, history
 from imgclf.training.activations import Activations
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.loop import Part
@@ -43,6 +44,25 @@ class Images:
     dataset: Dataset
     pixels: loading.Pixels  # uint8 (n, s, s, 3)
 
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return tasks.find(self.dataset.task)
+
+    @cached_property
+    def _standardized(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        return self.task.standardized(self.dataset.labels, self.rows(TRAIN))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What the logits are fitted to, of all images."""
+        return self._standardized[0]
+
+    @property
+    def output_weights(self) -> list[np.ndarray]:
+        """The weights of the output layer, which give the logits the units of the labels."""
+        return self._standardized[1]
+
     def rows(self, split: str) -> np.ndarray:
         """int (m,): the places of a split."""
         return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
@@ -55,7 +75,7 @@ class Images:
     def part(self, split: str, cached: Activations | None = None) -> Part:
         """One split, as pixels, or as the activations of frozen lower layers."""
         rows = self.rows(split)
-        labels = self.dataset.labels[rows]
+        labels = self.targets[rows]
         if cached is None:
             return Part(self.pixels.take(rows), labels)
         own = cached.take(rows)
@@ -74,7 +94,7 @@ class Fitted:
         recipe: with the numbers that training found.
         images: at the recipe's image size.
         embeddings: float32 (n, d), of all images.
-        logits: float32 (n, classes), of all images.
+        logits: float32 (n, outputs), of all images.
         rows: the history.
     """
 
@@ -85,9 +105,10 @@ class Fitted:
     logits: np.ndarray
     rows: list[Row]
 
-    def probabilities(self, split: str, temperature: float = 1.0) -> np.ndarray:
-        """float32 (m, classes), of a split."""
-        return softmax(self.logits[self.images.rows(split)] / temperature, axis=1).astype(np.float32)
+    def predictions(self, split: str, temperature: float = 1.0) -> np.ndarray:
+        """float32 (m, outputs), of a split: what the model gives."""
+        logits = self.logits[self.images.rows(split)] / temperature
+        return self.images.task.link(logits, self.images.output_weights)
 
     @property
     def has_frozen_features(self) -> bool:
@@ -102,7 +123,7 @@ class Fitted:
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the stored model returns."""
-        return ("probabilities", "embedding", *(["feature_map"] if classifier.has_map(self.model) else []))
+        return (self.images.task.OUTPUT, "embedding", *(["feature_map"] if classifier.has_map(self.model) else []))
 
     def divide(self, temperature: float) -> None:
         """Divide the head's weights by the temperature: so every export has it, and no graph has one layer more."""
@@ -153,7 +174,7 @@ class Job:
 
     def report(self) -> None:
         """Write the history."""
-        history.write(self.run.history_file, self.rows)
+        history.write(self.run.history_file, self.rows, self.images.task.SCORE)
 
     def add(self, row: Row) -> None:
         """Append a row to the history, and write it."""
@@ -177,14 +198,14 @@ class Job:
         """
         started = time.monotonic()
         finetune.freeze(self.model)
-        images, labels = self.images, self.images.dataset.labels
+        images, task, labels = self.images, self.images.task, self.images.targets
         embeddings = self._embed(augmentations, on_progress)
         at = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
         self.enter("fitting the head")
-        kernel, bias = probe.fit(
+        kernel, bias = task.fit(
             embeddings[:, at[TRAIN]],
             labels[at[TRAIN]],
-            classes=self.model.output_shape[-1],
+            outputs=self.model.output_shape[-1],
             seed=self.recipe.seed,
             balanced=self.recipe.balance != "none",
         )
@@ -193,8 +214,8 @@ class Job:
         row: Row = {"phase": phase, "epoch": 1, "image_size": self.recipe.image_size}
         for split, prefix in ((TRAIN, ""), (VALIDATION, "val_")):
             if len(at[split]):
-                found = loop.loss_and_accuracy(fitted.logits[at[split]], labels[at[split]])
-                row |= dict(zip((f"{prefix}loss", f"{prefix}accuracy"), found, strict=True))
+                found = task.score(fitted.logits[at[split]], labels[at[split]])
+                row |= dict(zip((f"{prefix}loss", f"{prefix}{task.SCORE}"), found, strict=True))
         row["seconds"] = time.monotonic() - started
         log.info("%s: %s (%.1f s).", history.title(phase), history.scores(row), row["seconds"])
         self.add(row)

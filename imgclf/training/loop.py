@@ -12,11 +12,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy.special import log_softmax
 
+from imgclf import tasks
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
+from imgclf.tasks import Task
 from imgclf.training import augmentation, callbacks, devices, history, optimizers
 from imgclf.training.callbacks import OnEpoch, OnProgress, Row, State
 from imgclf.training.optimizers import Blocks
@@ -29,7 +30,7 @@ Images = np.ndarray | loading.Rows
 
 @dataclass(frozen=True)
 class Part:
-    """One split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and int labels (n,).
+    """One split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and its targets.
 
     Args:
         pixels: or the activations that frozen lower layers computed from them.
@@ -71,7 +72,7 @@ def fit(model: keras.Model, train: Part, validation: Part | None, recipe: Recipe
         model: as `models.classifier.build` makes it; only its trainable layers change.
 
     Returns:
-        One row per epoch: phase, epoch, image_size, lr, loss, accuracy, val_loss, val_accuracy, seconds.
+        One row per epoch, with most of the columns of `history.csv`.
 
     Raises:
         RunError: if the loss stops being a number (the best weights so far stay in the model), or the checkpoint is of
@@ -100,7 +101,8 @@ def fit(model: keras.Model, train: Part, validation: Part | None, recipe: Recipe
     except RunError:
         model.set_weights(state.best)
         raise
-    if options.keep_last and validation and state.rows and kept(state.rows, len(validation.labels)) is state.rows[-1]:
+    images = len(validation.labels) if validation else 0
+    if options.keep_last and images and state.rows and kept(state.rows, images, state.task) is state.rows[-1]:
         model.set_weights(state.last)
     else:
         model.set_weights(state.best)
@@ -114,7 +116,7 @@ def _callbacks(state: State, validation: Part | None, options: Options) -> list[
         if validation is None:
             return math.nan, math.nan
         outputs = predict(state.logits, validation.pixels, state.recipe.batch_size)
-        return loss_and_accuracy(outputs, validation.labels)
+        return state.task.score(outputs, validation.labels)
 
     found: list[keras.callbacks.Callback] = [
         callbacks.StopOnNaN(state),
@@ -130,8 +132,8 @@ def _callbacks(state: State, validation: Part | None, options: Options) -> list[
     return [*found, *options.callbacks, callbacks.Patience(state), callbacks.Deadline(state, options.deadline)]
 
 
-def kept(rows: Sequence[Row], images: int) -> Row:
-    """The last row, unless another gets more validation images correct than chance explains: by one standard error.
+def kept(rows: Sequence[Row], images: int, task: Task) -> Row:
+    """The last row, unless another is better on validation images than chance explains: by one standard error.
 
     Few images make some early epoch look best, at a high learning rate, where weights jump about. The last ones have
     come to rest.
@@ -139,10 +141,10 @@ def kept(rows: Sequence[Row], images: int) -> Row:
     Args:
         images: of the validation split.
     """
-    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    share = best["val_accuracy"]
-    by_chance = math.sqrt(share * (1 - share) / images)
-    return best if share - rows[-1]["val_accuracy"] > by_chance else rows[-1]
+    name = f"val_{task.SCORE}"
+    best = max(rows, key=lambda row: (row[name], -row["val_loss"]))
+    by_chance = task.standard_error(best[name], images)
+    return best if best[name] - rows[-1][name] > by_chance else rows[-1]
 
 
 def compiled(
@@ -153,7 +155,7 @@ def compiled(
     Args:
         scheduled: whether the learning rate follows the recipe; else it is the optimizer's, to be set from outside.
     """
-    logits = classifier.logits(model)
+    logits, task = classifier.logits(model), tasks.find(recipe.settings.task)
     if not train.draw:  # activations are no pixels: they were augmented before they were cached
         augmenter = augmentation.Augmenter(recipe.policy, seed=recipe.seed, mixup=recipe.mixup, cutmix=recipe.cutmix)
         logits = augmentation.training_model(logits, augmenter)
@@ -162,8 +164,13 @@ def compiled(
         optimizer=optimizers.build(recipe, steps, logits, blocks)
         if scheduled
         else optimizers.with_rate(recipe, recipe.lr, logits),
-        loss=optimizers.loss(recipe, train.labels, model.output_shape[-1]),
-        metrics=["accuracy"],
+        loss=task.loss(
+            train.labels,
+            model.output_shape[-1],
+            label_smoothing=recipe.label_smoothing,
+            balanced=recipe.balance == "weights",
+        ),
+        metrics=[task.metric()],
         jit_compile=devices.jit_compile(),
     )
     logits.optimizer.build(logits.trainable_variables)
@@ -197,14 +204,3 @@ def predict(model: keras.Model, pixels: Images, batch_size: int) -> np.ndarray:
         full[: len(batch)] = batch
         parts.append(np.asarray(model.predict_on_batch(full), np.float32)[: len(batch)])
     return np.concatenate(parts)
-
-
-def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the mean cross-entropy in nats, without label smoothing, and the accuracy.
-
-    Args:
-        logits: float (n, classes).
-        labels: int (n,).
-    """
-    loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from imgclf import runs
 from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.models import flattening
@@ -100,9 +98,10 @@ def _settle(job: Job) -> None:
 
 
 def _compared(fitted: Fitted, probed: Fitted) -> Fitted:
-    """Log the test accuracy beside that of the probe."""
-    labels = fitted.images.part(TEST).labels
+    """Log the score of the test split beside that of the probe."""
+    images, task = fitted.images, fitted.images.task
+    labels = images.dataset.labels[images.rows(TEST)]
     if len(labels):
-        now, first = (float(np.mean(f.probabilities(TEST).argmax(axis=1) == labels)) for f in (fitted, probed))
-        log.info("Test accuracy: %.4f (probe alone: %.4f).", now, first)
+        now, first = (task.best_score(f.predictions(TEST), labels) for f in (fitted, probed))
+        log.info("Test %s: %.4f (probe alone: %.4f).", task.SCORE, now, first)
     return fitted

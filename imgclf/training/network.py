@@ -48,7 +48,8 @@ def _twin(model: keras.Model, recipe: Recipe, size: int | None) -> keras.Model:
 
 
 def _classifier(backbone: keras.Model, recipe: Recipe, classes: int) -> keras.Model:
-    return classifier.build(backbone, classes, dropout=recipe.dropout, seed=recipe.seed)
+    task = recipe.settings.task
+    return classifier.build(backbone, classes, dropout=recipe.dropout, seed=recipe.seed, task=task)
 
 
 def _backbone(recipe: Recipe, size: int | None, weights: str) -> keras.Model:

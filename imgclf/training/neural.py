@@ -58,6 +58,7 @@ class Network:
 
     def fit(self, built: keras.Model, work: Work) -> Fitted:
         """See `Estimator`."""
+        built.get_layer(work.images.task.OUTPUT).set_weights(work.images.output_weights)
         callbacks = trackers.callbacks(work.extended or work.run, self.settings)
         job = Job(built, self._recipe, work.images, work.run, work.clock, work.on_progress, callbacks, work.decoding_s)
         return methods.more_epochs(job, work.extended) if work.extended else methods.METHODS[self._recipe.method](job)

@@ -1,10 +1,8 @@
-"""The optimizer, the learning rate and the loss of a recipe."""
+"""The optimizer and the learning rate of a recipe."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 
 from imgclf.training.recipe import Recipe
 
@@ -80,32 +78,3 @@ class _PerStep(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         return self._schedule(keras.ops.floor_divide(step, self._batches))
-
-
-def loss(recipe: Recipe, labels: np.ndarray, classes: int) -> keras.losses.Loss | Callable[[Any, Any], Any]:
-    """Cross-entropy of logits; with `balance` set to `weights`, each class weighs the same in total."""
-    even = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    if recipe.balance != "weights":
-        return even
-    weights = class_weights(labels, classes)
-
-    def weighted(targets: Any, logits: Any) -> Any:  # (b, classes) twice -> (b,)
-        losses = keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=recipe.label_smoothing
-        )
-        return losses * keras.ops.sum(keras.ops.cast(targets, losses.dtype) * weights, axis=-1)
-
-    return weighted
-
-
-def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Weigh images so that every class has the same total weight, and images 1 on average: float32 (classes,).
-
-    A class without images has the weight 1.
-    """
-    from sklearn.utils.class_weight import compute_class_weight  # half a second, which few trainings need
-
-    known = np.unique(labels)
-    weights = np.ones(classes, np.float32)
-    weights[known] = compute_class_weight("balanced", classes=known, y=labels)
-    return weights

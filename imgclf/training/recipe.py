@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from imgclf import runs
+from imgclf import runs, tasks
 from imgclf.errors import UsageError
 from imgclf.models import sources
 from imgclf.models.sources import Facts
 from imgclf.policies import Policy
 from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
+from imgclf.settings.base import flag_of
 from imgclf.training import devices
 
 BATCH_SIZE = 32
@@ -171,6 +172,7 @@ def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
     Raises:
         UsageError: if the backbone is unknown, or the settings exclude one another.
     """
+    settings = _for_task(settings)
     config, facts, notes = _with_backbone(settings)
     config = replace(config, method=_choose_method(config, settings.weights))
     if config.method == "probe":
@@ -188,6 +190,17 @@ def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
     policy, losses = config.policy.upright() if config.keep_orientation else (config.policy, [])
     config = replace(config, augment=policy.name or str(policy))
     return from_resolved(config), [*notes, *(f"augmentation: {loss}" for loss in losses)]
+
+
+def _for_task(config: TrainConfig) -> TrainConfig:
+    """Refuse what the task does not support; what is automatic is then a probe."""
+    if config.method == AUTO and f"--method {AUTO}" in tasks.find(config.task).LACKS:
+        config = replace(config, method="probe")
+    tasks.refuse(config.task, f"--method {config.method}")
+    for each in fields(config):
+        if getattr(config, each.name) != each.default:
+            tasks.refuse(config.task, flag_of(each.name))
+    return config
 
 
 def from_resolved(config: TrainConfig) -> Recipe:

@@ -17,12 +17,12 @@ import keras
 import numpy as np
 
 import imgclf
-from imgclf import environment, runs, storage
+from imgclf import environment, runs, storage, tasks
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset, listed
-from imgclf.errors import DatasetError, MissingError, UsageError
-from imgclf.evaluation import decisions, plots, report, scoring
+from imgclf.errors import MissingError, UsageError
+from imgclf.evaluation import plots, report, scorers
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
@@ -99,7 +99,7 @@ def _conclude(run: Run, dataset: Dataset, work: Work, *, with_report: bool) -> N
     """Write the report, and say how long it all took."""
     if with_report and run.metrics.is_file():
         work.enter("writing the report")
-        report.write(run, files=dataset.files)
+        scorers.of(run).report(run, run.path, files=dataset.files)
     log.info("%s: finished in %.0f s.", run.path, time.monotonic() - work.clock.started)
 
 
@@ -121,7 +121,8 @@ def _fit(
     dataset, pixels = decoding.result()
     datasets.write_manifest(dataset, run.manifest)
     storage.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
-    _check_classes(dataset)
+    task, labels = tasks.find(dataset.task), [s.label for s in dataset.samples if s.split == TRAIN]
+    task.check(labels, dataset.class_names, str(dataset.root))
     work = Work(Images(dataset, pixels), run, clock, on_progress, decoding.seconds, extended)
     _finish(work, estimator.fit(built, work))
     return work
@@ -134,9 +135,9 @@ def _finish(work: Work, fitted: Fitted) -> None:
     work.enter("calibrating and scoring")
     calibrated = calibration_fit.calibrate(run, fitted)
     files = fitted.store(run)
-    probabilities = fitted.probabilities(TEST, calibrated.temperature)
-    if len(probabilities):
-        _score(run, dataset.part(TEST), probabilities, calibrated)
+    outputs = fitted.predictions(TEST, calibrated.temperature)
+    if len(outputs):
+        _score(run, dataset.part(TEST), outputs, calibrated)
     else:
         log.info("The test split is empty, so nothing is scored; imgclf evaluate RUN DATA scores other images.")
     _draw(run, fitted.rows)
@@ -234,7 +235,7 @@ def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
     if not (run.path / CURVE).is_file() and run.history_file.is_file():
         _draw(run, run.history)
     if with_report and run.metrics.is_file() and not (run.path / f"{report.NAME}.html").is_file():
-        report.write(run)
+        scorers.of(run).report(run, run.path)
     _end(run)
     log.info("%s: this training is finished.", run.path)
 
@@ -340,24 +341,13 @@ def _facts(dataset: Dataset, settings: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _check_classes(dataset: Dataset) -> None:
-    empty = [name for name, count in dataset.counts(TRAIN).items() if not count]
-    if empty:
-        raise DatasetError(
-            f"{dataset.root}: expected training images for every class, found none for {', '.join(empty)}. "
-            "Add images, or name the classes to use with --classes."
-        )
-
-
-def _score(run: Run, dataset: Dataset, probabilities: np.ndarray, calibrated: Calibrated) -> None:
-    scored = scoring.score(
-        dataset.samples, probabilities, dataset.class_names, calibrated.rules, calibrated.outlier_scores
-    )
+def _score(run: Run, dataset: Dataset, outputs: np.ndarray, calibrated: Calibrated) -> None:
+    scorer = scorers.find(dataset.task)
+    scored = scorer.score(dataset.samples, outputs, dataset.class_names, calibrated.rules, calibrated.outlier_scores)
     scored.write(run.path)
-    low, high = scored.metrics["intervals"]["accuracy"]
-    log.info("Test accuracy %.4f (95%% CI %.4f to %.4f), n = %d", scored.metrics["accuracy"], low, high, len(dataset))
-    if covered := decisions.describe(scored.metrics):
-        log.info("%s", covered)
+    log.info("Test %s", scorer.headline(scored.metrics, digits=4))
+    if decided := scorer.decided(scored.metrics):
+        log.info("%s", decided)
 
 
 def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: Calibrated) -> None:
@@ -375,6 +365,7 @@ def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: C
         window=settings.window,
         allow_truncated=settings.allow_truncated,
         backbone=settings.backbone,
+        task=dataset.task,
         outputs=fitted.outputs,
         data_sha256=dataset.digest(),
         files=files,

@@ -23,7 +23,7 @@ from scipy import stats
 import imgclf
 from imgclf.data import collection
 from imgclf.data.dataset import Dataset
-from imgclf.training import probe
+from imgclf.tasks import logistic as probe
 
 PROBE = {"method": "probe"}
 TUNE = {"method": "finetune"}

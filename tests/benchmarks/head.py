@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from imgclf.training import loop, probe
+from imgclf.tasks import logistic as probe
 
 SPEEDUP, DIFFERENCE = 3.0, 1e-4
 FACTORS = 600
@@ -39,7 +39,7 @@ def usual(scaled: np.ndarray, labels: np.ndarray, strengths: np.ndarray) -> None
         model = LogisticRegression(max_iter=1000, tol=1e-5, warm_start=True)
         for place, strength in enumerate(strengths):
             model.set_params(C=strength).fit(scaled[fitted], labels[fitted])
-            losses[place] += loop.loss_and_accuracy(model.decision_function(scaled[held_out]), labels[held_out])[0]
+            losses[place] += probe.log_loss(model.decision_function(scaled[held_out]), labels[held_out])
     LogisticRegression(C=strengths[losses.argmin()], max_iter=1000, tol=1e-5).fit(scaled, labels)
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         kernel, bias = probe.fit(features, labels, classes=options.classes, seed=0)
         exact = LogisticRegression(C=1e-2, max_iter=10_000, tol=1e-7).fit(scaled.astype(np.float64), labels)
     losses = [
-        loop.loss_and_accuracy(logits, labels)[0]
+        probe.log_loss(logits, labels)
         for logits in (features @ kernel + bias, exact.decision_function(scaled.astype(np.float64)))
     ]
     print(f"processor time: probe.fit {ours_s:.1f} s, scikit-learn {theirs_s:.1f} s")

@@ -9,12 +9,13 @@ from PIL import Image
 
 from imgclf import runs
 from imgclf.data import collection, file_listing, litter
-from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, ordered
+from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION
 from imgclf.data.file_listing import Listing
 from imgclf.data.layouts import Source, folders
 from imgclf.data.split_names import Vocabulary, is_split, split_in
 from imgclf.errors import DatasetError, UsageError
 from imgclf.settings import DataConfig, ReadConfig
+from imgclf.tasks import ordered
 
 
 def listing(root: Path, paths: list[str], settings: ReadConfig | None = None) -> Listing:

@@ -18,6 +18,7 @@ from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
+from imgclf.tasks import multiclass
 from imgclf.training import auto_finetune, descent, loop, lr_finder, methods, network, stage_selection
 from imgclf.training.auto_finetune import Search
 from imgclf.training.job import Images, Job
@@ -171,7 +172,7 @@ def test_a_larger_size_is_a_stage_that_is_kept_where_it_helps(job: Job, monkeypa
     assert fitted.model.input_shape == (None, size, size, 3)
     assert fitted.recipe.image_size == fitted.recipe.settings.image_size == fitted.images.pixels.shape[1] == size
     assert auto_finetune.validation_score(fitted) == pytest.approx(search.score, abs=1e-4)
-    assert fitted.probabilities("test").shape == (len(job.images.rows("test")), 3)
+    assert fitted.predictions("test").shape == (len(job.images.rows("test")), 3)
 
 
 def test_a_larger_size_that_does_not_help_leaves_no_trace(job: Job, monkeypatch: pytest.MonkeyPatch):
@@ -340,7 +341,7 @@ def test_a_stage_is_scored_at_its_best_temperature():
     assert accuracy == pytest.approx((logits.argmax(axis=1) == labels).mean())
     for scale in (0.5, 10.0):  # as label smoothing, or a head that was fitted to convergence, would scale them
         assert stage_selection.score(scale * logits, labels) == pytest.approx((accuracy, loss), abs=0.01)
-        assert loop.loss_and_accuracy(scale * logits, labels)[0] > loss + 0.05
+        assert multiclass.score(scale * logits, labels)[0] > loss + 0.05
 
 
 def test_a_time_limit_is_used_to_its_end_and_all_layers_get_the_higher_rate_where_few_did_not_help(job: Job):

@@ -10,7 +10,8 @@ from factories import recipe_of
 from imgclf.errors import RunError
 from imgclf.models import classifier
 from imgclf.policies import POLICIES
-from imgclf.training import callbacks, finetune, loop, optimizers
+from imgclf.tasks import multiclass
+from imgclf.training import callbacks, finetune, loop
 from imgclf.training.callbacks import State
 from imgclf.training.loop import Options
 from imgclf.training.optimizers import Blocks
@@ -204,9 +205,9 @@ def test_the_weight_average_works_with_learning_rates_by_layer() -> None:
 def test_weights_of_classes_move_recall_to_the_small_class() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([0] * 36 + [1] * 4)
-    np.testing.assert_allclose(optimizers.class_weights(labels, 2), [40 / 72, 40 / 8], rtol=1e-6)
+    np.testing.assert_allclose(multiclass.class_weights(labels, 2), [40 / 72, 40 / 8], rtol=1e-6)
     np.testing.assert_allclose(
-        optimizers.class_weights(labels * 2, 3), [40 / 72, 1, 40 / 8], rtol=1e-6
+        multiclass.class_weights(labels * 2, 3), [40 / 72, 1, 40 / 8], rtol=1e-6
     )  # 1 has no images
     pixels = rng.integers(100, 156, (40, 16, 16, 3), dtype=np.uint8)
     pixels[labels == 1] += 12  # a little brighter, and rare: to say 0 always is nearly right
@@ -222,7 +223,7 @@ def test_weights_of_classes_move_recall_to_the_small_class() -> None:
 
 def test_the_loss_weighs_classes_by_the_inverse_of_their_frequency() -> None:
     labels, targets, logits = np.array([0] * 36 + [1] * 4), np.eye(2, dtype="f"), np.array([[0, 0], [0, 2]], "f")
-    even, weighted = (optimizers.loss(replace(PLAN, balance=name), labels, 2) for name in ("none", "weights"))
+    even, weighted = (multiclass.loss(labels, 2, label_smoothing=0.0, balanced=each) for each in (False, True))
     losses = np.log([2, 1 + np.exp(-2)])
     assert float(even(targets, logits)) == pytest.approx(losses.mean())
     np.testing.assert_allclose(weighted(targets, logits), losses * [40 / 72, 40 / 8], rtol=1e-5)
@@ -249,15 +250,15 @@ def test_without_better_validation_training_stops_and_the_best_weights_stay() ->
     assert scores.index(max(scores)) == len(rows) - 3
     logits = classifier.logits(network)
     logits.compile()
-    loss, accuracy = loop.loss_and_accuracy(loop.predict(logits, validation.pixels, 8), validation.labels)
+    loss, accuracy = multiclass.score(loop.predict(logits, validation.pixels, 8), validation.labels)
     assert (accuracy, -loss) == pytest.approx(max(scores), abs=1e-5)
 
 
 def test_an_early_epoch_counts_only_if_it_is_better_by_more_than_chance() -> None:
     rows = [{"val_accuracy": accuracy, "val_loss": 0.4} for accuracy in (0.7, 0.88, 0.83)]
-    assert loop.kept(rows, 42) is rows[2]  # the standard error of 0.88 is 0.05 with 42 images
-    assert loop.kept(rows, 420) is rows[1]  # and 0.016 with ten times as many
-    assert loop.kept(rows[:2], 42) is rows[1]
+    assert loop.kept(rows, 42, multiclass) is rows[2]  # the standard error of 0.88 is 0.05 with 42 images
+    assert loop.kept(rows, 420, multiclass) is rows[1]  # and 0.016 with ten times as many
+    assert loop.kept(rows[:2], 42, multiclass) is rows[1]
 
 
 def test_at_the_deadline_the_epoch_is_left_and_the_best_weights_stay() -> None:
@@ -270,6 +271,6 @@ def test_at_the_deadline_the_epoch_is_left_and_the_best_weights_stay() -> None:
 
 def test_loss_and_accuracy_by_hand() -> None:
     logits = np.log(np.array([[0.5, 0.5], [0.8, 0.2], [0.1, 0.9]]))
-    loss, accuracy = loop.loss_and_accuracy(logits, np.array([0, 0, 0]))
+    loss, accuracy = multiclass.score(logits, np.array([0, 0, 0]))
     assert loss == pytest.approx(-(np.log(0.5) + np.log(0.8) + np.log(0.1)) / 3)
     assert accuracy == pytest.approx(2 / 3)

@@ -5,19 +5,20 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
 
+from imgclf import tasks
 from imgclf.data.dataset import Sample, Skipped, listed
 from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, local_path, scan
 from imgclf.data.layouts import About, Source
 from imgclf.data.split_names import Vocabulary, is_split, split_in
 from imgclf.data.tables import SUFFIXES, Table, open_table
 from imgclf.errors import DatasetError, MissingError, UsageError
-from imgclf.settings import DataConfig, ReadConfig
+from imgclf.settings import DataConfig, ReadConfig, names
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +34,18 @@ NAMES = {
         *("path", "file_name", "filename", "file", "filepath", "file_path"),
         *("image", "image_path", "image_name", "image_id", "img", "img_path", "id"),
     ),
-    "label": ("label", "class", "class_name", "category", "target", "species", "breed"),
     "split": ("split", "subset", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
 }
-"""Usual names of columns, in any case; the first that exists counts."""
+"""Usual names of columns, in any case; the first that exists counts. Those of labels are the task's."""
 
 
 @dataclass(frozen=True)
 class _Places:
-    """The columns of path, label, split, group and hash; None if there is no such column."""
+    """The columns of path, labels, split, group and hash; None if there is no such column."""
 
     path: int
-    label: int
+    labels: list[int]
     split: int | None
     group: int | None
     sha256: int | None
@@ -238,8 +238,9 @@ class _Reader:
         Raises:
             As `_read`.
         """
-        listing, places = self.listing, _places(table, self.settings)
+        listing, places, task = self.listing, _places(table, self.settings), tasks.find(self.settings.task)
         listing.group_column = None if places.group is None else table.header[places.group]
+        listing.label_columns = tuple(table.header[place] for place in places.labels)
         width, before = len(table.header), len(listing.samples)
         lost: list[tuple[int, str, list[str], str]] = []
         for line, row in table.rows:
@@ -248,8 +249,8 @@ class _Reader:
                     f"{table.path}, line {line}: expected {width} fields as in the first line, found {len(row)}."
                 )
             cells = [*row, *[""] * (width - len(row))]
-            name, text = cells[places.path], cells[places.label]
-            if not name.strip() or not text.strip():
+            name, given = cells[places.path], {table.header[place]: cells[place] for place in places.labels}
+            if not name.strip() or not task.is_labeled(given):
                 absent = "path" if not name.strip() else "label"
                 name = name.strip() or f"line {line}"
                 listing.skipped.append(Skipped(name, "unlabelled", f"no {absent} in line {line}"))
@@ -296,9 +297,10 @@ class _Reader:
     def _label(
         self, table: Table, places: _Places, table_split: str, line: int, cells: Sequence[str], path: str
     ) -> None:
-        where, text = f"{table.path}, line {line}", cells[places.label]
-        known = label(text if table.is_own else text.strip(), where)
-        if path in self.seen:
+        where, task = f"{table.path}, line {line}", tasks.find(self.settings.task)
+        texts = {table.header[at]: cells[at] if table.is_own else cells[at].strip() for at in places.labels}
+        known = label(task.read(texts, self.settings.label_separator, where), where)
+        if path in self.seen and not task.UNITES:
             first, first_line = self.seen[path]
             if first != known:
                 raise DatasetError(
@@ -323,24 +325,25 @@ class _Reader:
 
 def _places(table: Table, settings: ReadConfig) -> _Places:
     path = _column(table, "path", settings.path_column)
-    name = _column(table, "label", settings.label_column)
-    if path is not None and name is None and len(hot := _one_hot(table, path)) > 1:
+    by = settings.group_by if isinstance(settings, DataConfig) else None
+    group = _column(table, "group", settings.group_column or (by if by in table.header else None))
+    split = _column(table, "split", settings.split_column)
+    sha256 = table.header.index("sha256") if "sha256" in table.header else None
+    labels = _label_columns(table, settings, {path, group, split, sha256})
+    if path is not None and not labels and len(hot := _one_hot(table, path)) > 1:
         raise DatasetError(
             f"{table.path}: expected a column of labels, found a column of 0 and 1 for each of {listed(hot)}. Read it "
             "as several labels for each image with --task multilabel, or name a column of class names with "
             "--label-column."
         )
-    if path is None or name is None:
+    if path is None or not labels:
         what, option = ("paths", "--path-column") if path is None else ("labels", "--label-column")
         missing = "" if table.has_header else " (numbered, for want of a header)"
         raise DatasetError(
             f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}{missing}. Name it "
             f"with {option}."
         )
-    by = settings.group_by if isinstance(settings, DataConfig) else None
-    group = _column(table, "group", settings.group_column or (by if by in table.header else None))
-    sha256 = table.header.index("sha256") if "sha256" in table.header else None
-    return _Places(path, name, _column(table, "split", settings.split_column), group, sha256)
+    return _Places(path, labels, split, group, sha256)
 
 
 def _one_hot(table: Table, path: int) -> list[str]:
@@ -350,7 +353,22 @@ def _one_hot(table: Table, path: int) -> list[str]:
     return [table.header[p] for p in places if {row[p].strip().casefold() for row in rows} <= _ONE_HOT]
 
 
-def _column(table: Table, what: str, asked: str | None) -> int | None:
+def _label_columns(table: Table, settings: ReadConfig, others: Collection[int | None]) -> list[int]:
+    """Find the columns of labels: those that were asked for, else the one with a usual name, else as the task says.
+
+    Raises:
+        UsageError: if a column that was asked for is missing, or exists twice.
+    """
+    task, asked = tasks.find(settings.task), settings.label_column
+    if asked is None or asked in table.header:
+        usual = _column(table, "label", asked, task.USUAL)
+        free = [place for place in range(len(table.header)) if place not in others]
+        return task.columns(table.header, free) if usual is None else [usual]
+    found = (_column(table, "label", name) for name in names(asked))
+    return [place for place in found if place is not None]
+
+
+def _column(table: Table, what: str, asked: str | None, usual: Sequence[str] = ()) -> int | None:
     """Find the column that was asked for, else the one with a usual name.
 
     Raises:
@@ -358,7 +376,7 @@ def _column(table: Table, what: str, asked: str | None) -> int | None:
     """
     plain = [name.casefold().replace(" ", "_").replace("-", "_") for name in table.header]
     if asked is None:
-        return next((plain.index(name) for name in NAMES[what] if name in plain), None)
+        return next((plain.index(name) for name in usual or NAMES[what] if name in plain), None)
     count = table.header.count(asked)
     if count != 1:
         raise UsageError(

@@ -8,14 +8,13 @@ scaling comes close to the inverse of the curvature, and some twenty steps do wh
 import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
-
-from imgclf.training import loop
 
 log = logging.getLogger("imgclf")
 
@@ -57,6 +56,11 @@ _CHUNK = 4096
 """Rows that are changed at a time: the features of 100,000 images are 0.8 GB, and are copied only once."""
 
 
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean cross-entropy in nats, of logits (n, classes) and labels int (n,)."""
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
 def fit(
     features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int, balanced: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +79,17 @@ def fit(
     Returns:
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
+    return fit_each(features, [labels], classes=classes, seed=seed, balanced=balanced)[0]
+
+
+def fit_each(
+    features: np.ndarray, several: Sequence[np.ndarray], *, classes: int, seed: int, balanced: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit a head to each of several labelings of the same images, which share what the features alone decide.
+
+    Args:
+        several: arguments `labels` of `fit`, which also explains the others.
+    """
     views = features if features.ndim == 3 else features[np.newaxis]
     is_small = views.size * classes * FOLDS < _WORTH_THREADS
     tolerance = _TOLERANCE if is_small else _LARGE_TOLERANCE
@@ -83,10 +98,13 @@ def fit(
         rotated, basis = _rotate(scaled)
         del scaled
         rotated = rotated.reshape(*views.shape[:2], -1)
-        strength, start = _choose_strength(rotated, labels, seed, balanced)
-        head = _minimize(rotated, labels, _shares(labels, [None], balanced), strength, start, tolerance)[:, 0]
-        kernel = basis @ head[:-1] / deviation[:, np.newaxis]
-    return kernel.astype(np.float32), (head[-1] - mean @ kernel).astype(np.float32)
+        found = []
+        for labels in several:
+            strength, start = _choose_strength(rotated, labels, seed, balanced)
+            head = _minimize(rotated, labels, _shares(labels, [None], balanced), strength, start, tolerance)[:, 0]
+            kernel = basis @ head[:-1] / deviation[:, np.newaxis]
+            found.append((kernel.astype(np.float32), (head[-1] - mean @ kernel).astype(np.float32)))
+    return found
 
 
 def _standardize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -241,10 +259,7 @@ def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced:
         start = np.zeros((views.shape[2] + 1, len(held_out), classes)) if nearest is None else fitted[nearest]
         heads = fitted[place] = _minimize(views, labels, shares, STRENGTHS[place], start, _CHOOSING_TOLERANCE)
         logits = _logits(views[0], heads)
-        sums = [
-            held.sum() * loop.loss_and_accuracy(logits[held, fold], labels[held])[0]
-            for fold, held in enumerate(held_out)
-        ]
+        sums = [held.sum() * log_loss(logits[held, fold], labels[held]) for fold, held in enumerate(held_out)]
         return float(sum(sums) / np.sum(held_out))
 
     best = int(np.argmin(np.abs(np.log(STRENGTHS) - math.log(START))))

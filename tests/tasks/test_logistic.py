@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from imgclf.training import probe
+from imgclf.tasks import logistic as probe
 
 
 def data(classes: int, count: int = 120, width: int = 10) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,130 @@
+"""The report of a task other than multi-class, from blocks that its scorer makes: `report.html`, Markdown or JSON.
+
+What a person typed (class names, paths, settings) is escaped in every format.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgclf import storage
+from imgclf.data import run_data
+from imgclf.errors import ImgclfError, RunError, UsageError
+from imgclf.evaluation import facts as facts_of
+from imgclf.evaluation import plots, report, thumbnails
+from imgclf.runs import Run
+from imgclf.settings import REPORT_FORMATS, Decoding
+
+Headline = tuple[str, str, float | None, Sequence[float] | None]
+"""A score: its name, what it is, its value and its 95% interval."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One section of a report.
+
+    Args:
+        text: a sentence or two.
+        columns: of the table, of which the first column is text and the others numbers.
+        plot: a PNG file.
+        images: paths of images with their captions.
+    """
+
+    title: str
+    text: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    plot: bytes = b""
+    images: Sequence[tuple[str, str]] = field(default=())
+
+
+def write(
+    run: Run,
+    folder: Path,
+    headlines: Sequence[Headline],
+    blocks: Sequence[Block],
+    *,
+    files: Mapping[str, Path] | None,
+    formats: Sequence[str],
+    stage: Path | None = None,
+) -> list[Path]:
+    """Write the report on the scores in a folder.
+
+    Args:
+        headlines: the scores; the first four are shown large.
+        files: where the images in the blocks lie; by default, where the run found them.
+        formats: some of `html`, `md` and `json`.
+        stage: where the files of the folder lie as long as they are not complete.
+
+    Returns:
+        The files, one per format.
+
+    Raises:
+        RunError: if the scores are missing or damaged, or the report cannot be written.
+        UsageError: if a format is unknown.
+    """
+    unknown = [name for name in formats if name not in REPORT_FORMATS]
+    if unknown:
+        raise UsageError(f"--format: expected some of {', '.join(REPORT_FORMATS)}, found {', '.join(unknown)}.")
+    facts, written = facts_of.about(run, folder, stage), []
+    for name in formats:
+        path = (stage or folder) / f"{report.NAME}.{name}"
+        if name == "html":
+            text = _to_html(facts, headlines, blocks, _files(run) if files is None else files)
+        elif name == "md":
+            text = to_markdown(facts, headlines, blocks)
+        else:
+            text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        try:
+            storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise RunError(f"{path}: the report cannot be written ({error.strerror}).") from None
+        written.append(path)
+    return written
+
+
+def _files(run: Run) -> dict[str, Path]:
+    try:
+        return run_data.read(run, verify=False).files
+    except ImgclfError:  # a folder of scores alone
+        return {}
+
+
+def _to_html(
+    facts: dict[str, Any], headlines: Sequence[Headline], blocks: Sequence[Block], files: Mapping[str, Path]
+) -> str:
+    settings = facts["settings"]
+    decoding = Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
+    shown = list(dict.fromkeys(path for block in blocks for path, _ in block.images if path in files))
+    drawn = dict(zip(shown, thumbnails.draw_all([files[path] for path in shown], decoding), strict=True))
+    history = plots.history(facts["history"])
+    return str(
+        report.environment()
+        .get_template("page.html")
+        .render(
+            **facts,
+            headlines=headlines,
+            blocks=blocks,
+            pictures=[thumbnails.data_uri(block.plot, "image/png") if block.plot else None for block in blocks],
+            thumbs={path: uri for path, uri in drawn.items() if uri},
+            curve=thumbnails.data_uri(history, "image/png") if history else None,
+        )
+    )
+
+
+def to_markdown(facts: dict[str, Any], headlines: Sequence[Headline], blocks: Sequence[Block]) -> str:
+    """Return the report as Markdown: the same numbers, without plots."""
+    title = f"{facts['title']} on {facts['part']}" if facts["part"] else facts["title"]
+    rows = [(name, report.number(value), report.interval(ends)) for name, _, value, ends in headlines]
+    lines = [f"# {report.markdown(title)}", "", *report.table(("score", "value", "95% interval"), rows)]
+    lines += [f"n = {facts['scores']['n']}.", ""]
+    lines += [f"- {report.markdown(warning)}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
+    for block in blocks:
+        lines += [f"## {block.title}", ""]
+        lines += [report.markdown(block.text), ""] if block.text else []
+        lines += report.table(block.columns, block.rows) if block.rows else []
+        lines += report.table(("image", ""), block.images) if block.images else []
+    lines += ["## How to reproduce", "", "```bash", *map(report.visible, facts["reproduce"]), "```", ""]
+    return "\n".join(lines)

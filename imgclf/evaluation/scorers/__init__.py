@@ -1,0 +1,130 @@
+"""How good the predictions of a task are: one module for each task, with what `Scorer` asks for."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from imgclf import runs, tasks
+from imgclf.data.dataset import Dataset, Sample
+from imgclf.prediction.decision import Decision
+from imgclf.runs import Run
+from imgclf.settings import EvaluateConfig
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""A table for the terminal: its title, columns and rows."""
+
+
+class Scored(Protocol):
+    """The content of `metrics.json`, and of the files beside it."""
+
+    @property
+    def metrics(self) -> dict[str, Any]: ...
+
+    def write(self, folder: Path) -> None:
+        """Write `metrics.json`, `predictions.csv` and plots.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+
+
+class Scorer(Protocol):
+    """What a module here has.
+
+    Args:
+        OUTLIERS: whether images unlike the training images are rejected.
+    """
+
+    OUTLIERS: bool
+
+    def temperature(self, targets: np.ndarray, logits: np.ndarray) -> float:
+        """The divisor of the logits that suits validation images best."""
+
+    def rules(self, targets: np.ndarray, outputs: np.ndarray, names: Sequence[str]) -> Decision:
+        """The rules that every run gets, fitted on validation images; targets as `Dataset.labels`."""
+
+    def write_outputs(self, path: Path, samples: Sequence[Sample], outputs: np.ndarray, names: Sequence[str]) -> None:
+        """Write outputs and labels as CSV, without rules.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+
+    def score(
+        self,
+        samples: Sequence[Sample],
+        outputs: np.ndarray,
+        names: Sequence[str],
+        rules: Decision,
+        outlier_scores: np.ndarray | None = None,
+        *,
+        top_k: int = 5,
+    ) -> Scored:
+        """Apply the rules, and score what comes of it.
+
+        Raises:
+            ValueError: if the arrays do not fit together, or outputs are not what the task gives.
+        """
+
+    def matched(self, dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
+        """The images that a model with these names can be scored on.
+
+        Raises:
+            DatasetError: if there are none, or the names differ in a way that the settings do not allow.
+        """
+
+    def headline(self, metrics: dict[str, Any], digits: int = 3) -> str:
+        """The most important score with its interval, and the number of images."""
+
+    def decided(self, metrics: dict[str, Any]) -> str:
+        """A sentence on what the rules make of the images; empty where there is nothing to tell."""
+
+    def tables(self, metrics: dict[str, Any]) -> list[Table]:
+        """The scores for the terminal."""
+
+    def conclude(self, run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
+        """The end of a training or an evaluation in plain words; see `conclusion.lines`."""
+
+    def report(
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        files: Mapping[str, Path] | None = None,
+        formats: Sequence[str] = ("html",),
+        stage: Path | None = None,
+    ) -> list[Path]:
+        """Write the report on the scores in a folder; see `report.write`."""
+
+
+def find(task: str) -> Scorer:
+    """Return the scorer of a task.
+
+    Raises:
+        UsageError: if there is no such task.
+    """
+    tasks.find(task)
+    return cast(Scorer, import_module(f"{__name__}.{task}"))
+
+
+def task_of(run: Run) -> str:
+    """The task of a run; the default where its `config.json` does not say.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    facts = runs.read_json(run.config)
+    settings = facts.get("config") if isinstance(facts, dict) else None
+    return str(settings.get("task", tasks.DEFAULT)) if isinstance(settings, dict) else tasks.DEFAULT
+
+
+def of(run: Run) -> Scorer:
+    """Return the scorer of a run's task.
+
+    Raises:
+        RunError: if its `config.json` is missing or damaged.
+    """
+    return find(task_of(run))

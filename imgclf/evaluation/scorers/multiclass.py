@@ -1,0 +1,152 @@
+"""Scores of one class for each image."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgclf.data.dataset import Dataset, Sample, listed
+from imgclf.errors import DatasetError
+from imgclf.evaluation import calibration, conclusion, decisions, outputs, scoring
+from imgclf.evaluation import report as reports
+from imgclf.evaluation.scorers import Table
+from imgclf.evaluation.scoring import Scored
+from imgclf.prediction.decision import NO_RULES, Decision
+from imgclf.runs import Run
+from imgclf.settings import EvaluateConfig
+from imgclf.tasks import multiclass
+
+log = logging.getLogger("imgclf.evaluation.evaluate")
+
+OUTLIERS = True
+
+HEADLINES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "matthews": "Matthews correlation",
+    "macro_roc_auc": "ROC AUC, macro",
+    "macro_average_precision": "average precision, macro",
+    "log_loss": "log loss, nats",
+    "brier": "Brier score, 0 to 2",
+}
+"""What is printed of the scores, and as what; `metrics.json` has them all."""
+
+
+def temperature(targets: np.ndarray, logits: np.ndarray) -> float:
+    """See `Scorer`."""
+    return calibration.fit_temperature(targets, logits)
+
+
+def rules(targets: np.ndarray, outputs: np.ndarray, names: Sequence[str]) -> Decision:
+    """See `Scorer`. No rule is fitted unasked."""
+    return NO_RULES
+
+
+def write_outputs(path: Path, samples: Sequence[Sample], probabilities: np.ndarray, names: Sequence[str]) -> None:
+    """See `Scorer`."""
+    labels = multiclass.encode([s.label for s in samples], names)
+    outputs.write_predictions(path, [s.path for s in samples], labels, probabilities, names)
+
+
+def score(
+    samples: Sequence[Sample],
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    rules: Decision,
+    outlier_scores: np.ndarray | None = None,
+    *,
+    top_k: int = 5,
+) -> Scored:
+    """See `scoring.score`."""
+    return scoring.score(samples, probabilities, names, rules, outlier_scores, top_k=top_k)
+
+
+def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
+    """The images whose class the model knows."""
+    found = {s.label for s in dataset.samples}
+    unknown = sorted(found - set(names))
+    if len(unknown) == len(found):
+        raise DatasetError(
+            f"{dataset.root}: expected the model's classes, {_quoted(names)}; found none of them, but "
+            f"{_quoted(unknown)}. Rename the folders, or choose another run."
+        )
+    if unknown and config.unknown_classes == "error":
+        raise DatasetError(
+            f"{dataset.root}: expected the model's classes, {_quoted(names)}; found {_quoted(unknown)}, too. "
+            "Rename the folders, or skip their images with --unknown-classes skip."
+        )
+    missing = [name for name in names if name not in found]
+    if missing and config.missing_classes == "error":
+        raise DatasetError(
+            f"{dataset.root}: expected images of all the model's classes, found none of {_quoted(missing)}. "
+            "Score the others with --missing-classes allow."
+        )
+    if missing:
+        log.info("Left out of every mean, for lack of images: %s.", _quoted(missing))
+    kept = tuple(s for s in dataset.samples if s.label not in unknown)
+    if unknown:
+        log.warning(
+            "Left out: %d images of %s, which the model does not know.", len(dataset) - len(kept), _quoted(unknown)
+        )
+    return replace(dataset, samples=kept)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return listed([repr(name) for name in names])
+
+
+def headline(metrics: dict[str, Any], digits: int = 3) -> str:
+    """The accuracy."""
+    value, low, high = (f"{x:.{digits}f}" for x in (metrics["accuracy"], *metrics["intervals"]["accuracy"]))
+    return f"accuracy {value} (95% CI {low} to {high}), n = {metrics['n']}"
+
+
+def decided(metrics: dict[str, Any]) -> str:
+    """See `decisions.describe`."""
+    return decisions.describe(metrics)
+
+
+def tables(metrics: dict[str, Any]) -> list[Table]:
+    """The scores of each class, and over the classes."""
+    rows = []
+    for name, row in metrics["per_class"].items():
+        known = [f"{row[key]:.3f}" if row["support"] else None for key in ("precision", "recall", "f1")]
+        rows.append((name, *known, _range(row["intervals"]["recall"]), row["support"]))
+    headlines = dict(HEADLINES)
+    headlines |= {f"top_{k}": f"top-{k} accuracy" for k in metrics["top_k"] if k != "1"}
+    values = metrics | {f"top_{k}": share for k, share in metrics["top_k"].items()}
+    cells = [
+        (name, "" if values[key] is None else f"{values[key]:.3f}", _range(metrics["intervals"][key]))
+        for key, name in headlines.items()
+    ]
+    cells.append(("calibration error (ECE)", f"{metrics['calibration']['ece']:.3f}", None))
+    return [
+        ("Per class", ("class", "precision", "recall", "F1", "recall, 95% interval", "support"), rows),
+        ("Over the classes", ("score", "value", "95% interval"), cells),
+    ]
+
+
+def _range(ends: list[float] | None) -> str | None:
+    return None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def conclude(run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
+    """See `conclusion.lines`."""
+    return conclusion.lines(run, folder, metrics, train_counts)
+
+
+def report(
+    run: Run,
+    folder: Path,
+    *,
+    files: Mapping[str, Path] | None = None,
+    formats: Sequence[str] = ("html",),
+    stage: Path | None = None,
+) -> list[Path]:
+    """See `report.write`."""
+    return reports.write(run, folder, files=files, formats=formats, stage=stage)

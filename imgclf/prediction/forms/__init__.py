@@ -1,0 +1,80 @@
+"""What a prediction of a task is, and how it is written: one module for each task, with what `Form` asks for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from imgclf import tasks
+from imgclf.prediction.decision import Decision
+
+
+class Answer(Protocol):
+    """What every prediction has, whatever the task; None where the image cannot be read, and then there is an error."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def file(self) -> str | None: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def output(self) -> np.ndarray | None: ...
+    @property
+    def embedding(self) -> np.ndarray | None: ...
+    @property
+    def outlier_score(self) -> float | None: ...
+
+
+class Form(Protocol):
+    """What a module here has.
+
+    Args:
+        HEADS: the columns of a table for people, between the path and the error.
+    """
+
+    HEADS: tuple[str, ...]
+
+    def make(self, output: np.ndarray | None, labels: tuple[str, ...], rules: Decision, **facts: Any) -> Answer:
+        """A prediction for the model's output; `facts` are its other fields."""
+
+    def to_json(self, prediction: Any, top: int) -> dict[str, object]:
+        """The object that JSON Lines contain."""
+
+    def columns(self, labels: Sequence[str], top: int) -> dict[str, type]:
+        """The columns of CSV and Parquet, and what they contain: str, float or bool. The first is the path."""
+
+    def cells(self, prediction: Any, top: int) -> list[object]:
+        """The row of CSV, in the order of `columns`; None for an empty cell."""
+
+    def values(self, prediction: Any, top: int) -> Mapping[str, Any]:
+        """The row of Parquet, by the names of `columns`; what is missing is null."""
+
+    def rows(self, prediction: Any, top: int) -> list[tuple[str, ...]]:
+        """The rows of a table for people: one cell for each of `HEADS`."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How the predictions of one model are written."""
+
+    task: str = tasks.DEFAULT
+    labels: tuple[str, ...] = ()
+
+    @cached_property
+    def form(self) -> Form:
+        """The form of the task."""
+        return find(self.task)
+
+
+def find(task: str) -> Form:
+    """Return the form of a task.
+
+    Raises:
+        UsageError: if there is no such task.
+    """
+    tasks.find(task)
+    return cast(Form, import_module(f"{__name__}.{task}"))

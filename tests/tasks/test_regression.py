@@ -1,0 +1,228 @@
+"""Regression: scores and intervals against other implementations, and one run from the table to predictions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import gray_image, tiny_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import imgclf
+from imgclf import prediction
+from imgclf.data import reading, splitting
+from imgclf.errors import DatasetError, UsageError
+from imgclf.evaluation import scorers
+from imgclf.evaluation.scorers import regression as scorer
+from imgclf.prediction import artifact, outputs
+from imgclf.prediction.forms import Writing
+from imgclf.runs import Run
+from imgclf.settings import DataConfig, EvaluateConfig, TrainConfig
+from imgclf.tasks import regression
+
+NUMBERS = arrays.arrays(np.float64, st.integers(3, 30), elements=st.floats(-50, 50, width=16))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_scores_are_those_of_scikit_learn_and_scipy(data: st.DataObject) -> None:
+    from scipy import stats
+    from sklearn import metrics
+
+    truth = data.draw(NUMBERS)
+    found = data.draw(arrays.arrays(np.float64, len(truth), elements=st.floats(-50, 50, width=16)))
+    scores = scorer.measure(truth[:, None], found[:, None], ["x"], replicates=2)
+    assert scores["mae"] == pytest.approx(metrics.mean_absolute_error(truth, found))
+    assert scores["rmse"] == pytest.approx(metrics.root_mean_squared_error(truth, found))
+    assert scores["median_error"] == pytest.approx(metrics.median_absolute_error(truth, found))
+    if np.ptp(truth) > 1:
+        assert scores["r2"] == pytest.approx(metrics.r2_score(truth, found), rel=1e-6, abs=1e-9)
+    if len(set(truth)) > 1 and len(set(found)) > 1:
+        assert scores["spearman"] == pytest.approx(stats.spearmanr(truth, found).statistic, abs=1e-9)
+
+
+def test_a_bootstrap_of_weights_is_one_of_repeated_images() -> None:
+    rng = np.random.default_rng(0)
+    truth, found = rng.normal(size=(2, 12))
+    times = rng.integers(0, 4, 12)
+    repeated = scorer.measure(np.repeat(truth, times)[:, None], np.repeat(found, times)[:, None], ["x"], replicates=2)
+    weighted = scorer.scores_of(truth, found, times[:, None].astype(float))
+    assert {key: values[0] for key, values in weighted.items()} == pytest.approx(
+        {k: repeated[k] for k in scorer.SCORES}
+    )
+
+
+def test_intervals_of_a_score_contain_it_for_new_images_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(60):
+        truth = rng.normal(size=200)
+        scores = scorer.measure(truth[:, None], (truth + rng.normal(size=200))[:, None], ["x"], replicates=200)
+        low, high = scores["intervals"]["mae"]
+        hits += low <= np.sqrt(2 / np.pi) <= high  # the mean of |normal|
+    assert hits >= 52  # of 60; 95% would be 57
+
+
+def test_prediction_intervals_cover_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(0, 10, (4000, 2))
+    found = truth + rng.normal(0, [1, 3], (4000, 2))
+    rules = scorer.with_intervals(scorer.Decision(), truth[:500], found[:500], ["a", "b"], 0.8)
+    inside = np.abs(found - truth)[500:] <= [rules.widths["a"], rules.widths["b"]]
+    assert inside.mean(axis=0) == pytest.approx([0.8, 0.8], abs=0.05)
+    assert rules.widths["b"] == pytest.approx(3 * rules.widths["a"], rel=0.15)
+
+
+def test_the_head_is_ridge_regression_on_standardized_features() -> None:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(3)
+    features = rng.normal(5, [1, 10, 0.1, 1, 1], (60, 5)).astype(np.float32)
+    targets = (features @ rng.normal(size=(5, 2)) + rng.normal(size=(60, 2))).astype(np.float32)
+    kernel, bias = regression.fit(features[None], targets, outputs=2, seed=0, balanced=False)
+    expected = make_pipeline(StandardScaler(), RidgeCV(regression.PENALTIES)).fit(features, targets)
+    np.testing.assert_allclose(features @ kernel + bias, expected.predict(features), rtol=1e-3, atol=1e-3)
+
+
+def test_targets_are_standardized_for_training_and_come_back_in_their_units() -> None:
+    targets = np.array([[10.0, 0.001], [20.0, 0.002], [30.0, 0.003], [99.0, 0.5]])
+    standardized, weights = regression.standardized(targets, np.array([0, 1, 2]))
+    np.testing.assert_allclose(standardized[:3].mean(axis=0), [0, 0], atol=1e-6)
+    np.testing.assert_allclose(standardized[:3].std(axis=0), [1, 1], rtol=1e-5)
+    np.testing.assert_allclose(regression.link(standardized, weights), targets, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 gray images: how bright they are, from 0 to 1, and ten times how dark."""
+    folder = tmp_path_factory.mktemp("gray")
+    rows = ["path,light,dark"]
+    for number, level in enumerate(np.random.default_rng(0).uniform(10, 245, 60)):
+        gray_image(folder / f"{number}.png", level, number)
+        rows.append(f"{number}.png,{level / 255:.4f},{10 - level / 25.5:.4f}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+CONFIG = TrainConfig(
+    task="regression", label_column="light,dark", method="probe", image_size=16, export="litert", near_duplicates="off"
+)
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A probe on a tiny network."""
+    dataset = imgclf.read(table, CONFIG)
+    return imgclf.train(dataset, CONFIG, output=tmp_path_factory.mktemp("runs") / "run", backbone=tiny_backbone())
+
+
+def test_a_run_scores_what_it_predicts(run: Run, table: Path) -> None:
+    from sklearn import metrics
+
+    found = scorer.read(run.predictions)
+    scores = json.loads(run.metrics.read_text())
+    assert found.names == ["light", "dark"] and scores["n"] == len(found.paths)
+    for i, name in enumerate(found.names):
+        own = scores["per_value"][name]
+        assert own["r2"] == pytest.approx(metrics.r2_score(found.labels[:, i], found.outputs[:, i]), rel=1e-4)
+    assert scores["r2"] > 0.9 and scores["mae"] is None  # the two numbers have no common unit
+    assert (run.path / "residuals.png").is_file() and "Largest errors" in (run.path / "report.html").read_text()
+    facts = artifact.read(run.path)
+    assert facts.task == "regression" and facts.outputs[0] == "values" and facts.labels == ("light", "dark")
+    assert json.loads(run.artifact.read_text())["task"] == "regression"
+
+
+@pytest.mark.parametrize("engine", ["litert", "keras"])
+def test_every_engine_predicts_the_numbers_in_their_units(run: Run, table: Path, engine: str) -> None:
+    found = scorer.read(run.predictions)
+    estimates = prediction.load(run.path, engine=engine).predict([table / path for path in found.paths])
+    np.testing.assert_allclose([list(e.values.values()) for e in estimates], found.outputs, rtol=1e-3, atol=1e-3)
+    low, high = estimates[0].intervals["dark"]
+    assert low < estimates[0].values["dark"] < high
+    assert high - low == pytest.approx(2 * artifact.read(run.path).decision.widths["dark"], rel=1e-4)
+
+
+def test_predictions_are_written_in_every_format(run: Run, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    model = prediction.load(run.path)
+    good, bad = model.predict([table / "0.png", tmp_path / "broken.jpg"])
+    writing = Writing("regression", model.labels)
+    values = json.loads(next(outputs.to_jsonl([good], 1, writing)))
+    assert values["values"] == good.values and values["intervals"]["light"] == list(good.intervals["light"])
+    header, row, broken = outputs.to_csv([good, bad], 1, writing)
+    columns = "path,value_light,low_light,high_light,value_dark,low_dark,high_dark,error"
+    assert header == columns + "\n" and row.split(",")[1] == str(good.values["light"])
+    assert broken.startswith(f"{tmp_path / 'broken.jpg'},,,,,,,")
+    assert outputs.heads(writing) == ("path", "name", "value", "interval", "error")
+    assert [row[1] for row in outputs.to_rows(good, 1, writing)] == ["light", "dark"]
+    with outputs.parquet(tmp_path / "out.parquet", 1, writing) as add:
+        add(good)
+        add(bad)
+    from pyarrow import parquet
+
+    [first, second] = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert first["value_dark"] == pytest.approx(good.values["dark"]) and second["value_dark"] is None
+
+
+def test_evaluating_again_gives_the_same_scores_whatever_the_order_of_columns(run: Run, table: Path) -> None:
+    config = EvaluateConfig(task="regression", label_column="dark,light")
+    dataset = imgclf.read(table, config, split=False)
+    again = imgclf.evaluate(run, dataset, config)
+    assert again.metrics["n"] == 60 and again.metrics["per_value"]["light"]["r2"] > 0.9
+    own = imgclf.evaluate(run)
+    assert own.metrics["r2"] == pytest.approx(json.loads(run.metrics.read_text())["r2"], abs=1e-6)
+    with pytest.raises(DatasetError, match="expected the numbers light, dark"):
+        imgclf.evaluate(run, imgclf.read(table, EvaluateConfig(task="regression", label_column="dark"), split=False))
+    with pytest.raises(UsageError, match="has the task regression"):
+        imgclf.evaluate(run, imgclf.read(table, EvaluateConfig(label_column="dark"), split=False))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1", "nan", "3"], r"line 3, column value: expected a finite number, found 'nan'"),
+        (["1", "2", "inf"], r"line 4, column value: expected a finite number, found 'inf'"),
+        (["1", "two", "3"], r"line 3, column value: expected a number for --task regression, found 'two'"),
+    ],
+)
+def test_what_is_no_number_is_named(images: Callable[..., Path], cells: list[str], message: str) -> None:
+    folder = images({"a.png": 10, "b.png": 20, "c.png": 30})
+    rows = [f"{name}.png,{cell}" for name, cell in zip("abc", cells, strict=True)]
+    (folder / "table.csv").write_text("\n".join(["path,value", *rows]) + "\n")
+    with pytest.raises(DatasetError, match=message):
+        reading.read(folder / "table.csv", DataConfig(task="regression"))
+
+
+def test_one_number_alone_cannot_be_learned() -> None:
+    with pytest.raises(DatasetError, match=r"data: expected different values of age to train on, found 7 alone"):
+        regression.check(["7", "7.0"], ["age"], "data")
+
+
+def test_an_image_without_its_number_is_left_out(images: Callable[..., Path]) -> None:
+    folder = images({"a.png": 10, "b.png": 20, "c.png": 30})
+    (folder / "table.csv").write_text("path,value\na.png,1\nb.png,\nc.png,3\n")
+    dataset = reading.read(folder / "table.csv", DataConfig(task="regression"), split=False)
+    assert [s.path for s in dataset.samples] == ["a.png", "c.png"]
+
+
+def test_a_split_spreads_the_numbers_evenly(table: Path) -> None:
+    dataset = reading.read(table, DataConfig(task="regression", label_column="light"), split=False)
+    found, _ = splitting.split(dataset, validation_fraction=0.2, test_fraction=0.2, seed=0)
+    quantiles = [own[0] for own in regression.strata([s.label for s in found.samples])]
+    for part in ("validation", "test"):
+        counts = [
+            sum(q == name and s.split == part for q, s in zip(quantiles, found.samples, strict=True))
+            for name in set(quantiles)
+        ]
+        assert len(counts) == 10 and min(counts) >= 1 and max(counts) <= 2
+
+
+def test_what_has_no_meaning_for_numbers_is_refused(table: Path, run: Run) -> None:
+    with pytest.raises(UsageError, match="--classes does not support --task regression"):
+        reading.read(table, DataConfig(task="regression", classes="a,b"))
+    assert scorers.task_of(run) == "regression"
