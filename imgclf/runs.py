@@ -30,27 +30,38 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: expected JSON, found something else ({error}). Train again or restore it.") from None
 
 
+class File:
+    """The place of a file in a run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "Run", kind: type) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of one training. Its paths open nothing; `scores` and `history` read files."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / "manifest.csv"
-
-    @property
-    def labels(self) -> Path:
-        return self.path / "labels.txt"
-
-    @property
-    def history_file(self) -> Path:
-        return self.path / "history.csv"
+    config = File("config.json")
+    manifest = File("manifest.csv")
+    labels = File("labels.txt")
+    history_file = File("history.csv")
+    model = File("model.keras")
+    artifact = File("artifact.json")
+    saved_model = File("saved_model")
+    litert = File("model.tflite")
+    metrics = File("metrics.json")
+    predictions = File("predictions.csv")
+    validation = File("validation.csv")
+    log = File("log.txt")
+    events = File("log.jsonl")
+    checkpoint = File("checkpoint")
+    backbone = File("backbone.keras")
+    """While training lasts, the network of a backbone that its name alone does not give again."""
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -73,51 +84,6 @@ class Run:
         """
         found: dict[str, Any] = read_json(self.metrics)
         return found
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.keras"
-
-    @property
-    def artifact(self) -> Path:
-        return self.path / "artifact.json"
-
-    @property
-    def saved_model(self) -> Path:
-        return self.path / "saved_model"
-
-    @property
-    def litert(self) -> Path:
-        return self.path / "model.tflite"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.csv"
-
-    @property
-    def validation(self) -> Path:
-        return self.path / "validation.csv"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "log.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint"
-
-    @property
-    def backbone(self) -> Path:
-        """While training lasts, the network of a backbone that its name alone does not give again."""
-        return self.path / "backbone.keras"
 
     @property
     def extension(self) -> "Run":

@@ -42,6 +42,12 @@ def fill(folder: Path, classes: tuple[str, ...], count: int, size_px: int, suffi
     return folder
 
 
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """The probabilities (n, classes) that the logits give when divided by a temperature: float32."""
+    powers = probabilities.astype(np.float64) ** (1 / temperature)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """All caches of all tests lie in one temporary folder; the user's are neither read nor written."""

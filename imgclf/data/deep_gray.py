@@ -10,7 +10,7 @@ MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's modes of gray of more than 8 bits."""
 
 _SIXTEEN_BITS = 65535
-_STRIP_PIXELS = 1 << 20
+STRIP_PIXELS = 1 << 20
 
 
 def to_eight_bits(image: Image.Image, rules: Decoding, stored: Stored = PLAIN) -> Image.Image:
@@ -22,7 +22,7 @@ def to_eight_bits(image: Image.Image, rules: Decoding, stored: Stored = PLAIN) -
     """
     low, high = _window(image, rules, stored)
     result = Image.new("L", image.size)
-    for top in range(0, image.height, step := max(1, _STRIP_PIXELS // max(image.width, 1))):
+    for top in range(0, image.height, step := max(1, STRIP_PIXELS // max(image.width, 1))):
         bottom = min(top + step, image.height)
         strip = _numbers(image.crop((0, top, image.width, bottom)), stored)
         result.paste(Image.fromarray(_scaled(strip, low, high, rules, stored)), (0, top))
@@ -73,7 +73,7 @@ def _window(image: Image.Image, rules: Decoding, stored: Stored) -> tuple[float,
         if not beyond:
             return 0, stored.top
     lows, highs = [], []
-    for top in range(0, image.height, step := max(1, _STRIP_PIXELS // max(image.width, 1))):
+    for top in range(0, image.height, step := max(1, STRIP_PIXELS // max(image.width, 1))):
         strip = _numbers(image.crop((0, top, image.width, min(top + step, image.height))), stored)
         finite = strip[np.isfinite(strip)]
         if finite.size:

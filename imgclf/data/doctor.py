@@ -76,15 +76,6 @@ KINDS = {
 }
 """In the order of the report."""
 
-CHEAP = frozenset(
-    {
-        *("conflict", "leakage", "unreadable", "empty", "not-an-image", "empty-class", "small-class", "similar-names"),
-        *("imbalance", "duplicate", "wrong-extension", "very-small", "very-large", "size-outlier", "odd-aspect"),
-        *("odd-format", "other-file"),
-    }
-)
-"""Kinds that are found without pixels."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -158,7 +149,7 @@ class Checkup:
 
 
 def examine(dataset: Dataset, settings: DataConfig, scanner: Scanner | None = None) -> Checkup:
-    """Check a dataset: for everything with a scanner, without one for what needs no pixels (`CHEAP`).
+    """Check a dataset: for everything with a scanner, without one for what needs no pixels.
 
     Args:
         dataset: the images with the split that the data bring along, not one made here.

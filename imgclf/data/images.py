@@ -351,16 +351,16 @@ def to_rgb(image: Image.Image, rules: Decoding = DEFAULT, stored: tiffs.Stored =
         return deep_gray.to_eight_bits(image, rules, stored).convert("RGB")
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
         return image.convert("RGB")
-    if image.width * image.height <= _STRIP_PIXELS:
+    if image.width * image.height <= STRIP_PIXELS:
         return _over_white(image)
     result = Image.new("RGB", image.size)
-    for top in range(0, image.height, step := max(1, _STRIP_PIXELS // image.width)):
+    for top in range(0, image.height, step := max(1, STRIP_PIXELS // image.width)):
         strip = image.crop((0, top, image.width, min(top + step, image.height)))
         result.paste(_over_white(strip), (0, top))
     return result
 
 
-_STRIP_PIXELS = 1 << 20
+STRIP_PIXELS = 1 << 20
 """Larger transparent images are converted in strips, since the layers take 16 bytes a pixel."""
 
 

@@ -15,11 +15,6 @@ BINS = 15
 TEMPERATURES = (0.05, 20.0)
 _PRIOR = 0.5  # standard deviation of the logarithm of the temperature, before any image
 
-GOALS = ("precision", "recall", "cost")
-"""What a threshold can be fitted for."""
-
-_TINY = 1e-30
-
 
 def measure(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> dict[str, Any]:
     """Measure how far confidence is from accuracy, over bins of equal width of the confidence.
@@ -83,14 +78,6 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 def prior(log_temperature: float) -> float:
     """What a temperature costs before any image, in nats: the logarithm has a normal distribution around 0."""
     return (log_temperature / _PRIOR) ** 2 / 2
-
-
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities (n, classes), float32, that the logits give when divided by the temperature."""
-    from scipy.special import softmax
-
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _TINY))
-    return softmax(logs / temperature, axis=1).astype(np.float32)
 
 
 def rejection(labels: np.ndarray, probabilities: np.ndarray, precision: float) -> float:

@@ -80,10 +80,6 @@ def units(labels: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray,
     return unit, strata
 
 
-SCALES = ("share", "correlation", "loss")
-"""The range of a score: from 0 to 1, from -1 to 1, or from 0."""
-
-
 def normal(
     values: np.ndarray,
     estimate: float,
@@ -107,7 +103,7 @@ def normal(
         estimate: the score itself. It always lies in the interval.
         certain: how high and how low a proportion can be where all of as many images fail, or succeed: the
             high end of `wilson(0, n)` and the low end of `wilson(n, n)`.
-        scale: one of `SCALES`.
+        scale: the range of the score: share, from 0 to 1; correlation, from -1 to 1; or loss, from 0.
         center: what the values are drawn around, if that is not the estimate.
 
     Source: Efron and Tibshirani 1993, section 12.6 (intervals on a transformed scale) and 10.6 (bias); the limit is

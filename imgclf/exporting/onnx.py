@@ -18,17 +18,9 @@ from imgclf.prediction.artifact import Artifact
 OPSET = 18
 """Known to ONNX Runtime 1.14 and later, which is of 2023."""
 
-EXTRA = "imgclf[onnx]"
-
 
 def write(path: Path, model: Any, graph: Any, facts: Artifact) -> None:
-    """Write what `savedmodel.trace` made of a model; inputs and outputs keep their names.
-
-    Raises:
-        MissingError: if tf2onnx is not installed.
-    """
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        environment.require(package, EXTRA)
+    """Write what `savedmodel.trace` made of a model; inputs and outputs keep their names."""
     with environment.silence_stderr_fd(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import onnx

@@ -8,16 +8,9 @@ from imgclf.exporting import savedmodel
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.runtimes import OPENVINO_FILE
 
-EXTRA = "imgclf[openvino]"
-
 
 def write(folder: Path, model: Any, graph: Any, facts: Artifact) -> None:
-    """Write what `savedmodel.trace` made of a model, and `labels.txt` beside it; inputs and outputs keep their names.
-
-    Raises:
-        MissingError: if OpenVINO is not installed.
-    """
-    environment.require("openvino", EXTRA)
+    """Write what `savedmodel.trace` made of a model, and `labels.txt` beside it. Inputs and outputs keep names."""
     folder.mkdir()
     with environment.silence_stderr_fd(), savedmodel.frozen(graph) as source:
         import openvino

@@ -39,16 +39,11 @@ def _seconds(text: str | None) -> float | None:
     return float(found[1]) * _UNITS_S[found[2]] if found else 0.0
 
 
-def _share(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
 def _is_share_or_name(text: str) -> bool:
-    share = _share(text)
-    return share is None or 0 < share <= 1
+    try:
+        return 0 < float(text) <= 1
+    except ValueError:
+        return True
 
 
 _ALPHA = between(0, 1)
@@ -222,12 +217,6 @@ class TrainConfig(DataConfig, Kind, Orientation):
     def limit_s(self) -> float | None:
         """The time limit in seconds."""
         return _seconds(self.time_limit)
-
-    @property
-    def unfrozen_share(self) -> float | None:
-        """The fraction of the backbone's multiply-adds that fine-tuning trains; None where a layer is named, or none
-        is."""
-        return _share(self.unfreeze_from)
 
     @property
     def size_steps(self) -> tuple[int, ...]:

@@ -195,16 +195,12 @@ def _minimize(
 
 def _loss(rows: np.ndarray, labels: np.ndarray, shares: np.ndarray, heads: np.ndarray) -> tuple[float, np.ndarray]:
     """The cross-entropies summed by their shares, and the derivatives by the logits, float32 (n, heads, classes)."""
-    logits = _logits(rows, heads)
-    each = np.arange(len(rows))
-    logits -= logits.max(axis=2, keepdims=True)
-    losses = -logits[each, :, labels]  # (n, heads)
-    np.exp(logits, out=logits)
-    sums = logits.sum(axis=2)
-    losses += np.log(sums)
-    logits *= (shares / sums)[..., np.newaxis]
-    logits[each, :, labels] -= shares
-    return float((losses * shares).sum(dtype=np.float64)), logits
+    found, each = log_softmax(_logits(rows, heads), axis=2), np.arange(len(rows))
+    losses = -found[each, :, labels]  # (n, heads)
+    np.exp(found, out=found)
+    found *= shares[..., np.newaxis]
+    found[each, :, labels] -= shares
+    return float((losses * shares).sum(dtype=np.float64)), found
 
 
 def _logits(rows: np.ndarray, heads: np.ndarray) -> np.ndarray:

@@ -159,5 +159,5 @@ def test_large_transparent_images_are_laid_over_white_strip_by_strip(
     else:
         image.putalpha(alpha)
     whole = images.to_rgb(image)
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 1000)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 1000)
     assert images.to_rgb(image).tobytes() == whole.tobytes()

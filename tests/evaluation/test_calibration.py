@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from conftest import at_temperature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ def answers(n: int, temperature: float = 1.0, classes: int = 5, seed: int = 0) -
     """Labels that were drawn from the logits divided by the temperature, and the logits."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (n, classes))
-    chances = calibration.apply_temperature(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), temperature)
+    chances = at_temperature(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), temperature)
     return (chances.cumsum(axis=1) < rng.uniform(size=(n, 1))).sum(axis=1).clip(0, classes - 1), logits
 
 
@@ -47,12 +48,6 @@ def test_a_planted_temperature_is_recovered(planted):
 
 def test_few_images_without_a_mistake_do_not_make_a_model_certain():
     assert 0.5 < calibration.fit_temperature(np.zeros(5, int), np.tile([2.0, 0, 0], (5, 1))) < 1
-
-
-def test_a_temperature_acts_on_probabilities_as_on_logits():
-    logits = np.random.default_rng(0).normal(0, 20, (50, 4))
-    assert calibration.apply_temperature(softmax(logits), 2.0) == pytest.approx(softmax(logits / 2), abs=1e-6)
-    assert calibration.apply_temperature(np.array([[1.0, 0.0]]), 0.5).tolist() == [[1.0, 0.0]]
 
 
 def test_rejection_gives_the_least_confidence_with_the_wanted_share_of_right_answers():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import at_temperature
 
 import imgclf
 from imgclf.data import run_data
@@ -107,4 +108,4 @@ def test_with_a_temperature_of_1_the_shipped_probabilities_are_others(run, real_
         for made in (run, plain)
     )
     assert np.abs(found - without).max() > 1e-3
-    assert calibration.apply_temperature(without, temperature) == pytest.approx(found, abs=1e-4)
+    assert at_temperature(without, temperature) == pytest.approx(found, abs=1e-4)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import at_temperature
 from PIL import Image
 
 import imgclf
-from imgclf.evaluation import calibration, decisions
+from imgclf.evaluation import decisions
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.prediction import artifact
 from imgclf.prediction.decision import Outliers
@@ -74,7 +75,7 @@ def test_the_temperature_is_in_the_exported_graph_and_in_the_description(run):
     found = np.stack([p.probabilities for p in imgclf.load(run.litert).predict(paths)])
     assert found == pytest.approx(validation.probabilities, abs=1e-4)
     assert facts.temperature != pytest.approx(1, abs=0.01)
-    without = calibration.apply_temperature(found, 1 / facts.temperature)  # as if it were 1
+    without = at_temperature(found, 1 / facts.temperature)  # as if it were 1
     assert np.abs(without - found).max() > 0.005
     losses = [-np.log(p[np.arange(len(p)), validation.labels]).mean() for p in (found, without)]
     assert losses[0] <= losses[1]
