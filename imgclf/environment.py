@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from imgclf import __version__
 from imgclf.errors import ImgclfError, MissingError, UsageError
@@ -200,6 +201,26 @@ def require_extras(extras: Iterable[str]) -> None:
             require(module, f"'imgclf[{extra}]'")
 
 
+def open_streams() -> None:
+    """Give a process without a console (a service, a window, `>&-`) streams that lead nowhere, as /dev/null does."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest free number is given to what is opened next, which must not be a file of results
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (open to the end)
+
+
+def discard(stream: TextIO) -> None:
+    """Let a stream lead nowhere whose reader is gone: Python would try to write the rest at exit, and fail."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 _DESCRIPTOR = threading.RLock()
 
 
@@ -211,7 +232,8 @@ def silence_stderr_fd() -> Iterator[None]:
 
 
 def _silence() -> Iterator[None]:
-    sys.stderr.flush()
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # none, full or closed
+        sys.stderr.flush()
     try:
         saved = os.dup(2)
     except OSError:  # no stderr (a daemon)

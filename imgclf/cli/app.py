@@ -4,9 +4,9 @@
 5 missing package or weights, 6 failed gate, 130 interrupted
 """
 
+import contextlib
 import errno
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from copy import copy
@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from imgclf import __version__
+from imgclf import __version__, environment
 from imgclf.cli import parameters
 from imgclf.errors import ImgclfError
 from imgclf.printable import printable
@@ -173,6 +173,7 @@ class _Notes(logging.Handler):
 
 def main() -> None:
     """Run the command line on `sys.argv` and exit."""
+    environment.open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names that are not text in this encoding are printed escaped
             stream.reconfigure(errors="backslashreplace")
@@ -182,30 +183,41 @@ def main() -> None:
     library.propagate = False  # absl and others hang handlers on the root logger
     try:
         code = _run()
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # the work is done, and the reader has seen enough
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        _drop_stdout()
+    except BrokenPipeError:  # the reader of predictions (head, less) has seen enough, and none are left to be made
         code = 1
     except ImgclfError as error:
-        print(f"Error: {printable(str(error))}", file=sys.stderr)
+        _complain(f"Error: {printable(str(error))}")
         code = error.exit_code
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        _drop_stdout()
+        environment.discard(sys.stdout)
         where = printable(str(error.filename or "the output"))
-        print(f"Error: {where}: cannot be written completely ({error.strerror}). Free disk space.", file=sys.stderr)
+        _complain(f"Error: {where}: cannot be written completely ({error.strerror}). Free disk space.")
         code = 1
     if code == INTERRUPTED:
-        print("Interrupted.", file=sys.stderr)
+        _complain("Interrupted.")
+    _end()
     sys.exit(code)
 
 
-def _drop_stdout() -> None:
-    """Discard buffered output: Python would try to write it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _complain(text: str) -> None:
+    """Print a line to stderr, if that can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
+
+
+def _end() -> None:
+    """Write what is buffered, or discard it where it cannot be written: Python would change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            environment.discard(stream)
 
 
 def _run() -> int:

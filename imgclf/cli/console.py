@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imgclf import environment
 from imgclf.printable import printable, safe_json
 
 PROGRESS_AFTER_S = 2.0
@@ -34,6 +35,10 @@ class _Console(Console):
         shown = (printable(value, keep="\n") if isinstance(value, str) else value for value in objects)
         super().print(*shown, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Go on without the reader of a pipe, who has seen enough: files are written and gates applied all the same."""
+        environment.discard(self.file)  # type: ignore[arg-type]
+
 
 out = _Console(markup=False, highlight=False, soft_wrap=True)
 err = _Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
@@ -43,7 +48,10 @@ err = _Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 def print_json(value: Any) -> None:
     """Print one JSON document to stdout, indented; in ASCII unless stdout is UTF-8."""
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(safe_json(json.dumps(value, indent=2, ensure_ascii=ascii_only)))
+    try:
+        print(safe_json(json.dumps(value, indent=2, ensure_ascii=ascii_only)), flush=True)
+    except BrokenPipeError:
+        environment.discard(sys.stdout)
 
 
 def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -75,7 +83,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
         )
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    console = Console(file=out.file, width=width) if fits and not out.is_terminal else out
+    console = _Console(file=out.file, width=width) if fits and not out.is_terminal else out
     console.print(drawn, soft_wrap=False)
 
 
@@ -101,7 +109,10 @@ def _is_number(text: str) -> bool:
 def note(text: str) -> None:
     """Print a line to stderr, unless quiet."""
     _Silence.since = time.monotonic()
-    err.print(printable(text))
+    try:
+        err.print(printable(text))
+    except (OSError, ValueError):  # full or closed: a note stops no work
+        environment.discard(sys.stderr)
 
 
 def notes(texts: Iterable[str]) -> None:

@@ -102,13 +102,15 @@ class Tally:
             return ""
         return f"{self.unreadable} of {self.total} images cannot be read, such as {self.example}"
 
-    def check(self) -> None:
-        """Apply `PredictConfig.strict`.
+    def check(self, strict: bool = False) -> None:
+        """Refuse a batch without a single readable image, or, as `PredictConfig.strict` asks, with an unreadable one.
 
         Raises:
-            DatasetError: if an image cannot be read.
+            DatasetError: if it is refused.
         """
-        if self.unreadable:
+        if self.unreadable and self.unreadable == self.total:
+            raise DatasetError(f"expected images, but none of {self.total:,} can be read, such as {self.example}.")
+        if self.unreadable and strict:
             raise DatasetError(f"{self.message}. Leave out --strict to accept this.")
 
 
@@ -134,7 +136,8 @@ def run(
     Raises:
         UsageError: if a file cannot be written, or cannot be resumed, or the task cannot do what is asked for.
         ImgclfError: if writing fails.
-        DatasetError: if an image cannot be read and the settings are strict.
+        DatasetError: if no image can be read, or one cannot and the settings are strict.
+        BrokenPipeError: if the reader of stdout is gone, and there is nothing else to write.
     """
     tally, config = Tally(), batch.config
     with ExitStack() as stack:
@@ -171,10 +174,17 @@ def run(
             actions.append(sorting.Sorter(batch.sort_into, classifier.labels, within).place)
         if overlays:
             actions.append(overlays)
-        write(_each(predictions, actions))
-    if config.strict:
-        tally.check()
-    elif tally.message:
+        each = _each(predictions, actions)
+        try:
+            write(each)
+        except BrokenPipeError:
+            environment.discard(sys.stdout)
+            if len(actions) == 1:
+                raise
+            for _ in each:  # the files are wanted without a reader of the lines, too
+                pass
+    tally.check(config.strict)
+    if tally.message:
         log.warning("%s", tally.message)
 
 
