@@ -136,8 +136,11 @@ def _is_abandoned(place: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
+def locked(path: Path, timeout_s: float = 0.0, *, remove: bool = False) -> Iterator[bool]:
     """Hold a lock file while the block runs; the lock ends with its process.
+
+    Args:
+        remove: whether to delete the file afterwards.
 
     Yields:
         Whether it was acquired in time.
@@ -156,7 +159,12 @@ def locked(path: Path, timeout_s: float = 0.0) -> Iterator[bool]:
     try:
         yield True
     finally:
+        if remove and os.name != "nt":  # while it is held: whoever has opened it notices that it is gone
+            path.unlink(missing_ok=True)
         lock.release()
+        if remove:
+            with contextlib.suppress(OSError):  # Windows refuses while another process has it open
+                path.unlink(missing_ok=True)
 
 
 def install(ready: Path, folder: Path, *, remove: Iterable[str] = (), leave: Iterable[str] = ()) -> None:

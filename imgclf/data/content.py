@@ -93,17 +93,27 @@ def _read(handle: int, size: int) -> bytes:
         raise ImageError(reason(error)) from None
 
 
+GONE = "no such file"
+LOCKED = "no permission to read it"
+UNREAD = "it cannot be read"
+
+
+def may_pass(reason: str) -> bool:
+    """Whether the reason why an image has no prediction lies outside the file, so that another try may succeed."""
+    return reason.startswith((GONE, LOCKED, UNREAD, memory.TOO_LARGE))
+
+
 def reason(error: Exception) -> str:
     """Say in a few words why a file cannot be read."""
     match error:
         case FileNotFoundError():
-            return "no such file"
+            return GONE
         case PermissionError():
-            return "no permission to read it"
+            return LOCKED
         case IsADirectoryError():
             return "a folder, not a file"
         case MemoryError():
             return memory.TOO_LARGE
         case OSError():
-            return f"it cannot be read ({error.strerror or error})"
-    return f"it cannot be read ({error})"
+            return f"{UNREAD} ({error.strerror or error})"
+    return f"{UNREAD} ({error})"

@@ -10,6 +10,7 @@ from typing import Any
 
 from imgclf import __version__, runs, storage, tasks
 from imgclf.errors import ArtifactError, RunError, UsageError
+from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.settings import RESIZES, Decoding, Resize
 
@@ -56,6 +57,13 @@ class Artifact:
     task: str = tasks.DEFAULT
     imgclf: str = __version__
     schema: int = SCHEMA
+
+    @property
+    def identity(self) -> str:
+        """What tells this model from another, in whatever format it runs: a hash of the first file, which training
+        stores, and of the labels."""
+        first = next((file.sha256 for name, file in self.files.items() if file.format != decision.FORMAT), "")
+        return hashlib.sha256("\0".join((first, *self.labels)).encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def decoding(self) -> Decoding:

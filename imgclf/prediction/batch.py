@@ -8,11 +8,12 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from imgclf import environment
 from imgclf.errors import DatasetError, UsageError
 from imgclf.printable import printable
 from imgclf.settings import PredictConfig
@@ -20,6 +21,7 @@ from imgclf.settings import PredictConfig
 if TYPE_CHECKING:
     from imgclf.prediction.classifier import Classifier
     from imgclf.prediction.forms import Answer, Writing
+    from imgclf.prediction.output_files import Done
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +111,8 @@ class Tally:
             DatasetError: if it is refused.
         """
         if self.unreadable and self.unreadable == self.total:
-            raise DatasetError(f"expected images, but none of {self.total:,} can be read, such as {self.example}.")
+            many = f"none of the {self.total:,} images can be read, such as "
+            raise DatasetError(f"{many if self.total > 1 else ''}{self.example}.")
         if self.unreadable and strict:
             raise DatasetError(f"{self.message}. Leave out --strict to accept this.")
 
@@ -147,8 +150,10 @@ def run(
 
         memory.BUDGET.set_limit(config.memory_gb)
         write, done = _open(stack, batch, table, track, writing)
-        found, count = _find(batch, done)
+        found, count = _find(batch, done if batch.resume else None)
         classifier = load(count)
+        if done:
+            done.claim(_how(classifier, config))
         gc.enable()
         overlays: Callable[[Any], None] | None = None
         if batch.explain:
@@ -217,20 +222,26 @@ def _open(
     table: Callable[[Predictions], None],
     track: Callable[[Predictions, TextIO | None], Predictions],
     writing: "Writing | None",
-) -> tuple[Callable[[Predictions], None], set[str]]:
-    """The function that writes predictions, and the paths of images that have one."""
+) -> tuple[Callable[[Predictions], None], "Done | None"]:
+    """The function that writes predictions, and the images that have one in a file of text."""
     from imgclf.prediction import outputs
 
     writing = writing or outputs.CLASSES
-    config, top, done = batch.config, batch.config.top, set[str]()
-    if config.format == "parquet" and batch.output:
-        add = stack.enter_context(outputs.parquet(batch.output, top, writing))
-        return lambda predictions: _drain(map(add, track(predictions, None))), done
+    config, top = batch.config, batch.config.top
+    done: Done | None = None
     file: TextIO = sys.stdout
-    if batch.output and batch.resume:
-        file, done = stack.enter_context(outputs.resume(batch.output, config.format, top, writing))
-    elif batch.output:
-        file = stack.enter_context(outputs.create(batch.output))
+    if batch.output:
+        from imgclf.prediction import output_files
+
+        if config.format == "parquet":
+            part = stack.enter_context(output_files.new(batch.output))
+            add = stack.enter_context(outputs.parquet(part, top, writing))
+            return lambda predictions: _drain(map(add, track(predictions, None))), done
+        if batch.resume:
+            columns = outputs.columns(top, writing)
+            file, done = stack.enter_context(output_files.resume(batch.output, config.format, columns))
+        else:
+            file, done = stack.enter_context(output_files.create(batch.output))
     if config.format == "table":
         return table, done
     ascii_only = (file.encoding or "").lower().replace("-", "") != "utf8"
@@ -249,15 +260,22 @@ def _open(
     return write, done
 
 
+def _how(classifier: "Classifier", config: PredictConfig) -> dict[str, Any]:
+    """What shapes predictions, by the options that a user knows; JSON gives it back as it is."""
+    options = ("top", "tta", "precision", "allow_truncated")
+    made_by: dict[str, Any] = {"model": classifier.identity}
+    made_by |= {f"--{name.replace('_', '-')}": getattr(config, name) for name in options}
+    return made_by | {"rules": {key: value for key, value in asdict(classifier.rules).items() if value is not None}}
+
+
 def _drain(steps: Iterator[None]) -> None:
     for _ in steps:
         pass
 
 
-def _find(batch: Batch, done: set[str]) -> tuple[Iterable[Any], int | None]:
+def _find(batch: Batch, done: "Done | None") -> tuple[Iterable[Any], int | None]:
     """The images to predict, and their number; None where it is unknown, and MANY for many."""
     from imgclf.prediction import sources
-    from imgclf.prediction.classifier import Named
     from imgclf.prediction.loading import MANY
 
     known = sources.present(batch.watch) if batch.watch else set[str]()
@@ -269,11 +287,20 @@ def _find(batch: Batch, done: set[str]) -> tuple[Iterable[Any], int | None]:
         found = sources.outside(found, batch.sort_into)
     found = sources.shard(found, *batch.config.shards)
     if done:
-        found = (path for path in found if (path.name if isinstance(path, Named) else path) not in done)
+        found = _lacking(found, done)
     if batch.is_live:
         return found, None
     first = list(islice(found, MANY))
     return (first, len(first)) if len(first) < MANY else (chain(first, found), MANY)
+
+
+def _lacking(found: Iterable[Any], done: "Done") -> Iterator[Any]:
+    """The images without a prediction, each once, however often and under whatever spelling it is found."""
+    for path in found:
+        name = getattr(path, "name", path)
+        if name not in done:
+            done.add(name)
+            yield path
 
 
 def _noted(found: Iterator[Any], known: set[str]) -> Iterator[Any]:

@@ -42,6 +42,7 @@ class Classifier:
         Raises:
             ArtifactError: if the model has such a threshold, and lacks what the rule needs.
         """
+        self.identity: str = facts.identity
         self.labels: tuple[str, ...] = facts.labels
         self.image_size: int = facts.image_size
         self.resize: Resize = facts.resize

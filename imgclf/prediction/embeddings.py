@@ -13,7 +13,7 @@ import numpy as np
 
 from imgclf import environment
 from imgclf.errors import UsageError
-from imgclf.prediction import outputs
+from imgclf.prediction import output_files, outputs
 from imgclf.prediction.forms import Answer
 
 SUFFIXES = (".npz", ".parquet")
@@ -39,7 +39,7 @@ def create(path: Path) -> Iterator[Callable[[Answer], None]]:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--embeddings {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
     write = _npz if path.suffix.lower() == ".npz" else _parquet
-    with outputs.new(path, "--embeddings") as part, write(part) as add:
+    with output_files.new(path, "--embeddings") as part, write(part) as add:
         yield add
 
 

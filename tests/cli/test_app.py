@@ -1,5 +1,7 @@
+import io
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from imgclf import __version__, errors
-from imgclf.cli import app
+from imgclf.cli import app, console
 
 TREE = (
     errors.UsageError,
@@ -73,6 +75,7 @@ def start(body: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         errors="surrogateescape",
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
 
 
@@ -161,14 +164,15 @@ def test_ctrl_c_in_a_terminal_is_one_line_and_130():
     assert process.returncode == 130
 
 
-@pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_leaves_early_causes_no_complaint(lines):
+@pytest.mark.parametrize(("lines", "code"), [(1, 0), (100_000, 1)])
+def test_a_reader_that_leaves_early_causes_no_complaint(lines, code):
+    """The work is done where only its last lines find no reader."""
     process = start(f"import time; time.sleep(0.5); [print(i) for i in range({lines})]")
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == code
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -200,3 +204,49 @@ def test_a_name_that_is_no_text_is_printed_escaped():
 def test_python_m_imgclf_is_the_same_program():
     done = subprocess.run([sys.executable, "-m", "imgclf", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"imgclf {__version__}\n"
+
+
+CLOSED = [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+def run_in_shell(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run with imgclf in place of the command of that name."""
+    script = f"imgclf() {{ '{sys.executable}' -m imgclf \"$@\"; }}; {command}"
+    return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+needs_bash = pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="needs bash")
+
+
+@needs_bash
+@pytest.mark.parametrize("streams", CLOSED)
+def test_closed_streams_work_as_those_that_lead_nowhere(image_folder, tmp_path, streams):
+    """The first files that are opened do not become stdout or stderr, and the exit codes are those of always."""
+    image_folder()
+    done = run_in_shell(f"imgclf ingest images -o m.csv --quarantine q.csv {streams}; echo $? >code", tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n", done.stderr
+    assert (tmp_path / "m.csv").read_text().count(".png") == 12
+    assert (tmp_path / "q.csv").read_text().startswith("path")
+    run_in_shell(f"imgclf ingest images -o m.csv {streams}; echo $? >code", tmp_path)
+    assert (tmp_path / "code").read_text() == "2\n"
+
+
+@needs_bash
+def test_a_reader_that_has_seen_enough_stops_no_work(image_folder, tmp_path):
+    image_folder()
+    command = "imgclf ingest images -o m.csv --report r.html | true; echo ${PIPESTATUS[0]} >code"
+    run_in_shell(command, tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "m.csv").is_file() and (tmp_path / "r.html").is_file()
+    run_in_shell("imgclf ingest images --json | true; echo ${PIPESTATUS[0]} >code", tmp_path)
+    assert (tmp_path / "code").read_text() == "0\n"
+
+
+def test_a_note_that_cannot_be_written_stops_no_work(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    console.note("a note")
+    console.notes(["and", "more"])

@@ -200,7 +200,7 @@ def test_nothing_found_is_a_dataset_error_and_leaves_no_file(imgclf, trained_run
 @pytest.mark.parametrize("beside", [[], ["0.png"]])
 def test_a_file_that_is_missing_gets_a_line_alone_and_beside_others(imgclf, trained_run, photos, capsys, beside):
     names = [photos / name for name in [*beside, "none.jpg"]]
-    assert imgclf("predict", trained_run.path, *names, "--format", "jsonl") == 0
+    assert imgclf("predict", trained_run.path, *names, "--format", "jsonl") == (0 if beside else 3)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == [str(name) for name in names]
     assert lines[-1]["error"] and lines[-1]["label"] is None
@@ -374,7 +374,7 @@ def test_ctrl_c_is_130_and_keeps_the_whole_lines_that_were_written(trained_run, 
     process.stdin.write(f"{photos / '0.png'}\n" * 200)
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while not any(part.stat().st_size for part in tmp_path.glob(".out.jsonl.*")):
+    while not any(part.stat().st_size for part in tmp_path.glob(".out.jsonl.*.part")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     assert not output.exists()

@@ -2,17 +2,13 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from imgclf.errors import ImgclfError, UsageError
+from imgclf.errors import UsageError
 from imgclf.prediction import Prediction, embeddings, outputs
 from imgclf.prediction.decision import Decision
 
@@ -98,134 +94,6 @@ def test_a_line_for_people_stays_one_line_and_commands_no_terminal():
     assert outputs.to_text(BROKEN, 2) == "x.jpg\tan empty file\n"
     odd = named("a\n\x1b[31m" + NOT_TEXT, ("a", "b\tc", "d"))
     assert outputs.to_text(odd, 1) == "a\\n\\x1b[31mcaf\\udce9.jpg\tb\\tc 75.0%\n"
-
-
-def test_a_new_file_stands_only_when_it_is_whole(tmp_path):
-    target = tmp_path / "new" / "out.csv"
-    with outputs.create(target) as file:
-        file.write("naïve\n")
-        file.flush()
-        assert not target.exists()
-    assert target.read_bytes() == "naïve\n".encode()
-    assert [path.name for path in target.parent.iterdir()] == ["out.csv"]
-
-
-@needs_bytes_as_names
-def test_a_name_that_is_not_text_is_written_as_its_bytes(tmp_path):
-    with outputs.create(tmp_path / "out.csv") as file:
-        file.write(NOT_TEXT)
-    assert (tmp_path / "out.csv").read_bytes() == b"caf\xe9.jpg"
-
-
-def test_an_interruption_keeps_what_is_written(tmp_path, caplog):
-    caplog.set_level("INFO")
-    with pytest.raises(KeyboardInterrupt), outputs.create(tmp_path / "out.csv") as file:
-        file.write("one\n")
-        raise KeyboardInterrupt
-    assert (tmp_path / "out.csv").read_text() == "one\n"
-    assert f"{tmp_path / 'out.csv'} contains what was finished." in caplog.messages
-
-
-@pytest.mark.parametrize("error", [ValueError("why"), OSError(28, "No space left on device")])
-def test_a_failure_leaves_nothing(tmp_path, error):
-    expected = ImgclfError if isinstance(error, OSError) else ValueError
-    with pytest.raises(expected, match=r"No space|why"), outputs.create(tmp_path / "out.csv") as file:
-        file.write("one\n")
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_that_exists_is_not_touched(tmp_path):
-    (tmp_path / "out.csv").write_text("mine")
-    with pytest.raises(UsageError, match="the file exists"), outputs.create(tmp_path / "out.csv"):
-        pass
-    assert (tmp_path / "out.csv").read_text() == "mine"
-
-
-def test_a_place_that_cannot_be_written_is_a_usage_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"), outputs.create(tmp_path / "file" / "out.csv"):
-        pass
-
-
-def go_on(path, predictions, format="jsonl", top=1):
-    """Answer what the file does not hold."""
-    with outputs.resume(path, format, top) as (file, done):
-        left = [prediction for prediction in predictions if prediction.path not in done]
-        lines = outputs.to_jsonl(left, top) if format == "jsonl" else (outputs.to_csv_line(p, top) for p in left)
-        file.writelines(lines)
-    return [prediction.path for prediction in left]
-
-
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
-@settings(deadline=None)
-@given(
-    names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6, unique=True),
-    cut=st.integers(0, 10**6),
-)
-def test_wherever_a_file_was_cut_off_going_on_gives_the_whole_file(tmp_path_factory, format, names, cut):
-    folder = tmp_path_factory.mktemp("resume")
-    predictions = [named(name) for name in names]
-    assert go_on(folder / "whole", predictions, format) == names
-    whole = (folder / "whole").read_bytes()
-    (folder / "cut").write_bytes(whole[: cut % (len(whole) + 1)])
-    left = go_on(folder / "cut", predictions, format)
-    assert (folder / "cut").read_bytes() == whole
-    assert left == names[len(names) - len(left) :]
-    assert go_on(folder / "cut", predictions, format) == []
-
-
-@needs_bytes_as_names
-@pytest.mark.parametrize("format", ["jsonl", "csv"])
-def test_a_name_that_is_not_text_is_known_again(tmp_path, format):
-    assert go_on(tmp_path / "out", [named(NOT_TEXT)], format) == [NOT_TEXT]
-    assert go_on(tmp_path / "out", [named(NOT_TEXT)], format) == []
-
-
-@pytest.mark.parametrize(
-    ("format", "content"),
-    [
-        ("jsonl", "[1]\n{}\n"),
-        ("jsonl", "path,label\n"),
-        ("csv", "a,b\n1,2\n"),
-        ("csv", "path,label,confidence,error\nx\n"),
-    ],
-)
-def test_a_file_of_something_else_is_a_usage_error_and_stays_as_it_is(tmp_path, format, content):
-    (tmp_path / "out").write_text(content)
-    with pytest.raises(UsageError, match=r"expected (a prediction|the columns)"):
-        go_on(tmp_path / "out", [BEES], format)
-    assert (tmp_path / "out").read_text() == content
-
-
-def test_a_csv_of_another_number_of_classes_is_not_gone_on_with(tmp_path):
-    go_on(tmp_path / "out.csv", [BEES], "csv", top=2)
-    with pytest.raises(
-        UsageError, match="expected the columns path,label,confidence,error,predicted,rejected,argmax, found"
-    ):
-        go_on(tmp_path / "out.csv", [BROKEN], "csv", top=1)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
-def test_two_processes_do_not_write_one_file(tmp_path):
-    code = "import sys; from pathlib import Path; from imgclf.prediction import outputs\n"
-    code += "with outputs.resume(Path(sys.argv[1]), 'jsonl', 1): print('open', flush=True); input()"
-    command = [sys.executable, "-c", code, str(tmp_path / "out.jsonl")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout and other.stdout.readline() == "open\n"
-        with pytest.raises(UsageError, match="another imgclf process is writing this file"):
-            go_on(tmp_path / "out.jsonl", [BEES])
-        other.communicate("\n")
-    assert go_on(tmp_path / "out.jsonl", [BEES]) == ["b.jpg"]
-
-
-def test_a_full_disk_leaves_what_was_finished_and_says_how_to_go_on(tmp_path):
-    full = pytest.raises(ImgclfError, match=r"No space left.*and --resume")
-    with full, outputs.resume(tmp_path / "out.jsonl", "jsonl", 1) as (file, _):
-        file.writelines(outputs.to_jsonl([BEES], 1))
-        file.flush()
-        raise OSError(28, "No space left on device")
-    assert go_on(tmp_path / "out.jsonl", [BEES, BROKEN]) == ["x.jpg"]
 
 
 @pytest.mark.parametrize("count", [0, 1, outputs.ROWS + 1])
