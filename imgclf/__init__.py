@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from imgclf.data.reading import read as read
     from imgclf.errors import ArtifactError as ArtifactError
     from imgclf.errors import DatasetError as DatasetError
+    from imgclf.errors import ExportError as ExportError
     from imgclf.errors import GateError as GateError
     from imgclf.errors import ImageError as ImageError
     from imgclf.errors import ImgclfError as ImgclfError
@@ -62,7 +63,8 @@ _MODULES = {
     "data.dataset": "Dataset",
     "data.ingest": "Ingestion ingest",
     "data.reading": "read",
-    "errors": "ArtifactError DatasetError GateError ImageError ImgclfError MissingError RunError UsageError",
+    "errors": "ArtifactError DatasetError ExportError GateError ImageError ImgclfError MissingError RunError "
+    "UsageError",
     "evaluation.compare": "compare",
     "evaluation.decisions": "calibrate",
     "evaluation.evaluate": "Evaluation evaluate",

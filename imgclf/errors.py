@@ -8,9 +8,13 @@ ImgclfError            1   unexpected
 |   `-- ImageError     3   one image
 |-- RunError           4   a run folder
 |   `-- ArtifactError  4   an exported model
+|       `-- ExportError 4  some formats of an export were refused
 |-- MissingError       5   a package or weights are not installed
 `-- GateError          6   a gate such as --fail-under failed
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class ImgclfError(Exception):
@@ -43,6 +47,14 @@ class RunError(ImgclfError):
 
 class ArtifactError(RunError):
     """An exported model is missing, damaged, too new, or not from imgclf."""
+
+
+class ExportError(ArtifactError):
+    """Formats of an export were refused. `rows` describes those that were written, as `imgclf.export` returns them."""
+
+    def __init__(self, message: str, rows: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.rows = list(rows)
 
 
 class MissingError(ImgclfError):

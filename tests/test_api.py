@@ -27,8 +27,8 @@ SETTINGS = (
     *("TrainConfig",),
 )
 ERRORS = (
-    *("ArtifactError", "DatasetError", "GateError", "ImageError", "ImgclfError", "MissingError"),
-    *("RunError", "UsageError"),
+    *("ArtifactError", "DatasetError", "ExportError", "GateError", "ImageError", "ImgclfError"),
+    *("MissingError", "RunError", "UsageError"),
 )
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 

@@ -25,12 +25,18 @@ def export(
     from imgclf.cli import console
 
     console.err.quiet = quiet
+    refused = None
     with console.phases() as on_progress:
-        rows = imgclf.export(run, settings, output=output, on_progress=on_progress)
+        try:
+            rows = imgclf.export(run, settings, output=output, on_progress=on_progress)
+        except imgclf.ExportError as error:
+            rows, refused = error.rows, error
     if json:
         console.print_json(rows)
-    else:
+    elif rows:
         _print(rows)
+    if refused:
+        raise refused
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:

@@ -6,14 +6,14 @@ import os
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgclf import __version__, environment, runs, storage, tasks
-from imgclf.errors import ArtifactError, ImgclfError, RunError, UsageError
+from imgclf.errors import ArtifactError, ExportError, ImgclfError, RunError, UsageError
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact, File
 from imgclf.prediction.decision import NO_RULES
@@ -23,6 +23,8 @@ from imgclf.settings import ExportConfig
 
 if TYPE_CHECKING:
     import keras
+
+    from imgclf.exporting.parity import Samples
 
 log = logging.getLogger("imgclf")
 
@@ -46,16 +48,29 @@ FILES = {
 }
 """What can be exported, and under which name it stands in the run."""
 
+INT8 = "litert-int8"
+
+WRITERS = {INT8: "int8", "keras": "kerasfile"}
+"""The modules here that write a format, where they have other names."""
+
+ATTENTION = (
+    "int8 is for networks of convolutions, and this one has attention, whose numbers 8 bits cannot tell apart. Use "
+    "--quantize float16."
+)
+
 
 def everything(run: Run) -> list[str]:
     """All that can be exported of a run here.
 
-    What lacks its packages is left out, and a warning names the extra to install; so is the backbone of a network that
-    ends in flattened pixels, which has none.
+    What lacks its packages is left out, and a warning names the extra to install; so are the backbone of a network that
+    ends in flattened pixels, which has none, and int8 of a network with attention.
     """
     here = []
     for name in FILES:
-        if name == BACKBONE and not _has_backbone(run):
+        if name == BACKBONE and not _describes(run, "feature_map", default=True):
+            continue
+        if name == INT8 and _has_attention(run):
+            log.warning("%s: left out, since %s", name, ATTENTION)
             continue
         if all(environment.has_package(package) for package in environment.EXTRAS.get(name, ())):
             here.append(name)
@@ -64,13 +79,18 @@ def everything(run: Run) -> list[str]:
     return here
 
 
-def _has_backbone(run: Run) -> bool:
-    """Whether the network of `model.keras` has a feature map, by its description alone."""
+def _describes(run: Run, word: str, *, default: bool) -> bool:
+    """Whether the description of the network in `model.keras` has a word in quotes; the network is not built."""
     try:
         with zipfile.ZipFile(run.model) as archive:
-            return b'"feature_map"' in archive.read("config.json")
+            return f'"{word}"'.encode() in archive.read("config.json")
     except (OSError, KeyError, zipfile.BadZipFile):
-        return True  # the export itself says what is wrong with the file
+        return default  # the export itself says what is wrong with the file
+
+
+def _has_attention(run: Run) -> bool:
+    """Whether a layer of the network has attention heads."""
+    return _describes(run, "num_heads", default=False)
 
 
 def export(
@@ -104,7 +124,13 @@ def export(
             raise RunError(f"{folder}: expected a new or empty folder, found something there. Choose another -o.")
         try:
             with storage.new_folder(folder) as place:
-                return write(found, formats, target=place, on_progress=on_progress)
+                try:
+                    return write(found, formats, target=place, on_progress=on_progress)
+                except ExportError as error:
+                    if not error.rows:
+                        raise
+                    refused = error  # the folder keeps the others
+            raise refused
         except OSError as error:
             raise RunError(f"{folder}: the export cannot be written ({error.strerror or error}).") from None
 
@@ -114,8 +140,9 @@ def write(
 ) -> list[dict[str, Any]]:
     """Write exported models into a run folder, verify each against Keras, and describe them in `artifact.json`.
 
-    A model that fails its verification is not kept: the one that was there before stays. Under a Keras backend other
-    than TensorFlow, a child process does the work. The caller holds the run's lock.
+    A model that fails its verification is not kept: the one that was there before stays. The other formats are written
+    all the same. Under a Keras backend other than TensorFlow, a child process does the work. The caller holds the run's
+    lock.
 
     Args:
         formats: some of `FILES`.
@@ -128,7 +155,7 @@ def write(
     Raises:
         UsageError: if a format is unknown, or the run's model is no network.
         RunError: if the run is damaged or cannot be written.
-        ArtifactError: if an exported model disagrees with Keras.
+        ExportError: if an exported model disagrees with Keras or cannot be made, after the others were written.
         MissingError: if TensorFlow or the package of a format is not installed.
     """
     _check_network(run)
@@ -137,19 +164,28 @@ def write(
         raise UsageError(f"--format: expected some of {', '.join(FILES)}, found {', '.join(unknown) or 'none'}.")
     wanted = [name for name in FILES if name in formats and name != BACKBONE]
     environment.require_extras(wanted)
-    if not wanted:
-        rows = []
-    elif keras_backend() == "tensorflow":
-        rows = _export(run, wanted, target, on_progress)
-    else:
-        from imgclf.exporting import worker
+    rows: list[dict[str, Any]] = []
+    refused: list[str] = []
+    if INT8 in wanted and _has_attention(run):
+        wanted.remove(INT8)
+        refused.append(f"{run.path / FILES[INT8]}: not exported, since {ATTENTION}")
+    try:
+        if wanted and keras_backend() == "tensorflow":
+            rows = _export(run, wanted, target, on_progress)
+        elif wanted:
+            from imgclf.exporting import worker
 
-        place = str(target.resolve()) if target else None
-        rows = worker.call("export", path=str(run.path.resolve()), formats=wanted, target=place)
+            place = str(target.resolve()) if target else None
+            rows = worker.call("export", path=str(run.path.resolve()), formats=wanted, target=place)
+    except ExportError as error:
+        rows = error.rows
+        refused.append(str(error))
     if BACKBONE in formats:
         rows.append(_export_backbone(run, target or run.path))
     if any(row["compared_on"] != "images" for row in rows):
         log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
+    if refused:
+        raise ExportError("\n".join(refused), rows)
     return rows
 
 
@@ -212,9 +248,10 @@ def _export(
         on_progress("exporting: loading the model", 0, None)
     facts = artifact.read(run.path)
     model = load_model(run, facts)
-    from imgclf.exporting import parity, quality, savedmodel
+    from imgclf.exporting import parity, savedmodel
 
     rows: list[dict[str, Any]] = []
+    refused: list[str] = []
     with savedmodel.full_precision():
         samples = parity.collect(run, facts)
         expected = parity.reference(model, samples.pixels)
@@ -223,47 +260,71 @@ def _export(
         if target:
             facts = _with_outliers(run, facts, target)
         graph = savedmodel.trace(model)
-        for format in formats:
+        for number, format in enumerate(formats, start=1):
             if on_progress:
-                on_progress(f"exporting {format},", len(rows) + 1, len(formats))
-            started = time.monotonic()
-            with _stage(run, target) as stage:
-                new = stage / FILES[format]
-                kind, _, precision = format.partition("-")
-                try:
-                    options: dict[str, Any] = {"precision": precision} if precision else {}
-                    if precision == "int8":
-                        options["calibration"] = quality.calibration(run, facts)
-                    writer = import_module(f"imgclf.exporting.{'kerasfile' if kind == 'keras' else kind}")
-                    writer.write(new, model, graph, facts, **options)
-                except (ImgclfError, OSError, KeyboardInterrupt):
-                    raise
-                except Exception as error:  # each converter has errors of its own
-                    raise ArtifactError(
-                        f"{run.path / new.name}: {model.name} cannot be exported as {format} "
-                        f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
-                    ) from error
-                file = File(kind, *artifact.hash_tree(new), precision or File.precision)
-                described = replace(facts, files={new.name: file}, decision=NO_RULES)  # compared without rules
-                artifact.write(stage, described)
-                proof = parity.prove(new, run.path / new.name, samples, expected)
-                found = None
-                if precision:
-                    found = quality.measure(run, described, new, graph)
-                    file = replace(file, agreement={precision: found.label_agreement} if found else {})
-                elif kind == "openvino":
-                    found_in_bf16 = quality.agreements(new, ("bf16",), samples, expected[facts.outputs[0]], facts.task)
-                    file = replace(file, agreement=found_in_bf16)
-                facts = replace(facts, files={**facts.files, new.name: file})
-                artifact.write(stage, facts)  # in place of the one without rules
-                if target:
-                    for path in (new, stage / artifact.NAME):
-                        os.replace(path, target / path.name)
-                else:
-                    storage.install(stage, run.path)
-            row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
-            rows.append({**row, "precision": file.precision, "quality": asdict(found) if found else None})
+                on_progress(f"exporting {format},", number, len(formats))
+            try:
+                row, facts = _export_one(run, target, format, model, graph, facts, samples, expected)
+            except ArtifactError as error:
+                refused.append(str(error))
+            else:
+                rows.append(row)
+    if refused:
+        raise ExportError("\n".join(refused), rows)
     return rows
+
+
+def _export_one(
+    run: Run,
+    target: Path | None,
+    format: str,
+    model: "keras.Model",
+    graph: Any,
+    facts: Artifact,
+    samples: "Samples",
+    expected: Mapping[str, Any],
+) -> tuple[dict[str, Any], Artifact]:
+    """Write and verify one format. Returns its row, and the artifact's description with it."""
+    from imgclf.exporting import parity, quality
+
+    started = time.monotonic()
+    with _stage(run, target) as stage:
+        new = stage / FILES[format]
+        kind, _, precision = format.partition("-")
+        try:
+            options: dict[str, Any] = {"precision": precision} if precision else {}
+            if precision == "int8":
+                options = {"calibration": quality.calibration(run, facts)}
+            module = WRITERS.get(format, kind)
+            writer = import_module(f"imgclf.exporting.{module}")
+            writer.write(new, model, graph, facts, **options)
+        except (ImgclfError, OSError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # each converter has errors of its own
+            raise ArtifactError(
+                f"{run.path / new.name}: {model.name} cannot be exported as {format} "
+                f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
+            ) from error
+        file = File(kind, *artifact.hash_tree(new), precision or File.precision)
+        described = replace(facts, files={new.name: file}, decision=NO_RULES)  # compared without rules
+        artifact.write(stage, described)
+        proof = parity.prove(new, run.path / new.name, samples, expected)
+        found = None
+        if precision:
+            found = quality.measure(run, described, new, graph)
+            file = replace(file, agreement={precision: found.label_agreement} if found else {})
+        elif kind == "openvino":
+            found_in_bf16 = quality.agreements(new, ("bf16",), samples, expected[facts.outputs[0]], facts.task)
+            file = replace(file, agreement=found_in_bf16)
+        facts = replace(facts, files={**facts.files, new.name: file})
+        artifact.write(stage, facts)  # in place of the one without rules
+        if target:
+            for path in (new, stage / artifact.NAME):
+                os.replace(path, target / path.name)
+        else:
+            storage.install(stage, run.path)
+    row = _row(format, new.name, file.bytes, time.monotonic() - started, asdict(proof))
+    return {**row, "precision": file.precision, "quality": asdict(found) if found else None}, facts
 
 
 def _with_outliers(run: Run, facts: Artifact, target: Path) -> Artifact:

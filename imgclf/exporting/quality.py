@@ -53,12 +53,12 @@ def calibration(run: Run, facts: Artifact) -> np.ndarray:
     """Pixels of up to CALIBRATION training images, float32 (n, s, s, 3).
 
     Raises:
-        RunError: if none of them can be read any more.
+        ArtifactError: if none of them can be read any more.
     """
     part = run_data.read(run, verify=False).part(TRAIN)
     pixels = [image for _, _, image in parity.readable_images(part, facts, CALIBRATION)]
     if not pixels:
-        raise RunError(
+        raise ArtifactError(
             f"{run.path}: expected training images, on which int8 is calibrated, found none that can be read in "
             f"{part.root}. Put them back, or choose --quantize float16."
         )

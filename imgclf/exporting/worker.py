@@ -40,7 +40,7 @@ def call(task: str, **arguments: Any) -> Any:
         tail = done.stderr[-2000:]
         raise ImgclfError(f"the export's child process ended with code {done.returncode}: {tail}") from None
     if "error" in answer:
-        raise getattr(errors, answer["error"])(answer["message"])
+        raise getattr(errors, answer["error"])(answer["message"], *answer["arguments"])
     return answer["result"]
 
 
@@ -72,7 +72,8 @@ def main() -> None:
     try:
         answer = {"result": TASKS[task["task"]](**task["arguments"])}
     except ImgclfError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
+        arguments = [error.rows] if isinstance(error, errors.ExportError) else []
+        answer = {"error": type(error).__name__, "message": str(error), "arguments": arguments}
     print(json.dumps(answer))
 
 
