@@ -3,19 +3,14 @@
 What a person typed (class names, paths, settings) is escaped in every format.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imgclf import storage
-from imgclf.data import run_data
-from imgclf.errors import ImgclfError, RunError, UsageError
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation import plots, report, thumbnails
 from imgclf.runs import Run
-from imgclf.settings import REPORT_FORMATS, Decoding
 
 Headline = tuple[str, str, float | None, Sequence[float] | None]
 """A score: its name, what it is, its value and its 95% interval."""
@@ -65,38 +60,19 @@ def write(
         RunError: if the scores are missing or damaged, or the report cannot be written.
         UsageError: if a format is unknown.
     """
-    unknown = [name for name in formats if name not in REPORT_FORMATS]
-    if unknown:
-        raise UsageError(f"--format: expected some of {', '.join(REPORT_FORMATS)}, found {', '.join(unknown)}.")
-    facts, written = facts_of.about(run, folder, stage), []
-    for name in formats:
-        path = (stage or folder) / f"{report.NAME}.{name}"
-        if name == "html":
-            text = _to_html(facts, headlines, blocks, _files(run) if files is None else files)
-        elif name == "md":
-            text = to_markdown(facts, headlines, blocks)
-        else:
-            text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-        try:
-            storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            raise RunError(f"{path}: the report cannot be written ({error.strerror}).") from None
-        written.append(path)
-    return written
-
-
-def _files(run: Run) -> dict[str, Path]:
-    try:
-        return run_data.read(run, verify=False).files
-    except ImgclfError:  # a folder of scores alone
-        return {}
+    facts = facts_of.about(run, folder, stage)
+    known = report.run_files(run) if files is None else files
+    texts = {
+        "html": lambda: _to_html(facts, headlines, blocks, known),
+        "md": lambda: to_markdown(facts, headlines, blocks),
+    }
+    return report.write_formats(stage or folder, facts, texts, formats)
 
 
 def _to_html(
     facts: dict[str, Any], headlines: Sequence[Headline], blocks: Sequence[Block], files: Mapping[str, Path]
 ) -> str:
-    settings = facts["settings"]
-    decoding = Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
+    decoding = report.decoding(facts["settings"])
     shown = list(dict.fromkeys(path for block in blocks for path, _ in block.images if path in files))
     drawn = dict(zip(shown, thumbnails.draw_all([files[path] for path in shown], decoding), strict=True))
     history = plots.history(facts["history"])

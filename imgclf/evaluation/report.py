@@ -5,7 +5,7 @@ What a person typed (class names, paths, settings) is escaped in every format.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +79,33 @@ def write(
         RunError: if the scores are missing or damaged, or the report cannot be written.
         UsageError: if a format is unknown.
     """
+    folder = folder or run.path
+    predictions = outputs.read_predictions((stage or folder) / run.predictions.name)
+    facts = facts_of.collect(run, folder, predictions, stage)
+    known = run_files(run) if files is None else files
+    texts = {"html": lambda: _to_html(run, facts, predictions, known), "md": lambda: to_markdown(facts)}
+    return write_formats(stage or folder, facts, texts, formats)
+
+
+def write_formats(
+    place: Path, facts: dict[str, Any], texts: Mapping[str, Callable[[], str]], formats: Sequence[str]
+) -> list[Path]:
+    """Write a report in some formats.
+
+    Args:
+        texts: for `html` and `md`, what makes the text.
+
+    Raises:
+        RunError: if a file cannot be written.
+        UsageError: if a format is unknown.
+    """
     unknown = [name for name in formats if name not in REPORT_FORMATS]
     if unknown:
         raise UsageError(f"--format: expected some of {', '.join(REPORT_FORMATS)}, found {', '.join(unknown)}.")
-    folder = folder or run.path
-    place = stage or folder
-    predictions = outputs.read_predictions(place / run.predictions.name)
-    facts = facts_of.collect(run, folder, predictions, stage)
     written = []
     for name in formats:
         path = place / f"{NAME}.{name}"
-        if name == "html":
-            text = _to_html(run, facts, predictions, _files(run) if files is None else files)
-        elif name == "md":
-            text = to_markdown(facts)
-        else:
-            text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        text = texts[name]() if name in texts else json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         try:
             storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
@@ -103,14 +114,16 @@ def write(
     return written
 
 
-def _files(run: Run) -> dict[str, Path]:
+def run_files(run: Run) -> dict[str, Path]:
+    """Where the images of a run lie; empty for a folder of scores alone."""
     try:
         return run_data.read(run, verify=False).files
-    except ImgclfError:  # a folder of scores alone
+    except ImgclfError:
         return {}
 
 
-def _decoding(settings: dict[str, Any]) -> Decoding:
+def decoding(settings: dict[str, Any]) -> Decoding:
+    """How the images of a run become pixels, by its settings."""
     return Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
 
 
@@ -123,7 +136,7 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
     cells, wanted = _cells(predictions, [r["row"] for key in ("mistakes", "unsure") for r in facts[key]])
     wanted = [row for row in wanted if predictions.paths[row] in files]
     paths = [files[predictions.paths[row]] for row in wanted]
-    drawn = dict(zip(wanted, thumbnails.draw_all(paths, _decoding(facts["settings"])), strict=True))
+    drawn = dict(zip(wanted, thumbnails.draw_all(paths, decoding(facts["settings"])), strict=True))
     names = facts["scores"]["confusion_matrix"]["labels"]
     large = len(names) > MOST_CLASSES
     return (
