@@ -91,7 +91,7 @@ def check(metrics: dict[str, Any], gates: Mapping[str, float]) -> None:
         found = _find(metrics, key)
         at_most = key.removesuffix(".low").removesuffix(".high") in _AT_MOST
         if found is None:
-            short.append(f"{key} is unknown")
+            short.append(f"{key} is undefined, since the images do not suffice for it")
         elif at_most and found > gate:
             short.append(f"{key} is {found:.6g}, above {gate:g}")
         elif not at_most and found < gate:

@@ -14,7 +14,7 @@ import numpy as np
 
 from imgclf.evaluation import areas, calibration, intervals
 from imgclf.evaluation.intervals import wilson
-from imgclf.evaluation.sums import PER_CLASS, REJECTED, Sums, number
+from imgclf.evaluation.sums import PER_CLASS, REJECTED, Sums, number, undefined
 
 AVERAGED = tuple(
     f"{average}_{score}" for average in ("macro", "weighted", "micro") for score in ("precision", "recall", "f1")
@@ -35,6 +35,14 @@ FEW = 20
 FEW_GROUPS = 10
 """With fewer groups, they alone decide how wide the intervals are."""
 
+OF_CLASSES = ("balanced_accuracy", "macro_recall", "macro_f1", "macro_specificity", *AREAS)
+"""Means over the classes: they have no interval where a class has a single image, or group."""
+
+OF_PRECISION = ("macro_precision", "weighted_precision")
+"""They have none where a class has fewer than FEWEST_PRECISION."""
+
+FEWEST_PRECISION = 8
+
 _AREA_WORK = 4_000_000_000  # image draws times classes that the areas' intervals may cost: about 8 s on 2 cores
 _FEWEST = 100  # replicates, however large the data
 
@@ -51,8 +59,9 @@ def score(
 ) -> dict[str, Any]:
     """Compute everything that `metrics.json` contains, ready for JSON.
 
-    A class without images counts in no mean; a division by zero (its recall, the precision of a class that was never
-    predicted) gives 0. What is undefined (an area with one class alone) is None.
+    What is undefined is None: a score that is 0/0, such as the recall of a class without images or the precision of a
+    class that was never predicted, and an area with one class alone. Macro means are over the classes in the truth or
+    the predictions, where such a score counts as 0, as with scikit-learn's `zero_division=0`.
 
     Args:
         labels: int (n,), the true classes, as indices into `class_names`.
@@ -127,9 +136,10 @@ def _intervals(
     ends: dict[str, list[float] | None] = {}
     certain = _certain(strata)
     proportions = {} if groups else _proportions(shares, sums)
+    too_few = _without_interval(strata)
     for key in (*INTERVALS, *(key for key in shares if key != "accuracy")):
         estimate = float(shares[key].mean()) if key in shares else found[key]
-        if estimate is None:
+        if estimate is None or (key in too_few and key not in proportions):
             ends[key] = None
         elif key in proportions:
             hits, of = proportions[key]
@@ -140,6 +150,18 @@ def _intervals(
             normal = intervals.normal(values, estimate, certain, scale=scale, center=center)
             ends[key] = None if normal is None else list(normal)
     return ends
+
+
+def _without_interval(strata: np.ndarray) -> tuple[str, ...]:
+    """The scores for which there are too few images, or groups, of a class: what one alone could have been instead
+    cannot be known, and precision over few is not centered.
+
+    Args:
+        strata: int (units,), the class of each.
+    """
+    sizes = np.bincount(strata)
+    least = sizes[sizes > 0].min()
+    return () if least >= FEWEST_PRECISION else OF_PRECISION if least > 1 else (*OF_CLASSES, *OF_PRECISION)
 
 
 def _proportions(shares: dict[str, np.ndarray], sums: Sums) -> dict[str, tuple[int, int]]:
@@ -181,7 +203,10 @@ def _resample(
     once = draw(sums.once, np.full((2, classes, 1), shape * size)) | both_areas(sums.once)
     values: dict[str, list[np.ndarray]] = {}
     done = 0
-    for weights in intervals.draws(labels, groups, replicates=replicates):
+    sizes = np.bincount(strata, minlength=classes)
+    lone = np.flatnonzero(sizes == 1)  # what is alone in its class is drawn among its like: else it would never vary
+    together = np.where(np.isin(labels, lone), lone.min(initial=classes), labels)
+    for weights in intervals.draws(together, groups, replicates=replicates):
         width = weights.shape[1]
         drawn = draw(weights, rng.standard_gamma(shape, (2, classes, width)) * size)
         if done < enough:
@@ -208,18 +233,29 @@ def _certain(strata: np.ndarray) -> tuple[float, float]:
 def _bare(sums: Sums, class_names: Sequence[str]) -> dict[str, Any]:
     """The scores of the argmax, as told at `score`."""
     found, own = sums.numbers(), sums.per_class(sums.once)
-    rows = {name: {key: float(own[key][i, 0]) for key in PER_CLASS} for i, name in enumerate(class_names)}
+    scores = _defined({key: values[:, 0] for key, values in own.items()})
+    rows = {name: {key: scores[key][i] for key in PER_CLASS} for i, name in enumerate(class_names)}
     return {**{key: found[key] for key in SCORES if key not in AREAS}, "per_class": rows}
+
+
+def _defined(own: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """The scores of `PER_CLASS` of every class, None where 0/0."""
+    found = {}
+    for key in PER_CLASS:
+        gaps = undefined(key, own["support"], own["said"])
+        found[key] = [None if gap else float(value) for value, gap in zip(own[key], gaps, strict=True)]
+    return found
 
 
 def _per_class(sums: Sums, own_areas: list[dict[str, float | None]], class_names: Sequence[str]) -> dict[str, Any]:
     own = {name: values[:, 0] for name, values in sums.per_class(sums.once).items()}
+    scores = _defined(own)
     covered = sums.true @ np.asarray(sums.said.sum(axis=0)).ravel()  # images of each class that are not rejected
     rows = {}
     for i, name in enumerate(class_names):
         right, true, said = (int(own[key][i]) for key in ("right", "support", "said"))
         rows[name] = {
-            **{key: float(own[key][i]) for key in PER_CLASS},
+            **{key: scores[key][i] for key in PER_CLASS},
             **own_areas[i],
             "support": true,
             "rejected": true - int(covered[i]),
@@ -256,9 +292,17 @@ def _warnings(labels: np.ndarray, class_names: Sequence[str], groups: Sequence[s
         found.append(
             f"Few images of {_listed(few)}: below {FEW}, the 95% interval of a class's recall can be 0.4 wide or more."
         )
+    alone = [repr(class_names[i]) for i, n in enumerate(support.tolist()) if n == 1]
+    if alone and groups is None:
+        found.append(
+            f"No interval for means over the classes, since a single image tells nothing of: {_listed(alone)}."
+        )
     absent = [repr(name) for name, n in zip(class_names, support.tolist(), strict=True) if not n]
     if absent:
-        found.append(f"Left out of every mean, for lack of images: {_listed(absent)}.")
+        found.append(
+            f"Without images: {_listed(absent)}. Means leave them out; if the model predicts one, it counts as 0 in "
+            "macro precision, recall and F1."
+        )
     if groups is not None:
         _, strata = intervals.units(labels, groups)
         lone = [repr(class_names[i]) for i, n in enumerate(np.bincount(strata, minlength=len(class_names))) if n == 1]
@@ -268,7 +312,7 @@ def _warnings(labels: np.ndarray, class_names: Sequence[str], groups: Sequence[s
                 "groups make them wide."
             )
         if lone:
-            found.append(f"Only one group each, so the intervals there ignore how groups differ: {_listed(lone)}.")
+            found.append(f"Only one group each, so means over the classes have no interval: {_listed(lone)}.")
     return found
 
 

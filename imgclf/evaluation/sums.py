@@ -27,6 +27,8 @@ class Sums:
         self.true = sparse.csr_matrix((one, (labels, rows)), (classes, n))
         self.said = sparse.csr_matrix((one[known], (predicted[known], rows[known])), (classes, n))
         self.right = sparse.csr_matrix((one[right], (labels[right], rows[right])), (classes, n))
+        self._in_truth = np.bincount(labels, minlength=classes)[:, None] > 0
+        self._known = self._in_truth | (np.bincount(predicted[known], minlength=classes)[:, None] > 0)
         own = probabilities[rows, labels].astype(np.float64)
         squares = (probabilities.astype(np.float64) ** 2).sum(axis=1)
         self.losses = np.stack([-np.log(np.clip(own, _TINY, 1)), squares - 2 * own + 1])
@@ -41,7 +43,7 @@ class Sums:
         return np.ones((len(self.hits), 1), np.float32)
 
     def per_class(self, weights: np.ndarray, more: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scores of `PER_CLASS` and `support`, each (classes, b), for weights (n, b).
+        """The scores of `PER_CLASS` and `support`, each (classes, b), for weights (n, b); 0 where a score is 0/0.
 
         Args:
             more: (2, classes, b), images added to each class: correct ones, and incorrect ones, which are distributed
@@ -66,32 +68,49 @@ class Sums:
     def scores(self, weights: np.ndarray, more: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Every score of `SCORES` and `LOSSES` but the areas, each (b,), for weights (n, b); NaN where undefined.
 
+        Macro means are over the classes in the truth or the predictions, and a class whose score is 0/0 counts as 0, as
+        with scikit-learn's `zero_division=0`. Balanced accuracy is over the classes in the truth.
+
         Args:
             more: see `per_class`; the losses do not use it.
         """
         own = self.per_class(weights, more)
         true, said, right = own["support"], own["said"], own["right"]
-        present = true > 0
         n, covered, hits = true.sum(axis=0), said.sum(axis=0), right.sum(axis=0)
-        found = {"accuracy": hits / n, "balanced_accuracy": _mean(own["recall"], present)}
-        micro = {"precision": _divide(hits, covered), "recall": hits / n, "f1": 2 * hits / (n + covered)}
+        found = {"accuracy": hits / n, "balanced_accuracy": _mean(own["recall"], self._in_truth)}
+        micro = {"precision": _quotient(hits, covered), "recall": hits / n, "f1": 2 * hits / (n + covered)}
         for key in ("precision", "recall", "f1"):
-            found[f"macro_{key}"] = _mean(own[key], present)
+            found[f"macro_{key}"] = _mean(own[key], self._known)
             found[f"weighted_{key}"] = _mean(own[key], true)
             found[f"micro_{key}"] = micro[key]
-        found["macro_specificity"] = _mean(own["specificity"], present)
+        others = ((n - true) * self._known).sum(axis=0)  # 0 where there is one class alone, which has no specificity
+        found["macro_specificity"] = np.where(others > 0, _mean(own["specificity"], self._known), np.nan)
         chance = (true * said).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["cohen_kappa"] = (n * hits - chance) / (n * n - chance)
+        found["cohen_kappa"] = _quotient(n * hits - chance, n * n - chance)
         squares = (said**2).sum(axis=0) + (n - covered) ** 2  # "rejected" is a prediction like any other here
         spread = (n * n - squares) * (n * n - (true**2).sum(axis=0))
-        found["matthews"] = _divide(n * hits - chance, np.sqrt(np.maximum(spread, 0)))  # below 0 by rounding alone
+        found["matthews"] = _quotient(n * hits - chance, np.sqrt(np.maximum(spread, 0)))  # below 0 by rounding alone
         found["log_loss"], found["brier"] = self.losses @ weights / weights.sum(axis=0)
         return found
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """As `_divide`, but NaN where undefined."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+
+
+def undefined(score: str, support: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Whether a score of `PER_CLASS` is 0/0: bool (classes,).
+
+    Args:
+        support, said: (classes,), the images of each class, and those predicted as it.
+    """
+    below = {"precision": said, "recall": support, "f1": support + said, "specificity": support.sum() - support}
+    return below[score] == 0
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -233,7 +233,7 @@ def test_one_image_and_one_class_are_scored(run, tmp_path):
         assert (result.metrics["n"], result.metrics["accuracy"]) == (count, 1.0)
         assert result.metrics["macro_roc_auc"] is None and result.metrics["intervals"]["macro_roc_auc"] is None
         assert result.metrics["per_class"]["green"]["recall"] == 1
-        assert any("for lack of images: 'blue', 'red'" in warning for warning in result.metrics["warnings"])
+        assert any("Without images: 'blue', 'red'." in warning for warning in result.metrics["warnings"])
         assert {"report.html", "report.md", "report.json"} <= {path.name for path in result.folder.iterdir()}
 
 

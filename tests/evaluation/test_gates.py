@@ -59,7 +59,12 @@ def test_of_losses_the_gate_is_what_they_may_be_at_most():
     [
         *(("n=4", True), ("n=5", False), ("per_class.ant.recall=1", True), ("per_class.bee.recall=0.1", False)),
         *(("per_class.ant.recall.low=0.4", True), ("per_class.ant.recall.low=0.5", False), ("top_k.1=0.75", True)),
-        *(("per_class.bee.roc_auc=0.5", True), ("matthews=-0.5", True), ("macro_f1.high=0.99", False)),
+        *(
+            ("per_class.bee.roc_auc=0.5", True),
+            ("cohen_kappa=-0.5", True),
+            ("matthews=-0.5", False),
+            ("macro_f1.high=0.99", False),
+        ),
     ],
 )
 def test_keys_inside_others_can_be_gates_too(gate, passes):
@@ -99,7 +104,7 @@ def test_a_class_or_a_k_that_does_not_exist_is_a_usage_error(gate, named):
 
 def test_what_is_not_known_passes_no_gate():
     one_class = metrics.score(np.array([0, 0]), np.eye(2)[[0, 1]], ["ant", "bee"])
-    with pytest.raises(GateError, match="macro_roc_auc is unknown"):
+    with pytest.raises(GateError, match="macro_roc_auc is undefined, since the images do not suffice for it"):
         gates.check(one_class, {"macro_roc_auc": 0.0})
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from imgclf.evaluation import areas, metrics
+from imgclf.errors import GateError
+from imgclf.evaluation import areas, gates, metrics
 
 KEYS = [
     *("n", *metrics.SCORES, "log_loss", "brier", "per_class", "top_k", "confusion_matrix", "most_confused"),
@@ -66,14 +67,17 @@ def test_scores_agree_with_scikit_learn_and_with_plain_counting(case):
     scores = metrics.score(labels, probabilities, names, top_k=min(2, classes), replicates=2)
     predicted = probabilities.argmax(axis=1)
     present = sorted(set(labels.tolist()))
+    either = sorted({*labels.tolist(), *predicted.tolist()})
     assert list(scores) == KEYS
     assert json.loads(json.dumps(scores)) == scores
     assert scores["accuracy"] == sk.accuracy_score(labels, predicted) == scores["top_k"]["1"]
     for mean in ("macro", "weighted"):
         for key, function in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
-            expected = function(labels, predicted, labels=present, average=mean, zero_division=0)
-            assert scores[f"{mean}_{key}"] == pytest.approx(expected)
-    assert scores["balanced_accuracy"] == pytest.approx(scores["macro_recall"])
+            assert scores[f"{mean}_{key}"] == pytest.approx(function(labels, predicted, average=mean, zero_division=0))
+            among = function(labels, predicted, labels=either, average=mean, zero_division=0)
+            assert scores[f"{mean}_{key}"] == pytest.approx(among)
+    expected = sk.recall_score(labels, predicted, labels=present, average="macro", zero_division=0)
+    assert scores["balanced_accuracy"] == pytest.approx(expected)
     if classes > 2:  # scikit-learn's takes one column where there are two classes
         expected = sk.top_k_accuracy_score(labels, probabilities, k=2, labels=range(classes))
         assert scores["top_k"]["2"] == pytest.approx(expected)
@@ -83,9 +87,12 @@ def test_scores_agree_with_scikit_learn_and_with_plain_counting(case):
         right, said, true = counts[i][i], sum(row[i] for row in counts), sum(counts[i])
         assert counts[i] == [pairs.count((i, j)) for j in range(classes)]
         assert scores["per_class"][name]["support"] == true
-        assert scores["per_class"][name]["precision"] == pytest.approx(right / said if said else 0)
-        assert scores["per_class"][name]["recall"] == pytest.approx(right / true if true else 0)
-        assert scores["per_class"][name]["f1"] == pytest.approx(2 * right / (said + true) if right else 0)
+        row = scores["per_class"][name]
+        others = len(labels) - true
+        assert row["precision"] == (pytest.approx(right / said) if said else None)
+        assert row["recall"] == (pytest.approx(right / true) if true else None)
+        assert row["f1"] == (pytest.approx(2 * right / (said + true)) if said + true else None)
+        assert row["specificity"] == (pytest.approx((others - said + right) / others) if others else None)
 
 
 @given(answers(), st.floats(0, 1))
@@ -99,16 +106,24 @@ def test_scores_of_rejected_images_agree_with_scikit_learn(case, share):
     predicted = np.where(rng.uniform(size=len(labels)) < share, metrics.REJECTED, rng.integers(0, classes, len(labels)))
     scores = metrics.score(labels, probabilities, names, predicted, replicates=2)
     assert scores["accuracy"] == sk.accuracy_score(labels, predicted)
-    present = sorted(set(labels.tolist()))
+    present = sorted({*labels.tolist(), *predicted.tolist()} - {metrics.REJECTED})
     for key, function in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
         for mean, among in (("macro", present), ("weighted", present), ("micro", range(classes))):
+            expected = function(labels, predicted, labels=among, average=mean, zero_division=np.nan)
+            if (mean, key) == ("micro", "precision") and (predicted == metrics.REJECTED).all():
+                assert scores["micro_precision"] is None and np.isnan(expected)
+                continue
             expected = function(labels, predicted, labels=among, average=mean, zero_division=0)
             assert scores[f"{mean}_{key}"] == pytest.approx(expected)
-        each = function(labels, predicted, labels=range(classes), average=None, zero_division=0)
-        assert [row[key] for row in scores["per_class"].values()] == pytest.approx(each)
+        each = function(labels, predicted, labels=range(classes), average=None, zero_division=np.nan)
+        ours = [math.nan if row[key] is None else row[key] for row in scores["per_class"].values()]
+        assert ours == pytest.approx(each, nan_ok=True)
     if len(labels) > 1 and len(set(labels.tolist()) | set(predicted.tolist())) > 1:
         assert scores["cohen_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted))
-        assert scores["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predicted), abs=1e-6)
+        if len(set(labels.tolist())) > 1 and len(set(predicted.tolist())) > 1:
+            assert scores["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predicted), abs=1e-6)
+        else:
+            assert scores["matthews"] is None
     known = predicted != metrics.REJECTED
     counts = sk.confusion_matrix(labels, predicted, labels=range(classes)) if known.any() else np.zeros((classes,) * 2)
     assert scores["confusion_matrix"]["counts"] == counts.tolist()
@@ -140,7 +155,8 @@ def test_scores_with_rejected_images_computed_by_hand():
 
 def test_a_model_that_rejects_all_has_no_hit_and_no_precision():
     scores = metrics.score(np.array([0, 1]), sure([0, 1], 2), ["a", "b"], np.array([-1, -1]))
-    assert scores["accuracy"] == scores["macro_f1"] == scores["micro_precision"] == scores["matthews"] == 0
+    assert scores["accuracy"] == scores["macro_f1"] == scores["macro_precision"] == 0
+    assert scores["micro_precision"] is scores["matthews"] is None
     assert scores["intervals"]["micro_precision"] is None
     assert scores["argmax"]["accuracy"] == 1
 
@@ -151,15 +167,34 @@ def test_predictions_that_are_no_classes_are_a_value_error(predicted):
         metrics.score(np.array([0, 1]), sure([0, 1], 2), ["a", "b"], np.array(predicted))
 
 
-def test_a_class_without_images_counts_in_no_mean():
+def test_a_class_without_images_counts_in_macro_means_where_it_is_predicted_and_nowhere_else():
     labels, predicted = np.array([0, 0, 1, 1]), [0, 2, 1, 1]
     scores = metrics.score(labels, sure(predicted, 4), ["a", "b", "absent", "never said"])
-    assert scores["balanced_accuracy"] == scores["macro_recall"] == (1 / 2 + 1) / 2
-    assert scores["macro_precision"] == 1
+    assert scores["balanced_accuracy"] == (1 / 2 + 1) / 2
+    assert scores["macro_recall"] == (1 / 2 + 1 + 0) / 3
+    assert scores["macro_precision"] == (1 + 1 + 0) / 3
+    assert scores["macro_specificity"] == pytest.approx((1 + 1 + 3 / 4) / 3)
     absent = scores["per_class"]["absent"]
-    assert [absent[key] for key in ("precision", "recall", "f1", "support")] == [0, 0, 0, 0]
+    assert [absent[key] for key in ("precision", "recall", "f1", "specificity", "support")] == [0, None, 0, 3 / 4, 0]
     assert absent["roc_auc"] is absent["average_precision"] is absent["intervals"]["recall"] is None
-    assert "for lack of images: 'absent', 'never said'" in scores["warnings"][1]
+    never = scores["per_class"]["never said"]
+    assert [never[key] for key in ("precision", "recall", "f1", "specificity")] == [None, None, None, 1]
+    assert "Without images: 'absent', 'never said'." in scores["warnings"][1]
+
+
+def test_what_is_undefined_is_none_and_not_0():
+    scores = metrics.score(np.array([0, 0, 0]), sure([0, 0, 0], 2), ["cats", "dogs"])
+    assert scores["accuracy"] == scores["macro_f1"] == 1
+    undefined = ("macro_specificity", "matthews", "cohen_kappa", "macro_roc_auc")
+    assert [scores[key] for key in undefined] == [scores["intervals"][key] for key in undefined] == [None] * 4
+    assert scores["per_class"]["cats"]["specificity"] is None
+    assert scores["per_class"]["dogs"]["specificity"] == 1
+    for key in undefined:
+        with pytest.raises(GateError, match=rf"{key} is undefined, since the images do not suffice"):
+            gates.check(scores, {key: 0.5})
+    constant = metrics.score(np.array([0, 1, 1]), sure([1, 1, 1], 2), ["cats", "dogs"])
+    assert constant["matthews"] is None and constant["cohen_kappa"] == 0
+    assert constant["macro_precision"] == (0 + 2 / 3) / 2
 
 
 def test_of_equal_probabilities_the_first_class_counts_in_every_score():
@@ -206,15 +241,18 @@ def test_the_other_scores_agree_with_scikit_learn(case):
     brier = sk.brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False)
     assert scores["brier"] == pytest.approx(brier, rel=1e-4)
     if len({*labels, *predicted}) == 1:
-        assert (scores["matthews"], scores["cohen_kappa"]) == (0, None)
+        assert scores["cohen_kappa"] is None
+    else:
+        assert scores["cohen_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted), abs=1e-6)
+    if len({*labels}) == 1 or len({*predicted}) == 1:
+        assert scores["matthews"] is None
     else:
         assert scores["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predicted), abs=1e-6)
-        assert scores["cohen_kappa"] == pytest.approx(sk.cohen_kappa_score(labels, predicted), abs=1e-6)
     for key, function in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
         assert scores[f"micro_{key}"] == pytest.approx(function(labels, predicted, average="micro"))
     for i, row in enumerate(scores["per_class"].values()):
         own, said = labels == i, predicted == i
-        assert row["specificity"] == pytest.approx((~own & ~said).sum() / (~own).sum() if (~own).any() else 0)
+        assert row["specificity"] == (pytest.approx((~own & ~said).sum() / (~own).sum()) if (~own).any() else None)
         if 0 < own.sum() < len(own):
             assert row["roc_auc"] == sk.roc_auc_score(own, probabilities[:, i])
             assert row["average_precision"] == sk.average_precision_score(own, probabilities[:, i])
@@ -292,6 +330,27 @@ def test_a_model_without_a_mistake_is_not_certain_to_make_none():
     assert found["macro_f1"] == found["macro_roc_auc"] == found["accuracy"] == list(metrics.wilson(40, 40))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "without"),
+    [
+        ((1, 1, 1, 1), {*metrics.OF_CLASSES, *metrics.OF_PRECISION}),
+        ((9, 9, 1), {*metrics.OF_CLASSES, *metrics.OF_PRECISION}),
+        ((2, 2, 2), {*metrics.OF_PRECISION}),
+        ((7, 7, 7), {*metrics.OF_PRECISION}),
+        ((8, 8, 8), set()),
+    ],
+)
+def test_no_interval_is_given_where_the_images_of_a_class_cannot_tell_it(sizes, without):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(len(sizes)), len(labels))
+    scores = metrics.score(labels, probabilities, [str(i) for i in range(len(sizes))], replicates=50)
+    assert {key for key, ends in scores["intervals"].items() if ends is None} == without
+    assert all(scores[key] is not None for key in without)
+    told = any(text.startswith("No interval for means over the classes") for text in scores["warnings"])
+    assert told == (min(sizes) == 1)
+
+
 def test_images_of_one_group_are_no_independent_evidence():
     labels = np.repeat(np.arange(2), 100)
     right = np.repeat([1, 1, 1, 0, 1, 1, 0, 1, 1, 1] * 2, 10)  # ten groups a class: all of a group alike
@@ -303,7 +362,8 @@ def test_images_of_one_group_are_no_independent_evidence():
         widths = [low_high[1] - low_high[0] for low_high in (alone["intervals"][key], grouped["intervals"][key])]
         assert widths[1] > 2 * widths[0]
     single = metrics.score(labels, probabilities, ["a", "b"], groups=["p"] * 100 + groups[100:])
-    assert single["warnings"] == ["Only one group each, so the intervals there ignore how groups differ: 'a'."]
+    assert single["warnings"] == ["Only one group each, so means over the classes have no interval: 'a'."]
+    assert single["intervals"]["macro_f1"] is None and single["intervals"]["accuracy"] is not None
     assert metrics.score(labels, probabilities, ["a", "b"], groups=[""] * 200) == alone
 
 
@@ -364,8 +424,9 @@ def test_a_model_that_says_one_class_always_has_intervals_without_a_warning(grou
     for n in range(4, 40):  # which ones round to a spread below 0 is chance
         groups = [f"group {row // 2}" for row in range(n)] if grouped else None
         scores = metrics.score(np.arange(n) % 2, np.tile([0.9, 0.1], (n, 1)), ["a", "b"], groups=groups)
-        low, high = scores["intervals"]["matthews"]
-        assert -1 <= low <= scores["matthews"] == 0 <= high <= 1
+        assert scores["matthews"] is scores["intervals"]["matthews"] is None
+        low, high = scores["intervals"]["macro_f1"]
+        assert 0 <= low <= scores["macro_f1"] <= high <= 1
 
 
 def test_accuracy_that_one_class_alone_would_have_is_a_warning():

@@ -87,7 +87,7 @@ def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> D
             "Score the others with --missing-classes allow."
         )
     if missing:
-        log.info("Left out of every mean, for lack of images: %s.", _quoted(missing))
+        log.info("No images of %s.", _quoted(missing))
     kept = tuple(s for s in dataset.samples if s.label not in unknown)
     if unknown:
         log.warning(
@@ -115,7 +115,7 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
     """The scores of each class, and over the classes."""
     rows = []
     for name, row in metrics["per_class"].items():
-        known = [f"{row[key]:.3f}" if row["support"] else None for key in ("precision", "recall", "f1")]
+        known = [None if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
         rows.append((name, *known, _range(row["intervals"]["recall"]), row["support"]))
     headlines = dict(HEADLINES)
     headlines |= {f"top_{k}": f"top-{k} accuracy" for k in metrics["top_k"] if k != "1"}
