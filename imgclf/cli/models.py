@@ -1,10 +1,11 @@
 """imgclf models"""
 
 from imgclf.cli import options
+from imgclf.settings.classical import CLASSICAL_MODELS
 
 
 def models(json: options.Json = False) -> None:
-    """List the backbones with image size, parameters and ImageNet accuracy."""
+    """List the backbones with image size, parameters and accuracy, and classical models."""
     import dataclasses
     from urllib.parse import urlsplit
 
@@ -32,3 +33,6 @@ def models(json: options.Json = False) -> None:
     console.out.print("top-1: published accuracy on the ImageNet validation set. Sources:")
     for address in dict.fromkeys(facts.source for facts in catalog.MODELS.values() if facts.source):
         console.out.print(address)
+    console.out.print("Classical models, by imgclf train DATA --model NAME:")
+    for name, (what, kind) in CLASSICAL_MODELS.items():
+        console.out.print(f"  {name}: {what}, {kind}")

@@ -258,6 +258,10 @@ def _per_class(sums: Sums, own_areas: list[dict[str, float | None]], class_names
             **{key: scores[key][i] for key in PER_CLASS},
             **own_areas[i],
             "support": true,
+            "tp": right,
+            "fp": said - right,
+            "fn": true - right,
+            "tn": sums.true.shape[1] - true - said + right,
             "rejected": true - int(covered[i]),
             "intervals": {
                 "precision": list(wilson(right, said)) if said else None,

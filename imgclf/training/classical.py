@@ -11,9 +11,15 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from imgclf import environment, storage
 from imgclf.data import cache as caches
@@ -59,12 +65,54 @@ def _knn(settings: TrainConfig, count: int) -> Any:
     return KNeighborsClassifier(settings.k, weights=settings.neighbor_weights, algorithm=algorithm)
 
 
-MAKERS: dict[str, Callable[[TrainConfig, int], Any]] = {"knn": _knn}
+def _tree(settings: TrainConfig, count: int) -> Any:
+    return DecisionTreeClassifier(**_branches(settings))
+
+
+def _forest(settings: TrainConfig, count: int) -> Any:
+    return RandomForestClassifier(TREES, **_branches(settings))
+
+
+def _branches(settings: TrainConfig) -> dict[str, Any]:
+    return {
+        "max_depth": settings.max_depth,
+        "max_leaf_nodes": settings.max_leaves,
+        "ccp_alpha": settings.prune,
+        "random_state": settings.seed,
+    }
+
+
+def _svm(settings: TrainConfig, count: int) -> Any:
+    gamma = "scale" if settings.gamma is None else settings.gamma
+    return SVC(C=settings.C, kernel=settings.kernel, gamma=gamma, break_ties=True)  # so the largest value decides
+
+
+def _logreg(settings: TrainConfig, count: int) -> Any:
+    return LogisticRegression(C=settings.C, max_iter=5000)
+
+
+def _naive_bayes(settings: TrainConfig, count: int) -> Any:
+    return GaussianNB()
+
+
+TREES = 200
+
+MAKERS: dict[str, Callable[[TrainConfig, int], Any]] = {
+    "knn": _knn,
+    "tree": _tree,
+    "forest": _forest,
+    "svm": _svm,
+    "logreg": _logreg,
+    "naive-bayes": _naive_bayes,
+}
 """By `--model`: from settings and the number of training images to an estimator of scikit-learn."""
+
+UNSCALED = ("tree", "forest", "naive-bayes")
+"""They treat each feature by itself, so scaling changes nothing, and thresholds are in the features' own units."""
 
 
 def make(settings: TrainConfig, count: int) -> Any:
-    """An unfitted estimator of scikit-learn, with standardized features.
+    """An unfitted estimator of scikit-learn, on standardized features where their scale matters.
 
     Args:
         count: the number of training images.
@@ -72,7 +120,10 @@ def make(settings: TrainConfig, count: int) -> Any:
     Raises:
         UsageError: if the settings do not fit the number.
     """
-    return make_pipeline(StandardScaler(), MAKERS[settings.model](settings, count))
+    estimator = MAKERS[settings.model](settings, count)
+    if settings.one_vs_rest:
+        estimator = OneVsRestClassifier(estimator)
+    return estimator if settings.model in UNSCALED else make_pipeline(StandardScaler(), estimator)
 
 
 @dataclass

@@ -14,11 +14,12 @@ import numpy as np
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
+from imgclf.settings.classical import CLASSICAL_MODELS, NETWORK
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.job import Images
 from imgclf.training.time_budget import Clock
 
-ESTIMATORS = {"network": "neural:Network", "knn": "classical:Classical"}
+ESTIMATORS = {NETWORK: "neural:Network"} | dict.fromkeys(CLASSICAL_MODELS, "classical:Classical")
 """By `--model`: the module of this package and the class, imported when it is trained."""
 
 

@@ -16,6 +16,8 @@ def test_the_table_names_every_model_and_fits_80_columns(capsys: pytest.CaptureF
     row = next(line for line in lines if "mobilenetv2 " in line)
     assert row.split()[3::2] == ["224", "2.3", "9", "71.3", "keras.io"]
     assert "https://keras.io/api/applications/" in "".join(lines)
+    assert "  knn: k nearest neighbors, discriminative" in lines
+    assert "  naive-bayes: Gaussian naive Bayes, generative" in lines
     assert "The weights of efficientnet-lite0 are bundled; others are downloaded once." in lines
 
 

@@ -18,7 +18,7 @@ from imgclf.errors import UsageError
 from imgclf.settings import TrainConfig
 from imgclf.settings.base import Check, Config, about, setting
 
-OPTION = re.compile(r"^  (-\w, )?(--[a-z-]+)", re.MULTILINE)
+OPTION = re.compile(r"^  (-\w, )?(--[a-zA-Z-]+)", re.MULTILINE)
 
 
 def help_of(command: str, option: str) -> str:

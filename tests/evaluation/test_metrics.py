@@ -36,11 +36,12 @@ def answers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     [(0, 3, 2, 0, 0, 0), (3, 9, 1, 0.25, 0.75, 0.375), (2, 2, 2, 0.5, 0.5, 0.5), (6, 4, 9, 0.6, 0.4, 0.48)],
 )
 def test_f1_of_known_precision_and_recall(right, false_alarms, overlooked, precision, recall, f1):
-    labels = [0] * right + [1] * false_alarms + [0] * overlooked
-    predicted = [0] * right + [0] * false_alarms + [1] * overlooked
+    labels = [0] * right + [1] * false_alarms + [0] * overlooked + [1] * 7
+    predicted = [0] * right + [0] * false_alarms + [1] * overlooked + [1] * 7
     row = metrics.score(np.array(labels), sure(predicted, 2), ["yes", "no"])["per_class"]["yes"]
     assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision, recall, f1))
     assert row["support"] == right + overlooked
+    assert [row[key] for key in ("tp", "fp", "fn", "tn")] == [right, false_alarms, overlooked, 7]
 
 
 def test_a_case_computed_by_hand():

@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fill
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 import imgclf
 from imgclf.data.dataset import TEST, TRAIN, read_manifest
@@ -142,6 +148,93 @@ def test_settings_of_gradient_descent_are_named_where_they_have_no_effect():
     again, notes = estimators.kind(config).resolve(estimator.settings)
     assert again.settings == estimator.settings
     assert not [note for note in notes if "no effect" in note]
+
+
+def three_clouds(classes=3):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, 90)
+    return (rng.normal(size=(90, 5)) + labels[:, None]).astype(np.float32), labels
+
+
+OWN = {
+    "knn": lambda: KNeighborsClassifier(5),
+    "tree": lambda: DecisionTreeClassifier(max_depth=3, random_state=0),
+    "forest": lambda: RandomForestClassifier(200, max_depth=3, random_state=0),
+    "svm": lambda: SVC(break_ties=True),
+    "logreg": lambda: LogisticRegression(max_iter=5000),
+    "naive-bayes": GaussianNB,
+}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("one_vs_rest", [False, True])
+@pytest.mark.parametrize("model", OWN)
+def test_the_largest_logit_is_that_of_scikit_learns_own_prediction(model, one_vs_rest, classes):
+    known, labels = three_clouds(classes)
+    asked = np.random.default_rng(1).normal(1, 2, (200, 5)).astype(np.float32)
+    settings = TrainConfig(model=model, max_depth=3, one_vs_rest=one_vs_rest)
+    own = OneVsRestClassifier(OWN[model]()) if one_vs_rest else OWN[model]()
+    if model in ("knn", "svm", "logreg"):
+        own = make_pipeline(StandardScaler(), own)
+    expected = own.fit(known, labels).predict(asked)
+    found = stored.logits(classical.make(settings, 90).fit(known, labels), asked)
+    assert found.shape == (200, classes)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected)
+
+
+def test_the_two_logits_of_logistic_regression_give_its_probabilities():
+    known, labels = three_clouds(2)
+    estimator = classical.make(TrainConfig(model="logreg"), 90).fit(known, labels)
+    found = stored.softmax(stored.logits(estimator, known))
+    np.testing.assert_allclose(found, estimator.predict_proba(known), atol=1e-6)
+
+
+def test_every_model_is_the_same_after_it_is_stored_and_loaded_in_a_fresh_process(tmp_path):
+    known, labels = three_clouds()
+    settings = [TrainConfig(model=model) for model in OWN]
+    settings += [TrainConfig(model="knn", search_algorithm="kd-tree"), TrainConfig(model="svm", one_vs_rest=True)]
+    expected = {}
+    for place, each in enumerate(settings):
+        estimator = classical.make(each, 90).fit(known, labels)
+        stored.write(tmp_path / str(place), estimator, stored.About(8, 3, 5, "mean-color"))
+        expected[str(place)] = stored.logits(estimator, known)
+    np.savez(tmp_path / "expected.npz", known=known, **expected)
+    code = f"""
+import sys, numpy as np
+from pathlib import Path
+from imgclf.prediction import classical
+arrays = np.load({str(tmp_path / "expected.npz")!r})
+for name in arrays.files[1:]:
+    estimator, _ = classical.read(Path({str(tmp_path)!r}) / name)
+    assert np.array_equal(classical.logits(estimator, arrays["known"]), arrays[name]), name
+assert not {{"keras", "tensorflow"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_parameters_reach_the_estimator():
+    settings = TrainConfig(model="svm", kernel="poly", C=0.5, gamma=2.0)
+    svm = classical.make(settings, 9)[-1]
+    assert (svm.kernel, svm.C, svm.gamma) == ("poly", 0.5, 2.0)
+    tree = classical.make(TrainConfig(model="tree", max_depth=2, max_leaves=3, prune=0.1, seed=4), 9)
+    assert (tree.max_depth, tree.max_leaf_nodes, tree.ccp_alpha, tree.random_state) == (2, 3, 0.1, 4)
+    assert classical.make(TrainConfig(model="logreg", C=7.0), 9)[-1].C == 7.0
+
+
+def test_a_run_on_features_made_by_hand_has_no_backbone(folder, tmp_path):
+    config = TrainConfig(model="svm", features="color-grid+hog:8", image_size=32)
+    run = imgclf.train(imgclf.read(folder, config), config, output=tmp_path / "run")
+    assert sorted(path.name for path in (run.path / "estimator").iterdir()) == ["about.json", "estimator.skops"]
+    settings = run.read_config()["config"]
+    assert (settings["backbone"], settings["image_size"]) == ("none", 32)
+    known, labels, _ = vectors(run, folder, TRAIN)
+    asked, _, predicted = vectors(run, folder, TEST)
+    own = make_pipeline(StandardScaler(), SVC(break_ties=True)).fit(known, labels).predict(asked)
+    assert own.tolist() == predicted
+    assert imgclf.evaluate(run, output=tmp_path / "scores").metrics["n"] == len(asked)
+    with pytest.raises(UsageError, match="expected images of at least 64 px"):
+        imgclf.train(imgclf.read(folder, config), replace(config, features="hog:32"), output=tmp_path / "other")
 
 
 def test_logits_are_logarithms_of_probabilities_with_a_floor():
