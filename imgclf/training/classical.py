@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from imgclf import environment, storage
+from imgclf import environment, storage, tasks
 from imgclf.data import cache as caches
 from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.descriptors import extraction
@@ -222,6 +222,7 @@ class Classical:
     @classmethod
     def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
         """See `Estimator`."""
+        tasks.refuse(settings.task, "--model")
         environment.require_extras(settings.extras)
         if settings.export not in (TrainConfig.export, "none"):
             raise UsageError(

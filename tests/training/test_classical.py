@@ -141,6 +141,12 @@ def test_a_run_of_knn_asked_for_litert_says_what_it_has(run, folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_task_without_classes_is_refused():
+    config = TrainConfig(model="svm", features="hog", task="regression")
+    with pytest.raises(UsageError, match="--model does not support --task regression yet"):
+        estimators.kind(config).resolve(config)
+
+
 def test_settings_of_gradient_descent_are_named_where_they_have_no_effect():
     config = replace(KNN, epochs=3, augment="heavy", precision="mixed_bfloat16")
     estimator, notes = estimators.kind(config).resolve(config)
