@@ -49,8 +49,8 @@ FIELDS = {(field.name, about(field)) for kind in CLASSES for field in dataclasse
 
 
 def test_the_commands_with_settings_are_these():
-    everyday = ["ingest", "augment", "train", "evaluate", "calibrate", "kfold", "predict", "export"]
-    assert [*everyday[:-1], "features", everyday[-1], "convolve", "describe"] == CONFIGURED
+    training = ["ingest", "augment", "train", "evaluate", "calibrate", "kfold"]
+    assert [*training, "predict", "features", "explain", "export", "convolve", "describe"] == CONFIGURED
 
 
 @pytest.mark.parametrize("command", COMMANDS)
