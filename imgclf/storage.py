@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imgclf.errors import RunError
+from imgclf.errors import RunError, UsageError
 
 STAGE = ".imgclf-part"
 """How the name of a stage ends."""
@@ -30,6 +30,16 @@ _YOUNG_S = 60.0
 
 _SETTLE_S = 60.0
 """How long a reader waits for another process that moves a set of files into place."""
+
+
+def refuse_existing(path: Path | None, option: str = "-o") -> None:
+    """Check, before the work, that a file to write is new; None is one that is not asked for.
+
+    Raises:
+        UsageError: if it exists.
+    """
+    if path is not None and os.path.lexists(path):
+        raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")
 
 
 def write_atomic(path: Path, data: bytes | str, *, parents: bool = True) -> None:

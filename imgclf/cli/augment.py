@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import imgclf
+from imgclf import storage
 from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import AugmentConfig
@@ -34,6 +35,7 @@ def augment(
     with console.phases() as on_progress:
         if data is None:
             raise UsageError("expected DATA, such as imgclf augment photos, or --show; found neither.")
+        storage.refuse_existing(output)
         dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
         result = imgclf.augment(dataset, settings, output=output, to=to, on_progress=on_progress)
     if json:

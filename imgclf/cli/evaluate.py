@@ -38,6 +38,7 @@ def evaluate(
         return _cross_validate(run, settings.kfold, moved, settings.fail_under, json=json)
     task = scorers.task_of(runs.find(run))
     with console.phases() as on_progress:
+        runs.check_new(output)
         reading = partial(on_progress, "reading")
         config = replace(settings, task=task)
         dataset = imgclf.read(data, config, split=False, on_progress=reading) if data else None

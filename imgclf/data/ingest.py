@@ -1,14 +1,13 @@
 """Check a dataset before training: what it contains, what is wrong with it, and how it would be split."""
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imgclf import tasks
+from imgclf import storage, tasks
 from imgclf.data import copying, doctor, doctor_report, reading
 from imgclf.data.dataset import Dataset, write_manifest
 from imgclf.data.doctor import Checkup
@@ -70,8 +69,7 @@ def ingest(
     config = config or IngestConfig()
     output, to, report, quarantine = (Path(path) if path else None for path in (output, to, report, quarantine))
     for option, path in (("-o", output), ("--report", report), ("--quarantine", quarantine)):
-        if path and os.path.lexists(path):
-            raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")
+        storage.refuse_existing(path, option)
     if with_split and not to:
         raise UsageError("--with-split: expected --to beside it, found none.")
     if to:

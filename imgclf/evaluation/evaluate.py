@@ -82,8 +82,7 @@ def evaluate(
     if dataset is not None and data is not None:
         raise UsageError("--data tells where the run's own images lie now; leave it out to score DATA.")
     part, files = _own_test_part(run, data, config) if dataset is None else _other_part(run, dataset, labels, config)
-    if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RunError(f"{output}: expected a new or empty folder, found something there. Choose another -o.")
+    runs.check_new(output)
     progress = on_progress or (lambda phase, done, total: None)
     progress("loading the model", 0, None)
     classifier = _classifier(run, labels, config.allow_truncated)

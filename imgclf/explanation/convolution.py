@@ -1,13 +1,13 @@
 """Convolve one image with one kernel, and show the arithmetic: a layer of a network by hand."""
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgclf import storage
 from imgclf.data import images
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.settings.explanation import ConvolveConfig
@@ -155,8 +155,7 @@ def convolve(
         DatasetError: if the file cannot be read, or its rows differ in length.
     """
     config, output = config or ConvolveConfig(), None if output is None else Path(output)
-    if output is not None and os.path.lexists(output):
-        raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")
+    storage.refuse_existing(output)
     name = "" if isinstance(image, np.ndarray) else Path(image).name
     values = in_one_channel(pixels(image), config.weights)
     kernel = np.array(config.matrix)

@@ -1,7 +1,6 @@
 """Draw a network from top to bottom as SVG: a slab for each size of its maps, the thicker the more channels."""
 
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
@@ -50,8 +49,7 @@ def write(found: "Description", path: Path) -> None:
     """
     if path.suffix.lower() != ".svg":
         raise UsageError(f"-o {path}: expected a name that ends in .svg, found {path.suffix or 'no extension'}.")
-    if os.path.lexists(path):
-        raise UsageError(f"-o {path}: expected a new file, found one that exists. Remove it or choose another name.")
+    storage.refuse_existing(path)
     try:
         storage.write_atomic(path, draw(found))
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgclf import environment, tasks
+from imgclf import environment, storage, tasks
 from imgclf.data import copying, images, reading
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
 from imgclf.errors import DatasetError, ImageError, UsageError
@@ -65,8 +65,7 @@ def augment(
     tasks.refuse(dataset.task, "augment")
     config = reading.settled(dataset, config or AugmentConfig())
     output, to = (Path(path) if path else None for path in (output, to))
-    if output and os.path.lexists(output):
-        raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")
+    storage.refuse_existing(output)
     if config.copies != AugmentConfig.copies and not to:
         raise UsageError("--copies: expected --to beside it, found none.")
     policy, losses = config.final_policy

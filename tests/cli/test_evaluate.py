@@ -117,3 +117,13 @@ def test_a_missing_folder_of_images_ends_with_3(imgclf, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"config": {}}')
     assert imgclf("evaluate", tmp_path, tmp_path / "nowhere") == 3
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "augment"])
+def test_an_output_that_exists_is_refused_before_anything_is_read(imgclf, tmp_path, capsys, command):
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "notes.txt").touch()
+    where = (tmp_path, tmp_path / "no data") if command == "evaluate" else (tmp_path / "no data",)
+    assert imgclf(command, *where, "-o", taken) in (2, 4)
+    assert "taken: expected a new" in capsys.readouterr().err

@@ -256,7 +256,12 @@ def test_an_output_is_made_and_progress_is_told(run, tmp_path):
     result = evaluate(run, output=tmp_path / "new" / "output", on_progress=lambda *step: told.append(step))
     assert result.folder == tmp_path / "new" / "output"
     assert (result.folder / "metrics.json").is_file()
-    assert told == [("evaluating", i, 3) for i in (1, 2, 3)]
+    assert told == [
+        ("loading the model", 0, None),
+        *(("predicting", i, 3) for i in (1, 2, 3)),
+        ("scoring", 0, None),
+        ("writing the report", 0, None),
+    ]
 
 
 def test_a_place_that_cannot_be_written_is_an_error(run, tmp_path):
