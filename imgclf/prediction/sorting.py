@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.data import copying, litter
 from imgclf.errors import ImgclfError, UsageError
 
@@ -39,6 +39,7 @@ class Sorter:
             raise UsageError(f"--sort-into: the class {bad[0]!r} cannot be the name of a folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            storage.remove_abandoned(folder)
             for source in sources:
                 litter.mark_sorted(folder, source)
         except OSError as error:
@@ -59,13 +60,13 @@ class Sorter:
             folder.mkdir(parents=True, exist_ok=True)
             for number in itertools.count():
                 name = f"{source.stem}-{number}{source.suffix}" if number else source.name
-                if _put(source, folder / name):
+                if _put(source, folder / name, self._folder):
                     return
         except OSError as error:
             raise ImgclfError(f"--sort-into {folder}: {source} cannot be added ({error.strerror}).") from None
 
 
-def _put(source: Path, target: Path) -> bool:
+def _put(source: Path, target: Path, root: Path) -> bool:
     """Whether the target now is this file; False where another file has its name."""
     try:
         if not environment.is_cached(source):
@@ -75,19 +76,29 @@ def _put(source: Path, target: Path) -> bool:
         return _is_same(source, target)
     except OSError:  # another disk, or one without links
         pass
-    try:
-        with source.open("rb") as old, target.open("xb") as new:
-            try:
-                shutil.copyfileobj(old, new)
-            except BaseException:
-                target.unlink()
-                raise
-    except FileExistsError:
+    if os.path.lexists(target):
         return _is_same(source, target)
-    with contextlib.suppress(OSError):
-        shutil.copystat(source, target)
-        target.chmod(target.stat().st_mode | stat.S_IWUSR)  # files of the cache are read-only
+    with storage.stage(root) as stage:  # a half copy never has the final name
+        new = stage / "new"
+        shutil.copyfile(source, new)
+        with contextlib.suppress(OSError):
+            shutil.copystat(source, new)
+            new.chmod(new.stat().st_mode | stat.S_IWUSR)  # files of the cache are read-only
+        try:
+            _move(new, target)
+        except FileExistsError:  # another process was faster
+            return _is_same(source, target)
     return True
+
+
+def _move(new: Path, target: Path) -> None:
+    """Give a file its name, unless another has it."""
+    try:
+        os.link(new, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links
+        new.rename(target)
 
 
 def _is_same(source: Path, target: Path) -> bool:

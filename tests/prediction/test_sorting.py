@@ -2,9 +2,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 
+from imgclf import storage
 from imgclf.data import file_listing
 from imgclf.errors import ImgclfError, UsageError
 from imgclf.prediction import Prediction, sorting, sources
@@ -77,3 +79,27 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "folder" / "bees").write_text("a file")
     with pytest.raises(ImgclfError, match="cannot be added"):
         sorter.place(image(tmp_path / "1.jpg", "one"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_killed_at_any_operation_no_half_copy_has_a_final_name(tmp_path, monkeypatch):
+    link = os.link
+
+    def between_disks(source, target):
+        if Path(source).parent == tmp_path:
+            raise OSError(18, "Invalid cross-device link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", between_disks)
+    out, content = tmp_path / "out", "whole" * 1000
+    prediction = image(tmp_path / "1.jpg", content)
+    seen = set()
+    for _ in killing.at_each_operation(lambda: sorting.Sorter(out, LABELS).place(prediction)):
+        found = contents(out)
+        seen.add(found.get("bees/wild/1.jpg"))
+        for path in out.glob(f"*{storage.STAGE}"):  # old enough to be known as left
+            os.utime(path, (0, 0))
+        sorting.Sorter(out, LABELS).place(prediction)
+        assert contents(out) == {"bees/wild/1.jpg": content}
+        (out / "bees/wild/1.jpg").unlink()
+    assert seen == {None, content}
