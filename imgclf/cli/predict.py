@@ -40,7 +40,7 @@ def predict(
         Path | None, typer.Option(metavar="FILE", help="Write embeddings to a new .npz or .parquet file."), options.Rare
     ] = None,
     watch: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep running and classify new files in DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Keep running and classify what comes into DIR.")
     ] = None,
     explain: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw where the model looked, into a new folder.")

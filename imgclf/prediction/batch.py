@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgclf.prediction.classifier import Classifier
     from imgclf.prediction.forms import Answer, Writing
     from imgclf.prediction.output_files import Done
+    from imgclf.prediction.watching import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,12 @@ def run(
 
         memory.BUDGET.set_limit(config.memory_gb)
         write, done = _open(stack, batch, table, track, writing)
-        found, count = _find(batch, done if batch.resume else None)
+        watcher = None
+        if batch.watch:
+            from imgclf.prediction import watching
+
+            watcher = watching.Watcher(batch.watch, done)
+        found, count = _find(batch, done if batch.resume else None, watcher)
         classifier = load(count)
         if done:
             done.claim(_how(classifier, config))
@@ -179,7 +185,7 @@ def run(
             actions.append(sorting.Sorter(batch.sort_into, classifier.labels, within).place)
         if overlays:
             actions.append(overlays)
-        each = _each(predictions, actions)
+        each = _each(filter(watcher.accepts, predictions) if watcher else predictions, actions)
         try:
             write(each)
         except BrokenPipeError:
@@ -273,21 +279,20 @@ def _drain(steps: Iterator[None]) -> None:
         pass
 
 
-def _find(batch: Batch, done: "Done | None") -> tuple[Iterable[Any], int | None]:
+def _find(batch: Batch, done: "Done | None", watcher: "Watcher | None") -> tuple[Iterable[Any], int | None]:
     """The images to predict, and their number; None where it is unknown, and MANY for many."""
     from imgclf.prediction import sources
     from imgclf.prediction.loading import MANY
 
-    known = sources.present(batch.watch) if batch.watch else set[str]()
     listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in batch.images else ()
     found: Iterator[Any] = sources.find(batch.images, listed) if batch.images else iter(())
-    if batch.watch:
-        found = chain(_noted(found, known), sources.watch(batch.watch, known))
     if batch.sort_into:
         found = sources.outside(found, batch.sort_into)
     found = sources.shard(found, *batch.config.shards)
     if done:
         found = _lacking(found, done)
+    if watcher:
+        found = chain(_noted(found, watcher), sources.shard(watcher, *batch.config.shards))
     if batch.is_live:
         return found, None
     first = list(islice(found, MANY))
@@ -303,10 +308,10 @@ def _lacking(found: Iterable[Any], done: "Done") -> Iterator[Any]:
             yield path
 
 
-def _noted(found: Iterator[Any], known: set[str]) -> Iterator[Any]:
+def _noted(found: Iterable[Any], watcher: "Watcher") -> Iterator[Any]:
     for path in found:
         if isinstance(path, str):
-            known.add(path)
+            watcher.note(path)
         yield path
 
 

@@ -95,12 +95,14 @@ class Done:
         record: what `record_of` contains.
         rows: predictions in the file.
         here: the folder in which relative paths begin now.
+        changed_ns: when the file was last written to, in ns since 1970.
     """
 
     path: Path
     record: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
     here: str = field(default_factory=lambda: str(Path.cwd()))
+    changed_ns: int = 0
     _known: set[str] = field(default_factory=set)
     _folders: dict[str, str] = field(default_factory=dict)
 
@@ -193,7 +195,7 @@ def _read(path: Path, format: str, columns: Sequence[str]) -> Done:
     done = Done(path)
     if not path.exists():
         return done
-    done.record = _read_record(path)
+    done.record, done.changed_ns = _read_record(path), path.stat().st_mtime_ns
     sessions = done.record.get("sessions", [])
     again: list[tuple[int, int, int]] = []
     end = 0

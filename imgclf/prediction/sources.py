@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -25,8 +24,6 @@ SHARD_BYTES = 1 << 14
 
 ENCODING_BYTES = 4
 """The first bytes of a list tell its encoding."""
-
-POLL_S = 0.5
 
 
 def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]:
@@ -131,46 +128,6 @@ def _number(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(seen, digest_size=8).digest(), "big")
 
 
-def watch(folder: Path, known: set[str]) -> Iterator[str]:
-    """Yield images that appear in a folder, at any depth, once they have stopped growing. It never ends.
-
-    Args:
-        known: paths to leave out. Yielded paths are added, and those of deleted files removed: a file that replaces
-            another one under its name is yielded again.
-
-    Raises:
-        DatasetError: if the folder can no longer be read.
-    """
-    before: dict[str, tuple[int, int]] = {}
-    while True:
-        now = {path: state for path in _in_folder(folder) if (state := _state(path))}
-        for path, state in now.items():
-            if path not in known and before.get(path) == state:
-                known.add(path)
-                yield path
-        known &= now.keys()
-        before = now
-        time.sleep(POLL_S)
-
-
-def _state(path: str) -> tuple[int, int] | None:
-    """Size and time of a file; None for one that is empty or missing."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  (as above)
-    except OSError:
-        return None
-    return (status.st_size, status.st_mtime_ns) if status.st_size else None
-
-
-def present(folder: Path) -> set[str]:
-    """Find the images in a folder, at any depth.
-
-    Raises:
-        DatasetError: if the folder is missing or cannot be read.
-    """
-    return set(_in_folder(folder))
-
-
 def _of_list(lines: Iterable[bytes]) -> Iterator[str | Named]:
     for line in lines:
         path = _listed(os.fsdecode(line.rstrip(b"\r\n")))
@@ -226,7 +183,7 @@ def _glob(*parts: str) -> list[str]:
 
 def _of_path(path: str) -> Iterator[str | Named]:
     if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
-        yield from _in_folder(Path(path))
+        yield from in_folder(Path(path))
     elif path.lower().endswith(images.SUFFIXES):
         yield path
     else:
@@ -242,7 +199,7 @@ def _of_file(path: str) -> Iterator[str | Named]:
     try:
         if archives.is_archive(Path(path)):
             folder = archives.unpack(Path(path))
-            for file in _in_folder(folder):
+            for file in in_folder(folder):
                 yield Named(f"{path}/{Path(file).relative_to(folder).as_posix()}", file)
             return
     except ValueError:  # a NUL in the path
@@ -252,7 +209,12 @@ def _of_file(path: str) -> Iterator[str | Named]:
     yield path
 
 
-def _in_folder(folder: Path) -> Iterator[str]:
+def in_folder(folder: Path) -> Iterator[str]:
+    """Find the images in a folder, at any depth.
+
+    Raises:
+        DatasetError: if the folder is missing or cannot be read.
+    """
     from imgclf.data import file_listing
 
     found = file_listing.scan(folder)

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from imgclf.cli.app import app
 from imgclf.errors import UsageError
-from imgclf.prediction import sources
 
 CLASSES = {"disc", "two discs"}
 MAIN = "import sys; from imgclf.cli.app import main; sys.argv[0] = 'imgclf'; main()"
@@ -132,27 +131,41 @@ def test_each_path_on_stdin_is_answered_when_it_comes(trained_run, photos):
 
 @needs_signals
 @pytest.mark.slow
-def test_a_watched_folder_is_answered_until_it_is_interrupted(trained_run, photos, tmp_path):
+def test_a_watched_folder_is_answered_until_it_is_interrupted_and_the_rest_the_next_time(trained_run, photos, tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out.jsonl"
     folder.mkdir()
-    first, second, *_ = sorted(photos.rglob("*.png"))
-    shutil.copyfile(first, folder / "old.png")
-    with start(trained_run.path, "--watch", folder, "-o", output, "--resume", "--sort-into", tmp_path / "s") as process:
+    every = sorted(photos.rglob("*.png"))
+    command = (trained_run.path, "--watch", folder, "-o", output, "--resume", "--sort-into", tmp_path / "s")
+    for number, source in enumerate(every[:20]):
+        shutil.copyfile(source, folder / f"before-{number}.png")
+
+    def answered(process, count):
         deadline = time.monotonic() + 60
-        while not output.exists():
+        while not output.exists() or output.read_text().count("\n") < count:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(2 * sources.POLL_S)
-        shutil.copyfile(second, folder / "new.png")
-        while not output.read_text().endswith("\n"):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+
+    with start(*command) as process:
+        answered(process, 20)
+        shutil.copyfile(every[20], folder / "new.png")
+        answered(process, 21)
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=60)
     assert (process.returncode, complaints) == (130, "Interrupted.\n")
-    assert list(labels(output.read_text())) == [str(folder / "new.png")]
-    [sorted_one] = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
-    assert sorted_one.name == "new.png"
+    shutil.copyfile(every[21], folder / "meanwhile.png")
+    with start(*command) as process:
+        answered(process, 22)
+        half = every[22].read_bytes()
+        (folder / "slow.png").write_bytes(half[: len(half) // 2])
+        time.sleep(3)
+        (folder / "slow.png").write_bytes(half)
+        answered(process, 23)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sorted(Path(row["path"]).name for row in found) == sorted(path.name for path in folder.iterdir())
+    assert not any(row["error"] for row in found)
+    assert sum(1 for path in (tmp_path / "s").rglob("*.png")) == 23
 
 
 @needs_signals
