@@ -5,10 +5,13 @@ import itertools
 import math
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from imgclf.data import grouping
 from imgclf.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Sample
+
+G = TypeVar("G", bound=Hashable)
 
 TOLERANCE = 0.1
 """How far a class's validation and test counts may be from their share, as a fraction of it; at least one image."""
@@ -33,6 +36,12 @@ def carve(
     torn = _torn(samples, units) - kept.keys()
     weights = _weights(samples, strata, units, torn)
     plan = _Plan(weights, place_of, kept, {TEST: test_fraction, VALIDATION: validation_fraction})
+    if any(len(own) > 1 for own in strata):
+        counted = {TRAIN: 1 - test_fraction - validation_fraction, TEST: test_fraction, VALIDATION: validation_fraction}
+        for unit, goal in stratify(weights, counted, place_of, kept).items():
+            plan.put(unit, goal)
+        plan.fill_minima()
+        return plan.split_of | dict.fromkeys(torn, TRAIN)
     large = sorted((u for u in weights if plan.is_large(u)), key=lambda u: (-weights[u].total(), place_of[u]))
     for unit in large:
         plan.put(unit, plan.neediest(unit))
@@ -42,6 +51,58 @@ def carve(
     plan.balance(set(large))
     plan.fill_minima()
     return plan.split_of | dict.fromkeys(torn, TRAIN)
+
+
+def stratify(
+    weights: Mapping[int, Counter[str]],
+    shares: Mapping[G, float],
+    places: Mapping[int, float],
+    kept: Mapping[int, G] | None = None,
+) -> dict[int, G]:
+    """Deal out units of images that have several classes, so that every part gets its share of every class.
+
+    The rarest class that is left is dealt out first, each unit to the part that lacks most of it; of equals, to the
+    part that lacks most labels. `places`, hashes in [0, 1), decide the order of units.
+
+    Args:
+        weights: the images of each class in each unit.
+        shares: of each part; they sum to 1.
+        kept: units whose part is given; only those in `weights` count.
+
+    Returns:
+        The part of each unit that is not in `kept`.
+
+    Source: iterative stratification, Sechidis et al. 2011, doi:10.1007/978-3-642-23808-6_10.
+    """
+    kept = {unit: goal for unit, goal in (kept or {}).items() if unit in weights}
+    sizes: Counter[str] = Counter()
+    for own in weights.values():
+        sizes.update(own)
+    total = sizes.total()
+    lacking = {(goal, name): share * n for goal, share in shares.items() for name, n in sizes.items()}
+    lacking_all = {goal: share * total for goal, share in shares.items()}
+    found: dict[int, G] = {}
+
+    def put(unit: int, goal: G) -> None:
+        for name, n in weights[unit].items():
+            lacking[goal, name] -= n
+            lacking_all[goal] -= n
+
+    for unit, goal in kept.items():
+        put(unit, goal)
+    left = {unit for unit in weights if unit not in kept}
+    while left:
+        counts: Counter[str] = Counter()
+        for unit in left:
+            counts.update(weights[unit].keys())
+        rarest = min(counts, key=lambda name: (counts[name], name))
+        for unit in sorted((u for u in left if weights[u][rarest]), key=places.__getitem__):
+            order = list(shares)
+            goal = max(order, key=lambda g: (lacking[g, rarest], lacking_all[g], -order.index(g)))
+            found[unit] = goal
+            put(unit, goal)
+            left.remove(unit)
+    return found
 
 
 def wanted(share: float, count: int) -> tuple[int, int]:

@@ -76,6 +76,8 @@ def collect(
     samples, unreadable = _examine_all(listing.root, wanted, settings.allow_truncated, on_progress, scanner)
     _check_hashes(name, samples, listing.hashes)
     task = tasks.find(settings.task)
+    if task.UNITES:
+        samples = _united(name, samples, task)
     names = task.class_names((s.label for s in samples), listing.label_columns)
     if list(names) != sorted(names) and not listing.label_columns[1:]:
         log.info("%s: the classes are ordered by number: %s.", name, listed(names))
@@ -194,6 +196,18 @@ def _choose(name: Path, listing: Listing, classes: Sequence[str], min_classes: i
         )
     _warn_of_case(name, chosen)
     return _narrowed(listing.samples, chosen, task)
+
+
+def _united(name: Path, samples: Sequence[Sample], task: tasks.Task) -> list[Sample]:
+    """One sample for each content (in each split that the data bring along), with the labels of all its files."""
+    files: defaultdict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        files[sample.sha256, sample.split].append(sample)
+    found = [replace(own[0], label=task.united([s.label for s in own])) for own in files.values()]
+    if len(found) < len(samples):
+        more = f"{len(samples) - len(found):,}"
+        log.info("%s: %s files have the content of others; each image has the labels of all its files.", name, more)
+    return found
 
 
 def _narrowed(samples: Iterable[Sample], classes: Collection[str], task: str) -> list[Sample]:

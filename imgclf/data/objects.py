@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from imgclf import environment
+from imgclf import environment, tasks
 from imgclf.data import content, images, tiffs, unpacking
 from imgclf.data.dataset import Sample, Skipped, listed
 from imgclf.data.file_listing import Found, Listing, Progress
@@ -52,6 +52,19 @@ class Annotations:
     photographs: list[Photograph]
     files: list[str]
     skipped: list[Skipped]
+
+
+def read(found: Found, said: Annotations, settings: ReadConfig, kind: str, on_progress: Progress | None) -> Listing:
+    """List the objects as images of their own, or where labels belong to whole images, the photographs."""
+    task = tasks.find(settings.task)
+    if not task.WHOLE:
+        return cut(found, said, settings, kind, on_progress)
+    boxes: dict[str, list[str]] = {}
+    for photograph in said.photographs:
+        boxes.setdefault(photograph.path, []).extend(box.label for box in photograph.boxes)
+    splits = {p.path: p.split for p in reversed(said.photographs)}  # the first counts
+    samples = [Sample(path, task.united(own), splits[path]) for path, own in boxes.items()]
+    return Listing(found.root, samples, [*said.skipped, *found.without(said.files)])
 
 
 def cut(found: Found, said: Annotations, settings: ReadConfig, kind: str, on_progress: Progress | None) -> Listing:

@@ -163,6 +163,12 @@ def folds(
     of_class = {name: [0] * k for name in sizes}
     in_all = [0] * k
     fold_of: dict[int, int] = {}
+    if any(len(own) > 1 for own in strata):
+        fold_of = carving.stratify(shares, dict.fromkeys(range(k), 1 / k), places)
+        for unit, fold in fold_of.items():
+            for name, n in shares[unit].items():
+                of_class[name][fold] += n
+        shares.clear()  # all are dealt out
     for unit in sorted(shares, key=lambda unit: (-shares[unit].total(), places[unit])):
         share = shares[unit]
         fullness = [

@@ -76,6 +76,9 @@ class Task(Protocol):
     def narrowed(self, label: str, names: Iterable[str]) -> str | None:
         """The label with these classes alone; None where the image then belongs to none of them."""
 
+    def united(self, labels: Sequence[str]) -> str:
+        """The label of an image that has all of these; an empty text where there are none."""
+
     def class_names(self, labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
         """The names of the model's outputs.
 

@@ -56,9 +56,27 @@ def narrowed(label: str, names: Iterable[str]) -> str | None:
     return label if label in names else None
 
 
+def united(labels: Sequence[str]) -> str:
+    """See `Task`. An image has a single one: the first."""
+    return labels[0] if labels else ""
+
+
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """See `Task`."""
-    return ordered(set(labels))
+    """The classes in their order.
+
+    Raises:
+        DatasetError: if a table's labels look like several labels in a cell.
+    """
+    found = ordered(set(labels))
+    for separator in "|;," if columns else "":
+        joined = [name for name in found if separator in name]
+        parts = {part.strip() for name in joined for part in name.split(separator)}
+        if joined and parts <= set(found):
+            raise DatasetError(
+                f"expected one class for each image, found {joined[0]!r} beside {', '.join(map(repr, sorted(parts)))}. "
+                f"Read several labels for each image with --task multilabel --label-separator '{separator}'."
+            )
+    return found
 
 
 def counts(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]:

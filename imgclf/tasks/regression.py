@@ -86,6 +86,11 @@ def narrowed(label: str, names: Iterable[str]) -> str | None:
     return label
 
 
+def united(labels: Sequence[str]) -> str:
+    """See `Task`. An image has a single one: the first."""
+    return labels[0] if labels else ""
+
+
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
     """The names of the columns; `value` where the data are no table."""
     found = tuple(columns) or ("value",)

@@ -1,4 +1,4 @@
-"""COCO: JSON that describes the objects in photographs; each object becomes an image.
+"""COCO: JSON that describes the objects in photographs; each of either becomes an image.
 
 Format: https://cocodataset.org/#format-data, whose boxes are x, y, width, height in pixels counted from 0.
 """
@@ -27,7 +27,7 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 
 
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
-    """Cut every object out of its photograph, into the cache; file names tell the splits.
+    """Cut every object out of its photograph, or list the photographs for some tasks; file names tell the splits.
 
     Raises:
         DatasetError: if there are no annotations, one of them is damaged, or no object can be cut out.
@@ -43,7 +43,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
             f"{found.name}: expected COCO JSON in the folder or in annotations/, with images, annotations, categories "
             "and boxes, found none."
         )
-    return objects.cut(found, _annotations(found, files, settings), settings, "coco", on_progress)
+    return objects.read(found, _annotations(found, files, settings), settings, "coco", on_progress)
 
 
 def _files(found: Found) -> list[str]:

@@ -304,7 +304,8 @@ class _Reader:
             first, first_line = self.seen[path]
             if first != known:
                 raise DatasetError(
-                    f"{where}: {listed([path])} is {known!r} here and {first!r} in line {first_line}. Keep one of them."
+                    f"{where}: {listed([path])} is {known!r} here and {first!r} in line {first_line}. Keep one of "
+                    "them, or read several labels for each image with --task multilabel."
                 )
             reason = f"line {line} names it again, after line {first_line}"
             self.listing.skipped.append(Skipped(path, "duplicate", reason))

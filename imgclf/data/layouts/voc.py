@@ -1,4 +1,4 @@
-"""Pascal VOC: XML that describes the objects in photographs; each object becomes an image.
+"""Pascal VOC: XML that describes the objects in photographs; each of either becomes an image.
 
 Format: the development kit of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/. Pixels count from 1, and boxes include
 their last row and column.
@@ -29,7 +29,9 @@ def recognize(source: Source, settings: ReadConfig) -> bool:
 
 
 def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | None = None) -> Listing:
-    """Cut every object out of its photograph, into the cache; lists in `ImageSets/Main` tell the splits.
+    """Cut every object out of its photograph, or list the photographs for some tasks.
+
+    Lists in `ImageSets/Main` tell the splits.
 
     Raises:
         DatasetError: if there are no annotations, or no object can be cut out.
@@ -40,7 +42,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
         raise DatasetError(
             f"{found.name}: expected XML files in a folder Annotations, or beside the images, found none."
         )
-    return objects.cut(found, _annotations(found, files, settings), settings, "voc", on_progress)
+    return objects.read(found, _annotations(found, files, settings), settings, "voc", on_progress)
 
 
 def _files(found: Found) -> list[str]:
