@@ -95,7 +95,7 @@ def _least(cell: str, *, whole: bool) -> int:
     """The columns that a cell needs so that no name is broken."""
     if whole or cell_len(cell) < LONG:
         return cell_len(cell)
-    return max(map(cell_len, cell.split()))
+    return max(LONG // 2, *map(cell_len, cell.split()))
 
 
 def _is_number(text: str) -> bool:

@@ -30,7 +30,7 @@ def predict(
         typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="New .jsonl, .csv or .parquet file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="New .jsonl, .csv, .parquet or .xlsx file.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Predict only what FILE lacks, and append it.")] = False,
     sort_into: Annotated[
@@ -63,9 +63,10 @@ def predict(
     how["engine"] = "litert" if explain else settings.engine
 
     def load(count: int | None) -> "Classifier":
-        return prediction.load(find_model(model, settings.offline), count=count, **how)
+        return prediction.load(place, count=count, **how)
 
-    writing = _writing(find_model(model, settings.offline), settings, sort_into, explain)
+    place = find_model(model, settings.offline)
+    writing = _writing(place, settings, sort_into, explain)
 
     def table(found: "Iterator[Answer]") -> None:
         _print_table(found, settings.top, batch.is_live, writing)

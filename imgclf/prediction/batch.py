@@ -6,6 +6,7 @@ A batch may have no end: a watched folder, or a list on stdin.
 import gc
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FILE_FORMATS = ("jsonl", "csv", "parquet")
+MOST_NAMED = 10
+"""Classes that a summary names."""
+
+FILE_FORMATS = ("jsonl", "csv", "parquet", "xlsx")
 RESUMABLE = ("jsonl", "csv")
+BINARY = ("parquet", "xlsx")
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class Batch:
         output, watch, sort_into = self.output, self.watch, self.sort_into
         if not self.images and watch is None:
             raise UsageError("expected images or --watch, found neither. Name files, folders, a pattern, or -.")
-        if self.config.format == "parquet" and output is None:
-            raise UsageError("--format parquet: expected -o with a file, found none. Parquet is not text.")
+        if self.config.format in BINARY and output is None:
+            raise UsageError(f"--format {self.config.format}: expected -o with a file, found none. It is not text.")
         if self.resume and (output is None or self.config.format not in RESUMABLE):
             raise UsageError(f"--resume: expected -o with a file that ends in .jsonl or .csv, found {output}.")
         if self.resume and self.embeddings:
@@ -85,10 +90,11 @@ class Batch:
 
 @dataclass
 class Tally:
-    """Counts predictions and unreadable images."""
+    """Counts predictions by class, and unreadable images."""
 
     total: int = 0
     unreadable: int = 0
+    labels: Counter[str | None] = field(default_factory=Counter)
     example: str = field(default="", repr=False)
 
     def add(self, prediction: "Answer") -> None:
@@ -97,6 +103,21 @@ class Tally:
         if prediction.error is not None:
             self.unreadable += 1
             self.example = self.example or f"{prediction.path}: {prediction.error}"
+        elif hasattr(prediction, "label"):  # of a task with one class for each image
+            self.labels[prediction.label] += 1
+
+    @property
+    def summary(self) -> str:
+        """How many images there are of each predicted class, and how many have none; empty for a single image."""
+        if self.total < 2:
+            return ""
+        named = [(name, count) for name, count in self.labels.most_common() if name is not None]
+        parts = [f"{name} {count:,}" for name, count in named[:MOST_NAMED]]
+        if len(named) > MOST_NAMED:
+            parts.append(f"{sum(count for _, count in named[MOST_NAMED:]):,} of other classes")
+        parts += [f"{self.labels[None]:,} rejected"] * (None in self.labels)
+        parts += [f"{self.unreadable:,} cannot be read"] * (self.unreadable > 0)
+        return printable(f"{self.total:,} images: {', '.join(parts)}." if parts else f"{self.total:,} images.")
 
     @property
     def message(self) -> str:
@@ -197,6 +218,13 @@ def run(
     tally.check(config.strict)
     if tally.message:
         log.warning("%s", tally.message)
+    if tally.summary:
+        log.info("%s", tally.summary)
+    if batch.sort_into and tally.labels[None]:
+        log.info(
+            "%s contains the rejected images: the model is unsure, or they are unlike the training images.",
+            batch.sort_into / sorting.REJECTED,
+        )
 
 
 def write_lines(lines: Iterable[str], file: TextIO) -> None:
@@ -217,7 +245,7 @@ def _format(format: str, output: Path | None) -> str:
         return format
     if suffix not in FILE_FORMATS:
         raise UsageError(
-            f"-o {output}: expected a name that ends in .jsonl, .csv or .parquet, or --format jsonl, csv or parquet."
+            f"-o {output}: expected a name that ends in .jsonl, .csv, .parquet or .xlsx, or --format with one of these."
         )
     return suffix
 
@@ -239,9 +267,10 @@ def _open(
     if batch.output:
         from imgclf.prediction import output_files
 
-        if config.format == "parquet":
+        if config.format in BINARY:
             part = stack.enter_context(output_files.new(batch.output))
-            add = stack.enter_context(outputs.parquet(part, top, writing))
+            make = outputs.parquet if config.format == "parquet" else outputs.excel
+            add = stack.enter_context(make(part, top, writing))
             return lambda predictions: _drain(map(add, track(predictions, None))), done
         if batch.resume:
             columns = outputs.columns(top, writing)

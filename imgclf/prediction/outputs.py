@@ -1,4 +1,4 @@
-"""Predictions as text (JSON Lines, CSV, short lines for people) or as Parquet."""
+"""Predictions as text (JSON Lines, CSV, short lines for people), as Parquet or as an Excel workbook."""
 
 import contextlib
 import json
@@ -19,6 +19,9 @@ CLASSES = Writing()
 
 ROWS = 1000
 """Rows written to Parquet at once."""
+
+SHEET_ROWS = 1_048_576
+"""Rows of a sheet in Excel, at most."""
 
 
 def to_jsonl(
@@ -99,6 +102,47 @@ def parquet(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callab
             write(writing.form.values(prediction, top))
 
         yield add
+
+
+@contextlib.contextmanager
+def excel(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callable[[Answer], None]]:
+    """Write an Excel workbook with the columns of `columns`, one sheet for each SHEET_ROWS rows.
+
+    Texts are never formulas; what a cell cannot contain is escaped. Unknown values are empty cells.
+
+    Yields:
+        A function that takes predictions.
+
+    Raises:
+        MissingError: if openpyxl is not installed.
+    """
+    environment.require("openpyxl", "'imgclf[excel]'")
+    from openpyxl import Workbook
+    from openpyxl.cell import WriteOnlyCell
+
+    workbook, names, count = Workbook(write_only=True), columns(top, writing), 0
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        made = WriteOnlyCell(workbook.worksheets[-1], printable(_text(value)))
+        made.data_type = "s"  # also where it begins with =
+        return made
+
+    def add(prediction: Answer) -> None:
+        nonlocal count
+        if count % (SHEET_ROWS - 1) == 0:
+            workbook.create_sheet("predictions").append([cell(name) for name in names])
+        values = writing.form.values(prediction, top)
+        workbook.worksheets[-1].append([cell(values.get(name)) for name in names])
+        count += 1
+
+    try:
+        yield add
+    finally:
+        if not count:
+            workbook.create_sheet("predictions").append(names)
+        workbook.save(path)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from imgclf.settings.base import Check, at_least, between, setting
 from imgclf.settings.reading import Memory, Truncation
 
 ENGINES = ("auto", "litert", "onnx", "openvino", "savedmodel", "keras", "sklearn", "ray")
-FORMATS = ("table", "jsonl", "csv", "parquet")
+FORMATS = ("table", "jsonl", "csv", "parquet", "xlsx")
 
 
 def _part(text: str | None) -> tuple[int, int]:

@@ -5,11 +5,12 @@ import os
 from dataclasses import replace
 
 import numpy as np
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 
 from imgclf.errors import UsageError
-from imgclf.prediction import Prediction, embeddings, outputs
+from imgclf.prediction import Prediction, batch, embeddings, outputs
 from imgclf.prediction.decision import Decision
 
 LABELS = ("ants", "bees", "wasps")
@@ -156,6 +157,41 @@ def test_an_interrupted_parquet_file_can_be_read(tmp_path):
         add(BEES)
         raise KeyboardInterrupt
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 1
+
+
+def test_a_workbook_has_the_columns_of_csv_and_no_formula(tmp_path, monkeypatch):
+    odd = named("=1+1\x1b[31m.jpg", ("=cmd()", "b", "c"))
+    monkeypatch.setattr(outputs, "SHEET_ROWS", 3)
+    with outputs.excel(tmp_path / "out.xlsx", 1) as add:
+        for prediction in (BEES, odd, BROKEN):
+            add(prediction)
+    workbook = openpyxl.load_workbook(tmp_path / "out.xlsx")
+    first, second = (list(sheet.iter_rows(values_only=True)) for sheet in workbook)
+    assert first[0] == second[0] == outputs.columns(1)
+    rows = [dict(zip(outputs.columns(1), row, strict=True)) for row in (*first[1:], *second[1:])]
+    assert [row["path"] for row in rows] == [BEES.path, "=1+1\\x1b[31m.jpg", "x.jpg"]
+    assert [row["error"] for row in rows] == [None, None, "an empty file"]
+    assert rows[0]["confidence"] == 0.75 and rows[0]["rejected"] is False
+    kinds = {cell.data_type for sheet in workbook for row in sheet.iter_rows() for cell in row}
+    assert "f" not in kinds
+
+
+def test_a_workbook_without_predictions_has_its_columns(tmp_path):
+    with outputs.excel(tmp_path / "out.xlsx", 1):
+        pass
+    [sheet] = openpyxl.load_workbook(tmp_path / "out.xlsx")
+    assert list(sheet.iter_rows(values_only=True)) == [outputs.columns(1)]
+
+
+def test_a_batch_is_summed_up_by_class():
+    tally = batch.Tally()
+    assert tally.summary == ""
+    for prediction in [BEES] * 3 + [replace(BEES, rules=Decision(reject_below=0.76))] * 2 + [BROKEN]:
+        tally.add(prediction)
+    assert tally.summary == "6 images: bees 3, 2 rejected, 1 cannot be read."
+    for number in range(12):
+        tally.add(Prediction("x.jpg", np.array([0.75, 0.25], np.float32), (f"{number:02}", "z")))
+    assert tally.summary.endswith("07 1, 08 1, 3 of other classes, 2 rejected, 1 cannot be read.")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
