@@ -71,8 +71,8 @@ def fit(
     image that is alone in its class is never held out.
 
     Args:
-        features: float32 (n, d), or (views, n, d): the images' own first, then those of augmented views of them. An
-            image's views stay together in cross-validation, which holds out own features alone.
+        features: float32 (n, d), or (variants, n, d): the images' own first, then those of augmentations of them. An
+            image's variants stay together in cross-validation, which holds out own features alone.
         labels: int (n,); every class from 0 to classes - 1 occurs.
         balanced: whether each class weighs the same in total, however many images it has.
 
@@ -90,14 +90,14 @@ def fit_each(
     Args:
         several: arguments `labels` of `fit`, which also explains the others.
     """
-    views = features if features.ndim == 3 else features[np.newaxis]
-    is_small = views.size * classes * FOLDS < _WORTH_THREADS
+    variants = features if features.ndim == 3 else features[np.newaxis]
+    is_small = variants.size * classes * FOLDS < _WORTH_THREADS
     tolerance = _TOLERANCE if is_small else _LARGE_TOLERANCE
     with threadpool_limits(1 if is_small else None, user_api="blas"):
-        scaled, mean, deviation = _standardize(views.reshape(-1, views.shape[-1]))
+        scaled, mean, deviation = _standardize(variants.reshape(-1, variants.shape[-1]))
         rotated, basis = _rotate(scaled)
         del scaled
-        rotated = rotated.reshape(*views.shape[:2], -1)
+        rotated = rotated.reshape(*variants.shape[:2], -1)
         found = []
         for labels in several:
             strength, start = _choose_strength(rotated, labels, seed, balanced)
@@ -157,20 +157,20 @@ def _shares(labels: np.ndarray, held_out: list[np.ndarray | None], balanced: boo
 
 
 def _minimize(
-    views: np.ndarray, labels: np.ndarray, shares: np.ndarray, strength: float, start: np.ndarray, tolerance: float
+    variants: np.ndarray, labels: np.ndarray, shares: np.ndarray, strength: float, start: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """Fit heads that differ in the images they are fitted on.
 
     Args:
-        views: float32 (v, n, k), centered, along their principal directions.
+        variants: float32 (v, n, k), centered, along their principal directions.
         shares: what each image weighs in each head, (n, heads).
         start: where the descent starts, (k + 1, heads, classes): the weights, and the bias as the last row.
 
     Returns:
         float64 (k + 1, heads, classes).
     """
-    rows, labels = views.reshape(-1, views.shape[-1]), np.tile(labels, len(views))
-    shares = np.tile(shares / len(views), (len(views), 1))  # the penalty stays that of the images alone
+    rows, labels = variants.reshape(-1, variants.shape[-1]), np.tile(labels, len(variants))
+    shares = np.tile(shares / len(variants), (len(variants), 1))  # the penalty stays that of the images alone
     total = float(shares.sum(dtype=np.float64))
     # For two classes scikit-learn fits the difference of both columns, whose square is twice theirs.
     penalty = (2.0 if start.shape[2] == 2 else 1.0) / strength
@@ -230,31 +230,31 @@ def folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     return [number == fold for fold in range(count)]
 
 
-def _choose_strength(views: np.ndarray, labels: np.ndarray, seed: int, balanced: bool) -> tuple[float, np.ndarray]:
+def _choose_strength(variants: np.ndarray, labels: np.ndarray, seed: int, balanced: bool) -> tuple[float, np.ndarray]:
     """Search STRENGTHS from START outwards, by decades and then by halves of one, as long as the log loss falls.
 
     Args:
-        views: float32 (v, n, k), centered, along their principal directions.
+        variants: float32 (v, n, k), centered, along their principal directions.
 
     Returns:
         The strength, and a head from which the descent on all images may start: the mean of the folds' heads.
     """
     classes = int(labels.max()) + 1
     used = subset(labels, seed)
-    views, labels = views[:, used], labels[used]
+    variants, labels = variants[:, used], labels[used]
     held_out = folds(labels, seed)
     if not held_out:
         log.info("Every class has a single training image, so the head's C is not cross-validated: %g", DEFAULT)
-        return DEFAULT, np.zeros((views.shape[2] + 1, 1, classes))
+        return DEFAULT, np.zeros((variants.shape[2] + 1, 1, classes))
     shares = _shares(labels, list(held_out), balanced)
     fitted: dict[int, np.ndarray] = {}
 
     @functools.cache
     def loss(place: int) -> float:
         nearest = min(fitted, key=lambda other: abs(other - place), default=None)
-        start = np.zeros((views.shape[2] + 1, len(held_out), classes)) if nearest is None else fitted[nearest]
-        heads = fitted[place] = _minimize(views, labels, shares, STRENGTHS[place], start, _CHOOSING_TOLERANCE)
-        logits = _logits(views[0], heads)
+        start = np.zeros((variants.shape[2] + 1, len(held_out), classes)) if nearest is None else fitted[nearest]
+        heads = fitted[place] = _minimize(variants, labels, shares, STRENGTHS[place], start, _CHOOSING_TOLERANCE)
+        logits = _logits(variants[0], heads)
         sums = [held.sum() * log_loss(logits[held, fold], labels[held]) for fold, held in enumerate(held_out)]
         return float(sum(sums) / np.sum(held_out))
 

@@ -26,8 +26,8 @@ class Activations:
     Slices and arrays of row numbers give the images' own; `draw` gives one of the augmentations of each.
     """
 
-    def __init__(self, views: Sequence[np.ndarray], row_of: np.ndarray) -> None:
-        self._views = views  # each float16 (u, ...)
+    def __init__(self, variants: Sequence[np.ndarray], row_of: np.ndarray) -> None:
+        self._variants = variants  # each float16 (u, ...)
         self._row_of = row_of
 
     def __len__(self) -> int:
@@ -35,20 +35,20 @@ class Activations:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self._row_of), *self._views[0].shape[1:])
+        return (len(self._row_of), *self._variants[0].shape[1:])
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
-        return np.asarray(self._views[0][self._row_of[index]])
+        return np.asarray(self._variants[0][self._row_of[index]])
 
     def take(self, rows: np.ndarray) -> "Activations":
         """Some of the images under new numbers."""
-        return Activations(self._views, self._row_of[rows])
+        return Activations(self._variants, self._row_of[rows])
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One of the augmentations of each row, or the original."""
-        chosen = rng.integers(len(self._views), size=len(rows))
+        chosen = rng.integers(len(self._variants), size=len(rows))
         places = self._row_of[rows]
-        return np.stack([self._views[view][place] for view, place in zip(chosen, places, strict=True)])
+        return np.stack([self._variants[variant][place] for variant, place in zip(chosen, places, strict=True)])
 
 
 def cached(
@@ -63,19 +63,19 @@ def cached(
 ) -> Activations | str:
     """The activations of all images at a cut, and of `recipe.cached_augmentations` augmentations of them.
 
-    Later runs find them, like frozen features, by content, size, rules, weights below the cut, view and
+    Later runs find them, like frozen features, by content, size, rules, weights below the cut, variant and
     seed, as long as they fit into `settings.cache_limit_gb`; where nothing is kept on disk, they stay in memory.
 
     Returns:
         The activations, or why they cannot be kept.
     """
-    settings, views = recipe.settings, recipe.cached_augmentations
+    settings, variants = recipe.settings, recipe.cached_augmentations
     hashes, first, row_of = np.unique(loading.content_hashes(dataset), return_index=True, return_inverse=True)
     part = graph.lower(model, cut)
     shape = (len(hashes), *part.output_shape[1:])
     if None in shape:
         return "the image size is open"
-    needed = (1 + views) * int(np.prod(shape)) * np.dtype(dtype).itemsize
+    needed = (1 + variants) * int(np.prod(shape)) * np.dtype(dtype).itemsize
     store = caches.Store.of(settings.cache, settings.cache_limit_gb)
     if needed > settings.cache_limit_gb * 1e9:
         return f"{needed / 1e9:.1f} GB of activations are more than --cache-limit-gb {settings.cache_limit_gb:g}"
@@ -83,14 +83,14 @@ def cached(
     names = set().union(*(graph.below(model, name) for name in (cut.layer, *cut.taps)))
     network = graph.fingerprint([layer for layer in model.layers if layer.name in names])
     found: list[np.ndarray] = []
-    for view in range(1 + views):
+    for variant in range(1 + variants):
         facts = [cut.layer, *cut.taps, np.dtype(dtype).name]
-        name = features.entry_name("boundary", recipe, network, view, hashes, facts)
+        name = features.entry_name("boundary", recipe, network, variant, hashes, facts)
         known = store.read(name, shape, dtype) if store else None
         if known is not None:
             found.append(known)
             continue
-        batches = _batches(part, pixels.take(first), recipe, view, on_progress)
+        batches = _batches(part, pixels.take(first), recipe, variant, on_progress)
         try:
             made = _write(store, name, shape, dtype, batches) if store else _hold(shape, dtype, batches)
         except OSError as error:
@@ -102,15 +102,15 @@ def cached(
 
 
 def _batches(
-    part: keras.Model, contents: loading.Pixels, recipe: Recipe, view: int, on_progress: OnProgress | None
+    part: keras.Model, contents: loading.Pixels, recipe: Recipe, variant: int, on_progress: OnProgress | None
 ) -> Iterator[np.ndarray]:
-    seen = features.View(contents, recipe, view) if view else contents
+    seen = features.Variant(contents, recipe, variant) if variant else contents
     size = recipe.batch_size
     for start in range(0, len(contents), size):
         yield loop.predict(part, seen[start : start + size], size)
         if on_progress:
             on_progress(
-                f"activations, augmentation {view}" if view else "activations",
+                f"activations, augmentation {variant}" if variant else "activations",
                 min(start + size, len(contents)),
                 len(contents),
             )

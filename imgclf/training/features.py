@@ -71,18 +71,20 @@ def frozen(
     contents = pixels.take(first)
     found: list[np.ndarray] = []
     extract: Extract | None = None
-    for view in range(1 + augmentations):
-        name = entry_name("features", recipe, network, view, hashes)
+    for variant in range(1 + augmentations):
+        name = entry_name("features", recipe, network, variant, hashes)
         rows = store.read(name, shape, np.float32) if store else None
         if rows is None:
-            extract = extract or _extractor(model, len(contents) * (1 + augmentations - view), recipe, store, network)
-            seen = View(contents, recipe, view) if view else contents
-            rows = _through(extract, seen, recipe.batch_size, shape[1], _phase(view, augmentations), on_progress)
+            extract = extract or _extractor(
+                model, len(contents) * (1 + augmentations - variant), recipe, store, network
+            )
+            seen = Variant(contents, recipe, variant) if variant else contents
+            rows = _through(extract, seen, recipe.batch_size, shape[1], _phase(variant, augmentations), on_progress)
             no_room = store.keep(name, rows) if store else None
             if no_room:
                 log.warning("features are not kept for later runs (%s)", no_room)
         elif on_progress:
-            on_progress(_phase(view, augmentations), len(contents), len(contents))
+            on_progress(_phase(variant, augmentations), len(contents), len(contents))
         found.append(np.asarray(rows)[row_of])
     return np.stack(found)
 
@@ -93,7 +95,9 @@ def fingerprint(model: keras.Model) -> str:
     return graph.fingerprint(model.layers[: names.index("embedding") + 1])
 
 
-def entry_name(kind: str, recipe: Recipe, network: str, view: int, hashes: np.ndarray, more: Sequence[str] = ()) -> str:
+def entry_name(
+    kind: str, recipe: Recipe, network: str, variant: int, hashes: np.ndarray, more: Sequence[str] = ()
+) -> str:
     """The name of a cache entry: all that decides about what a network computes from images or augmentations."""
     facts: list[object] = [
         kind,
@@ -106,33 +110,33 @@ def entry_name(kind: str, recipe: Recipe, network: str, view: int, hashes: np.nd
     ]
     if recipe.precision == "bf16":
         facts.append(recipe.precision)
-    if view:
-        facts.append([view, recipe.seed, repr(recipe.policy), augmentation.VERSION])
+    if variant:
+        facts.append([variant, recipe.seed, repr(recipe.policy), augmentation.VERSION])
     return caches.digest(facts, hashes)
 
 
-class View:
+class Variant:
     """A random augmentation of images, the same in every run."""
 
-    def __init__(self, contents: loading.Pixels, recipe: Recipe, view: int) -> None:
-        self._contents, self._seed, self._view = contents, recipe.seed, view
+    def __init__(self, contents: loading.Pixels, recipe: Recipe, variant: int) -> None:
+        self._contents, self._seed, self._variant = contents, recipe.seed, variant
         self._augment = augmentation.Augment(recipe.policy, contents.shape[1])
 
     def __len__(self) -> int:
         return len(self._contents)
 
     def __getitem__(self, index: slice) -> np.ndarray:
-        rng = np.random.default_rng((self._seed, self._view, index.start))
+        rng = np.random.default_rng((self._seed, self._variant, index.start))
         return self._augment(self._contents[index], rng)
 
 
-def _phase(view: int, augmentations: int) -> str:
-    return f"features, augmentation {view} of {augmentations}" if view else "features"
+def _phase(variant: int, augmentations: int) -> str:
+    return f"features, augmentation {variant} of {augmentations}" if variant else "features"
 
 
 def _through(
     extract: Extract,
-    pixels: np.ndarray | loading.Pixels | View,
+    pixels: np.ndarray | loading.Pixels | Variant,
     batch_size: int,
     width: int,
     phase: str,
