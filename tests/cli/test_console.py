@@ -56,11 +56,11 @@ def test_json_keeps_names_readable(capsys):
 
 
 def test_a_table_fits_80_columns_in_a_pipe_by_wrapping_headings_and_texts(capsys):
-    columns = ["run", "accuracy", "95% interval of it", "balanced accuracy", "note"]
-    console.table(None, columns, [["runs/ants-bees-1", 0.915, "0.860 to 0.950", 0.916, "few images of the class " * 3]])
+    columns = ["run", "accuracy", "95% interval of it", "balanced", "note"]
+    console.table(None, columns, [["runs/bees", 0.915, "0.860 to 0.950", 0.916, "few images of the class " * 3]])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) == 80
-    assert any("runs/ants-bees-1" in line and "0.860 to 0.950" in line for line in lines)
+    assert any("runs/bees" in line and "0.860 to 0.950" in line for line in lines)
     assert sum("few" in line for line in lines) > 1
 
 
