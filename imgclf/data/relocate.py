@@ -69,15 +69,24 @@ def verify(dataset: Dataset) -> None:
     """Compare the files of a dataset with the hashes in its manifest; those that are gone or have none are passed over.
 
     Raises:
-        DatasetError: if a file has changed, naming the first one.
+        DatasetError: if files have changed, naming the first ones.
     """
+    changed = changes(dataset)
+    if changed:
+        path, sha256 = next(iter(changed.items()))
+        known = next(s.sha256 for s in dataset.samples if s.path == path)
+        others = f" So have {len(changed) - 1:,} others: {listed(list(changed)[1:])}." if len(changed) > 1 else ""
+        raise DatasetError(
+            f"{dataset.root / path}: the image has changed since training (expected SHA-256 {known[:12]}..., "
+            f"found {sha256[:12]}...).{others} Restore them, pass the folder that contains them now with --data, or "
+            "train again."
+        )
+
+
+def changes(dataset: Dataset) -> dict[str, str]:
+    """The files whose content is no longer that of the manifest, with their SHA-256."""
     known = {s.path: s.sha256 for s in dataset.samples if s.sha256}
-    for path, sha256 in _hashes(dataset.root, known):
-        if sha256 != known[path]:
-            raise DatasetError(
-                f"{dataset.root / path}: the image has changed since training (expected SHA-256 {known[path][:12]}..., "
-                f"found {sha256[:12]}...). Restore it, or train again."
-            )
+    return {path: sha256 for path, sha256 in _hashes(dataset.root, known) if sha256 != known[path]}
 
 
 def _hashes(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:

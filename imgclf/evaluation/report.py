@@ -5,14 +5,16 @@ What a person typed (class names, paths, settings) is escaped in every format.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imgclf import storage
-from imgclf.data import run_data
+from imgclf.data import relocate, run_data
+from imgclf.data.dataset import listed
 from imgclf.errors import ArtifactError, ImgclfError, MissingError, RunError, UsageError
 from imgclf.evaluation import decisions, metrics, outputs, plots, thumbnails
 from imgclf.evaluation import facts as facts_of
@@ -82,7 +84,7 @@ def write(
     folder = folder or run.path
     predictions = outputs.read_predictions((stage or folder) / run.predictions.name)
     facts = facts_of.collect(run, folder, predictions, stage)
-    known = run_files(run) if files is None else files
+    known = run_files(run, predictions.paths) if files is None else files
     texts = {"html": lambda: _to_html(run, facts, predictions, known), "md": lambda: to_markdown(facts)}
     return write_formats(stage or folder, facts, texts, formats)
 
@@ -114,12 +116,22 @@ def write_formats(
     return written
 
 
-def run_files(run: Run) -> dict[str, Path]:
-    """Where the images of a run lie; empty for a folder of scores alone."""
+def run_files(run: Run, paths: Collection[str] | None = None) -> dict[str, Path]:
+    """Where images of a run lie (all, or those of some paths), without those that have changed since training.
+
+    Empty for a folder of scores alone.
+    """
     try:
-        return run_data.read(run, verify=False).files
+        dataset = run_data.read(run, verify=False)
     except ImgclfError:
         return {}
+    if paths is not None:
+        wanted = set(paths)
+        dataset = replace(dataset, samples=tuple(s for s in dataset.samples if s.path in wanted))
+    changed = relocate.changes(dataset)
+    if changed:
+        log.warning("Not shown, since they have changed since training: %s.", listed(changed))
+    return {path: file for path, file in dataset.files.items() if path not in changed}
 
 
 def decoding(settings: dict[str, Any]) -> Decoding:

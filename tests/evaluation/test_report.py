@@ -146,6 +146,16 @@ def test_images_that_are_gone_leave_their_paths(run, tmp_path):
     assert "0/1.png" in text and "unreadable" in text
 
 
+def test_other_images_under_the_names_of_the_run_are_not_shown(run, tmp_path, caplog):
+    shown = report.write(run)[0].read_text().count("data:image/jpeg")
+    path = outputs.read_predictions(run.predictions).paths[0]
+    other = next(file for name, file in report.run_files(run).items() if name != path)
+    (tmp_path / "images" / path).write_bytes(other.read_bytes())
+    assert path not in report.run_files(run)
+    text = report.write(run)[0].read_text()
+    assert text.count("data:image/jpeg") < shown and f"have changed since training: {path}" in caplog.text
+
+
 def test_many_classes_get_a_picture_of_the_matrix(tmp_path):
     names = tuple(f"class {i}" for i in range(report.MOST_CLASSES + 1))
     text = report.write(make(tmp_path, names, count=2))[0].read_text()
