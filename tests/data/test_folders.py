@@ -182,7 +182,9 @@ def test_words_of_tables_and_of_folders_are_the_same() -> None:
 def test_a_wrapped_archive_keeps_the_folder_of_its_split(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         image(tmp_path / f"wrapped/test_set/{name}/1.png", 10 * len(name))
-    shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path, "wrapped")
+    image(tmp_path / "pack/@eaDir/SYNOPHOTO_THUMB_M.png", 1)
+    shutil.move(tmp_path / "wrapped", tmp_path / "pack/wrapped")
+    shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "pack")
     assert {(s.label, s.split) for s in collection.collect(tmp_path / "data.zip").samples} == {
         ("cats", TEST),
         ("dogs", TEST),

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self
 
-from imgclf.data import images, unpacking
+from imgclf.data import images, litter, unpacking
 from imgclf.data.file_listing import Progress
 from imgclf.data.split_names import is_split
 from imgclf.errors import DatasetError
@@ -69,13 +69,17 @@ def unpack(path: Path, on_progress: Progress | None = None) -> Path:
 def _core(folder: Path) -> Path:
     """Skip folders that contain only one folder, except class folders and folders of a split."""
     while True:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        entries = _shown(folder)
         if len(entries) != 1 or not entries[0].is_dir() or is_split(entries[0].name):
             return folder
-        inside = [entry for entry in entries[0].iterdir() if not entry.name.startswith(".")]
+        inside = _shown(entries[0])
         if all(entry.is_file() and entry.suffix.lower() in images.SUFFIXES for entry in inside):
             return folder
         folder = entries[0]
+
+
+def _shown(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".") and not litter.is_system(entry.name)]
 
 
 def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
