@@ -183,7 +183,7 @@ def _glob(*parts: str) -> list[str]:
 
 def _of_path(path: str) -> Iterator[str | Named]:
     if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a folder above may not be entered)
-        yield from in_folder(Path(path))
+        yield from in_folder(Path(path), names_output=True)
     elif path.lower().endswith(images.SUFFIXES):
         yield path
     else:
@@ -209,8 +209,11 @@ def _of_file(path: str) -> Iterator[str | Named]:
     yield path
 
 
-def in_folder(folder: Path) -> Iterator[str]:
+def in_folder(folder: Path, *, names_output: bool = False) -> Iterator[str]:
     """Find the images in a folder, at any depth.
+
+    Args:
+        names_output: whether a note names what is left out since imgclf wrote it.
 
     Raises:
         DatasetError: if the folder is missing or cannot be read.
@@ -221,4 +224,6 @@ def in_folder(folder: Path) -> Iterator[str]:
     for skipped in found.skipped:
         if skipped.kind == "unreadable":
             log.warning("%s: %s", folder / skipped.path, skipped.reason)
+        elif skipped.kind == "own-output" and names_output:
+            log.info("%s: left out, as output of imgclf.", folder / skipped.path)
     yield from (str(folder / file) for file in found.files)

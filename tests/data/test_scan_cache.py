@@ -86,6 +86,21 @@ def test_a_file_that_has_just_changed_is_hashed_again(
     assert scan(folder, tmp_path / "scans")[0] == collection.collect(folder)
 
 
+def test_another_content_of_the_same_size_and_time_is_noticed(
+    image_folder: Callable[..., Path], tmp_path: Path, opened: list[bytes]
+) -> None:
+    folder = image_folder(count=2, size_px=40, suffix=".bmp")
+    path, other = folder / "ant/000.bmp", folder / "bee/001.bmp"
+    for name in (path, other):
+        os.utime(name, (1_000_000_000, 1_000_000_000))
+    before, _ = scan(folder, tmp_path / "scans")
+    assert path.stat().st_size == other.stat().st_size
+    path.write_bytes(other.read_bytes())
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    after, _ = scan(folder, tmp_path / "scans")
+    assert after.samples[0].sha256 == before.samples[3].sha256 != before.samples[0].sha256
+
+
 def test_a_copy_of_a_folder_is_not_decoded_again(folder: Path, tmp_path: Path, opened: list[bytes]) -> None:
     scan(folder, tmp_path / "scans")
     shutil.copytree(folder, tmp_path / "copy")

@@ -128,6 +128,14 @@ def test_names_with_spaces_at_their_ends_and_line_breaks_are_taken_as_they_are(f
     assert found("-", listed=sources.lines(io.BytesIO(b"two\nlines.jpg\0a.jpg"))) == ["two\nlines.jpg", "a.jpg"]
 
 
+def test_output_of_imgclf_in_a_folder_is_left_out_with_a_note(found, tmp_path, caplog):
+    write(tmp_path / "photos/run/learning_curve.png", b"")
+    write(tmp_path / "photos/run/artifact.json", b"{}")
+    caplog.set_level("INFO", logger="imgclf")
+    assert not [path for path in found("photos") if "run" in path]
+    assert "photos/run: left out, as output of imgclf." in caplog.text
+
+
 def test_the_first_line_of_a_list_is_read_before_the_second_is_there():
     asked = []
 
