@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from imgclf import __version__
-from imgclf.errors import ImgclfError, MissingError, UsageError
+from imgclf.errors import MissingError, UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 PACKAGES = (
@@ -45,25 +45,6 @@ def cache_sizes() -> dict[str, int]:
     root = cache_root()
     entries = sorted(root.iterdir()) if root.is_dir() else []
     return {entry.name: sum(map(_size, (entry, *_below(entry)))) for entry in entries}
-
-
-def clear_cache() -> None:
-    """Delete everything under the cache root. Links are deleted, their targets are not.
-
-    Raises:
-        ImgclfError: if something cannot be deleted.
-    """
-    import shutil
-
-    root = cache_root()
-    try:
-        for entry in root.iterdir() if root.is_dir() else ():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-    except OSError as error:
-        raise ImgclfError(f"{error.filename}: cannot be deleted ({error.strerror}).") from None
 
 
 def _below(folder: Path) -> Iterator[Path]:

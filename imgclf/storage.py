@@ -4,6 +4,7 @@ Everything unfinished lies in a stage, a hidden folder beside its target with a 
 belongs to a killed process, and the next one to write there removes it.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -12,15 +13,23 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imgclf.errors import RunError, UsageError
+from imgclf.errors import ImgclfError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 STAGE = ".imgclf-part"
 """How the name of a stage ends."""
 
 READY = ".imgclf-ready"
 """A set of files that is whole and replaces files of the folder that contains it, one by one."""
+
+USE = ".in-use"
+"""How the name of a lock ends whose holder uses a folder of the cache."""
+
+_USED: dict[Path, "FileLock"] = {}
 
 LOCK = ".lock"
 _ORDERS = ".orders.json"
@@ -240,6 +249,76 @@ def settle(folder: Path) -> None:
             f"{folder}: new files are ready in {READY} and cannot be moved into place ({error.strerror}). Run this "
             "once where the folder can be written."
         ) from None
+
+
+def use(folder: Path) -> None:
+    """Keep a folder of the cache, present or to be made, from being cleared as long as this process lives."""
+    from filelock import FileLock
+
+    if folder not in _USED:
+        lock = FileLock(folder.with_name(f".{folder.name}.{secrets.token_hex(6)}{USE}"))
+        with contextlib.suppress(OSError, NotImplementedError):  # a cache that cannot be written cannot be cleared
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for left in folder.parent.glob(f".{folder.name}.*{USE}"):
+                if not _is_held(left):
+                    left.unlink()
+            lock.acquire()
+            _USED[folder] = lock
+            atexit.register(_release, folder)
+
+
+def _release(folder: Path) -> None:
+    lock = _USED.pop(folder)
+    with contextlib.suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def clear(root: Path) -> list[Path]:
+    """Delete everything in a cache but what a running process uses or writes. Links are deleted, not their targets.
+
+    Returns:
+        What is in use.
+
+    Raises:
+        ImgclfError: if something cannot be deleted.
+    """
+    kept: list[Path] = []
+    try:
+        for entry in sorted(root.iterdir()) if root.is_dir() else ():
+            if not entry.is_dir() or entry.is_symlink():
+                entry.unlink()
+                continue
+            held = {path for path in entry.iterdir() if _is_held(path)}
+            used = {path for path in entry.iterdir() if any(_names_use(lock, path) for lock in held)}
+            for path in set(entry.iterdir()) - held - used:
+                _remove(path)
+            kept += sorted(used | {path for path in held if path.is_dir()})
+            if not held:
+                entry.rmdir()
+    except OSError as error:
+        raise ImgclfError(f"{error.filename}: cannot be deleted ({error.strerror}).") from None
+    return kept
+
+
+def _names_use(lock: Path, folder: Path) -> bool:
+    return lock.name.endswith(USE) and lock.name.startswith(f".{folder.name}.")
+
+
+def _is_held(path: Path) -> bool:
+    """Whether another process, or this one, holds the lock that a file is or a folder contains."""
+    from filelock import FileLock, Timeout
+
+    lock = path if path.name.endswith(USE) else path / LOCK
+    try:
+        if not lock.is_file():
+            return False
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
 def _remove(path: Path) -> None:

@@ -174,3 +174,20 @@ def test_a_set_that_cannot_be_moved_into_place_is_explained(tmp_path: Path, monk
     monkeypatch.setattr(os, "replace", read_only)
     with pytest.raises(RunError, match=r"cannot be moved into place \(Read-only"):
         storage.settle(tmp_path)
+
+
+def test_a_cache_is_cleared_but_for_what_a_running_process_uses_or_writes(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from imgclf import storage; root = Path(sys.argv[1]) / 'unpacked'\n"
+    code += "storage.use(root / 'used')\nwith storage.stage(root): print('open', flush=True); input()"
+    lay(tmp_path, {"unpacked/used/a": "1", "unpacked/idle/a": "1", "scans/db": "1", "file": "1"})
+    (tmp_path / "link").symlink_to(tmp_path / "unpacked")
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "open\n"
+        kept = storage.clear(tmp_path)
+        assert [path.name for path in kept if path.name == "used"] == ["used"] and len(kept) == 2
+        assert {path.name for path in tmp_path.iterdir()} == {"unpacked"}
+        assert contents(tmp_path).keys() >= {"unpacked/used/a"}
+        assert not (tmp_path / "unpacked" / "idle").exists()
+        other.kill()
+    assert storage.clear(tmp_path) == []
+    assert names(tmp_path) == []

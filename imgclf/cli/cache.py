@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from imgclf import environment
+from imgclf import environment, storage
 from imgclf.cli import options
 
 
@@ -16,12 +16,14 @@ def cache(
     from imgclf.cli import console
 
     root, sizes = environment.cache_root(), environment.cache_sizes()
-    if clear:
-        environment.clear_cache()
+    kept = storage.clear(root) if clear else []
+    if kept:
+        console.note(f"{root}: {len(kept)} entries are in use by running processes and stay.")
     if json:
         console.print_json({"root": str(root), "bytes": sizes, "cleared": clear})
     elif clear:
-        console.out.print(f"{root}: {sum(sizes.values()) / 1e6:,.1f} MB deleted", soft_wrap=True)
+        deleted = sum(sizes.values()) - sum(environment.cache_sizes().values())
+        console.out.print(f"{root}: {deleted / 1e6:,.1f} MB deleted", soft_wrap=True)
     else:
         show(sizes)
 

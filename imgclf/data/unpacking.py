@@ -38,6 +38,7 @@ def once(source: Path, parts: Iterable[Path], options: Sequence[object], fill: C
     store = environment.cache_root() / "unpacked"
     try:
         folder = store / _key(parts, options)
+        storage.use(folder)  # before it is looked for: the cache may be cleared at any moment
         if folder.is_dir():
             return folder
         with storage.stage(store) as temporary:

@@ -87,5 +87,5 @@ def test_what_cannot_be_deleted_is_said(root: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("shutil.rmtree", refuse)
-    with pytest.raises(ImgclfError, match=r"keras: cannot be deleted \(Permission denied\)"):
+    with pytest.raises(ImgclfError, match=r"keras.models: cannot be deleted \(Permission denied\)"):
         cache(clear=True, json=False)

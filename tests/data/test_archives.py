@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imgclf import storage
 from imgclf.data import collection, unpacking
 from imgclf.data.layouts import archives
 from imgclf.errors import DatasetError
@@ -96,7 +97,7 @@ def test_a_crash_while_unpacking_leaves_nothing(zipped: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         archives.unpack(zipped, crash)
     store = collection.collect(zipped).root.parent
-    assert not list(store.glob(".*"))
+    assert not list(store.glob(f"*{storage.STAGE}"))
 
 
 def test_a_full_disk_is_an_error_that_names_the_cache(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
