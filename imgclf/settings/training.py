@@ -19,6 +19,7 @@ from imgclf.settings.reading import DECODING
 
 AUTO = "auto"
 METHODS = ("auto", "probe", "finetune", "full", "scratch")
+OPTIMIZERS = ("adamw", "adam", "sgd", "nesterov", "rmsprop", "lion", "nadam", "adagrad")
 EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
 TRAINING, SYSTEM = "Training", "System"
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -117,7 +118,7 @@ class TrainConfig(DataConfig, Kind, Orientation):
             "a number from 0 to 100, or auto",
         ),
     )
-    optimizer: str = setting("adamw", "Optimizer", panel=TRAINING, choices=("adamw", "sgd"))
+    optimizer: str = setting("adamw", "Optimizer", panel=TRAINING, choices=OPTIMIZERS)
     clip_norm: float | None = setting(None, "Maximum global norm of the gradients.", panel=TRAINING, check=POSITIVE)
     warmup_epochs: float = setting(
         1.0,

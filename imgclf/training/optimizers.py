@@ -6,6 +6,18 @@ import keras
 
 from imgclf.training.recipe import Recipe
 
+_KINDS: dict[str, tuple[type[keras.optimizers.Optimizer], dict[str, Any]]] = {
+    "adamw": (keras.optimizers.Adam, {}),  # with decoupled decay this is AdamW (arXiv:1711.05101)
+    "adam": (keras.optimizers.Adam, {}),
+    "sgd": (keras.optimizers.SGD, {"momentum": 0.9}),
+    "nesterov": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (keras.optimizers.RMSprop, {}),
+    "lion": (keras.optimizers.Lion, {}),
+    "nadam": (keras.optimizers.Nadam, {}),
+    "adagrad": (keras.optimizers.Adagrad, {}),
+}
+"""By `--optimizer`, with their own arguments."""
+
 Blocks = tuple[tuple[str, ...], ...]
 """The names of the layers of each block, from the top down; the head is above them all."""
 
@@ -40,10 +52,8 @@ def with_rate(recipe: Recipe, learning_rate: Any, model: keras.Model) -> keras.o
         "gradient_accumulation_steps": recipe.accumulate if recipe.accumulate > 1 else None,
         "global_clipnorm": recipe.clip_norm or None,
     }
-    if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **shared)
-    else:
-        optimizer = keras.optimizers.Adam(**shared)  # with decoupled decay this is AdamW (arXiv:1711.05101)
+    kind, own = _KINDS[recipe.optimizer]
+    optimizer = kind(**own, **shared)
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     return optimizer

@@ -186,6 +186,8 @@ def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
         for name, value in _NUMBERS[config.method].items()
         if getattr(config, name) is None or (name == "augment" and config.augment == AUTO)
     }
+    if config.optimizer == "adam" and "weight_decay" in numbers:
+        numbers["weight_decay"] = 0.0  # by which it differs from AdamW
     config = replace(config, **numbers)
     policy, losses = config.policy.upright() if config.keep_orientation else (config.policy, [])
     config = replace(config, augment=policy.name or str(policy))

@@ -1,15 +1,17 @@
-"""The networks of imgclf itself: EfficientNet-Lite0, whose weights come with it, and the small CNN, which has none."""
+"""The networks of imgclf itself: EfficientNet-Lite0, whose weights come with it, and those to train from scratch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from imgclf.models import catalog
-from imgclf.models.sources import DEFAULT, NONE, Facts, Progress
+from imgclf.models.sources import DEFAULT, NONE, SCRATCH, Facts, Progress
 
 if TYPE_CHECKING:
     import keras
 
 WEIGHTS = "bundled"
+_ANY_SIZE = (DEFAULT, SCRATCH)
+"""The others end in flattened pixels."""
 
 
 class Bundled:
@@ -21,7 +23,10 @@ class Bundled:
     def __init__(self, known: catalog.ModelFacts) -> None:
         has_weights = known.name == DEFAULT
         pretrained = WEIGHTS if has_weights else None
-        self.facts = Facts(known.name, known.image_size, pretrained, any_size=True, imagenet=has_weights)
+        self.facts = Facts(
+            known.name, known.image_size, pretrained, any_size=known.name in _ANY_SIZE, imagenet=has_weights
+        )
+        self._smallest_px = known.min_image_size
 
     @classmethod
     def find(cls, name: str, *, offline: bool = False) -> Self | None:
@@ -31,10 +36,13 @@ class Bundled:
     def build(
         self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
-        from imgclf.models import backbones, convnets, efficientnet_lite0
+        from imgclf.models import backbones, convnets, efficientnet_lite0, textbook
 
-        build = efficientnet_lite0.build if self.facts.name == DEFAULT else convnets.small_cnn
-        model = build(image_size)
+        if self.facts.name in _ANY_SIZE:
+            build = efficientnet_lite0.build if self.facts.name == DEFAULT else convnets.small_cnn
+            model = build(image_size)
+        else:
+            model = textbook.build(self.facts.name, image_size, self._smallest_px)
         if weights == WEIGHTS:
             efficientnet_lite0.load_weights(model)
         elif weights != NONE:
