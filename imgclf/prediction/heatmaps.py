@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from imgclf import storage
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImgclfError, UsageError
 from imgclf.prediction.classifier import Classifier
@@ -244,7 +245,8 @@ class Folder:
             name = f"{plain}-{number}.png"
         self._taken.add(name.lower())
         try:
-            image.save(self._path / name, compress_level=1)
+            with storage.replacing(self._path / name) as new:
+                image.save(new, compress_level=1)
         except OSError as error:
             raise ImgclfError(f"{self._option} {self._path / name}: cannot be written ({error.strerror}).") from None
         return self._path / name
