@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
@@ -93,8 +94,16 @@ def real_data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> "imgclf.Run":
-    """A run of a small CNN on two easy classes, 32 px, with the default exports. Read it, never write it."""
-    folder = tmp_path_factory.mktemp("trained")
-    fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
-    config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=12, batch_size=8)
-    return imgclf.train(imgclf.read(folder / "images"), config, output=folder / "run")
+    """A run of a small CNN on two easy classes, 32 px, with the default exports. Read it, never write it.
+
+    The first process that asks for it trains it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            fill(folder / "images", ("disc", "two discs"), count=24, size_px=40, suffix=".png", seed=1)
+            config = imgclf.TrainConfig(backbone="small-cnn", image_size=32, epochs=12, batch_size=8)
+            imgclf.train(imgclf.read(folder / "images"), config, output=folder / "run")
+            (folder / "done").touch()
+    return imgclf.Run(folder / "run")
