@@ -36,9 +36,9 @@ def evaluate(
     if settings.kfold:
         given.refuse_others(CROSS_VALIDATED, "--kfold uses the run's own images and settings.")
         return _cross_validate(run, settings.kfold, moved, settings.fail_under, json=json)
+    runs.check_new(output)
     task = scorers.task_of(runs.find(run))
     with console.phases() as on_progress:
-        runs.check_new(output)
         reading = partial(on_progress, "reading")
         config = replace(settings, task=task)
         dataset = imgclf.read(data, config, split=False, on_progress=reading) if data else None
