@@ -12,6 +12,9 @@ from imgclf.settings import IngestConfig
 if TYPE_CHECKING:
     from imgclf.data.doctor import Checkup
 
+FOUND = ("empty-class", "not-an-image", "unreadable")
+"""The kinds of skipped files that the findings name."""
+
 MOST_LINES = 25
 MOST_CLASSES = 8
 
@@ -69,8 +72,9 @@ def _print(summary: dict[str, Any], checkup: "Checkup") -> None:
     )
     sizes = ", ".join(f"{name} {width} x {height}" for name, (width, height) in summary["sizes"].items())
     lines = [f"sizes: {sizes} px", f"formats: {_counted(summary['formats'])}"]
-    if summary["skipped"]:
-        lines.append(f"skipped: {_counted(summary['skipped'])}")
+    others = {kind: count for kind, count in summary["skipped"].items() if kind not in FOUND}
+    if others:
+        lines.append(f"left out besides: {_counted(others)}")
     room = MOST_LINES - (len(rows) + 5) - len(lines)
     found = checkup.lines()
     fits = len(found) if len(found) <= room else room - 1

@@ -104,8 +104,12 @@ class ReadConfig(Truncation, Memory):
         choices=LAYOUTS,
         check=Check(str.isidentifier, "the name of a layout"),
     )
-    depth: int | None = setting(
-        None, "Number of folder levels that form the class name.", panel=READING, check=at_least(1)
+    depth: int | str | None = setting(
+        None,
+        "Folder levels that form the class name; last: the innermost.",
+        panel=READING,
+        metavar="N",
+        check=Check(lambda value: value == "last" or (isinstance(value, int) and value >= 1), "1, 2, ... or last"),
     )
     split_names: str | None = setting(
         None,

@@ -52,7 +52,7 @@ def test_it_names_what_cannot_be_read(ingest: Run, image_folder: Callable[..., P
     (folder / "cat").mkdir()
     code, out, _ = ingest(folder)
     assert code == 0
-    assert "skipped: empty-class 1, hidden 1, not-an-image 1, unreadable 2" in out
+    assert "left out besides: hidden 1\n" in out  # what the findings name, they count
     assert "error: empty 1, left out: ant/[red]zero[bold].jpg" in out
     assert r"error: not-an-image 1, left out: 'bee/new\nline.jpg'" in out
     assert "warning: empty-class 1, left out: cat" in out

@@ -142,6 +142,11 @@ def test_options_answer_the_question(tmp_path: Path) -> None:
     outer = found(tmp_path, paths, ReadConfig(depth=1))
     assert {label for _, label in outer.values()} == {"Entrenamiento", "Prueba", "Otro"}
     assert len({label for _, label in found(tmp_path, paths, ReadConfig(depth=2)).values()}) == 6
+    inner = found(tmp_path, [*paths, "Prueba/2019/cats/2.jpg"], ReadConfig(depth="last"))
+    assert {(path, label) for path, (_, label) in inner.items()} == {
+        *((path, path.split("/")[1]) for path in paths),
+        ("Prueba/2019/cats/2.jpg", "cats"),
+    }
 
 
 def test_no_folder_is_a_split_if_the_user_says_so(tmp_path: Path) -> None:

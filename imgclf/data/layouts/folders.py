@@ -28,13 +28,15 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     """Label every image by its place: `<class>/...`, `<split>/<class>/...` or `<class>/<split>/...`.
 
     `settings.depth` nested folders, joined by slashes, form the class name; by default one. Images are found at any
-    depth below. Folders that contain nothing but one folder, above a split or in it, do not count.
+    depth below. Folders that contain nothing but one folder, above a split or in it, do not count. With the depth
+    `last`, the innermost folder alone names the class, whatever is above it.
 
     Raises:
         DatasetError: if there are no images in class folders, folders of a split stand beside others, it cannot be
             told classes from splits, or a class name is not UTF-8.
     """
-    found, levels = source.found, settings.depth or 1
+    found, is_last = source.found, settings.depth == "last"
+    levels = settings.depth if isinstance(settings.depth, int) else 1
     if not found.files:
         raise DatasetError(f"{found.name}: expected images, found {contents(found)}. {ADVICE}")
     places = _places(found, settings)
@@ -52,7 +54,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
         if len(parts) <= levels:
             listing.skipped.append(Skipped(path, "unlabelled", "an image outside any class folder"))
             continue
-        name = "/".join(parts[:levels])
+        name = parts[-2] if is_last else "/".join(parts[:levels])
         if places.below and len(parts) > levels + 1:
             split = places.below.get(f"{name}/{parts[levels]}", UNASSIGNED)
         listing.samples.append(Sample(path, label(name, found.name), split))
@@ -62,7 +64,7 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     for folder in found.folders:
         prefix = places.prefix(folder)
         inside = None if prefix is None or folder == prefix else folder.removeprefix(f"{prefix}/")
-        if inside is None or folder in filled or places.splits[prefix or ""] is None:
+        if is_last or inside is None or folder in filled or places.splits[prefix or ""] is None:
             continue
         if inside.count("/") == levels - 1:
             listing.skipped.append(Skipped(folder, "empty-class", "a folder without images"))
@@ -249,7 +251,6 @@ def _check_classes(found: Found, tree: _Tree, below: Mapping[str, str]) -> None:
     if len(tops) > 1 and len(shared) >= _LEAST_SHARED:
         raise DatasetError(
             f"{found.name}: each of its folders ({listed(tops, 4)}) contains the same folders ({listed(shared, 4)}). "
-            f"Which of them are the classes? If the outer ones, pass --depth 1; if both together, --depth 2. If the "
-            f"outer ones are splits, say which: --split-names {tops[0]}=train,{tops[1]}=test. If they are parts to be "
-            f"read together, say any: --split-names {tops[0]}=any,{tops[1]}=any."
+            "Which of them are the classes? If the outer ones, pass --depth 1; if the inner ones, --depth last; if "
+            f"both together, --depth 2. If the outer ones are splits: --split-names {tops[0]}=train,{tops[1]}=test."
         )
