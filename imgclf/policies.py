@@ -5,13 +5,13 @@ A policy is one of POLICIES, a TOML or JSON file, or one line of text such as `f
 """
 
 import difflib
-import json
 import math
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from imgclf import documents
 from imgclf.errors import UsageError
 
 
@@ -219,10 +219,10 @@ def _items(text: str, option: str) -> dict[str, float]:
 def _read(path: Path, option: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else documents.parse(text)
     except OSError as error:
         raise UsageError(f"--{option} {path}: cannot be read ({error.strerror or error}).") from None
-    except ValueError as error:  # TOML, JSON and UTF-8 errors all are
+    except (ValueError, RecursionError) as error:  # TOML, JSON and UTF-8 errors all are
         raise UsageError(f"{path}: expected lines such as flip = 0.5, found no {path.suffix[1:]} ({error}).") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected operations and their strengths, found {type(values).__name__}.")

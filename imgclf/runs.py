@@ -9,25 +9,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgclf import storage
+from imgclf import documents, storage
 from imgclf.errors import RunError
 
 if TYPE_CHECKING:
     from imgclf.settings import TrainConfig
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path, shape: documents.Shape | None = None) -> Any:
+    """Read JSON, and check its shape.
 
     Raises:
-        RunError: if the file is missing or is not JSON.
+        RunError: if the file is missing, is not JSON, or has another shape.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        return documents.read(path, shape)
     except FileNotFoundError:
         raise RunError(f"{path}: expected this file in the run, found none. Is the training finished?") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{path}: expected JSON, found something else ({error}). Train again or restore it.") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except ValueError as error:
+        raise RunError(f"{path}: expected JSON as imgclf writes it: {error}. Train again or restore it.") from None
+
+
+_SCORE = documents.maybe(documents.number())
+_INTERVAL = documents.maybe(documents.list_of(_SCORE, least=2))
+
+SCORES: dict[str, documents.Shape] = {
+    "n": documents.number(0, 2**63, whole=True),
+    "accuracy": _SCORE,
+    "balanced_accuracy": _SCORE,
+    "per_class": documents.map_of(documents.fields({})),
+    "confusion_matrix": documents.fields(
+        {
+            "labels": documents.list_of(documents.text),
+            "counts": documents.list_of(documents.list_of(documents.number(0, 2**63, whole=True))),
+        }
+    ),
+    "intervals": documents.map_of(_INTERVAL),
+    "top_k": documents.map_of(_SCORE),
+    "calibration": documents.fields({"ece": _SCORE}),
+    "warnings": documents.list_of(documents.text),
+    "most_confused": documents.list_of(
+        documents.fields({"classes": documents.list_of(documents.text), "counts": documents.list_of(_SCORE)})
+    ),
+}
+"""What a report of classes relies on in a `metrics.json`."""
+
+SOME_SCORES = documents.fields({}, SCORES)
+"""The shape of a `metrics.json`, perhaps of an older version or of another task, which has some of the scores."""
+
+SETTINGS = documents.map_of(documents.anything)
+CONFIG = documents.fields({"data": documents.text, "config": SETTINGS})
+"""What the readers of a `config.json` rely on; the settings in it are checked where they become settings."""
 
 
 class File:
@@ -82,7 +116,7 @@ class Run:
         Raises:
             RunError: if the file is missing, such as for a run without a test split, or damaged.
         """
-        found: dict[str, Any] = read_json(self.metrics)
+        found: dict[str, Any] = read_json(self.metrics, SOME_SCORES)
         return found
 
     @property
@@ -96,10 +130,7 @@ class Run:
         Raises:
             RunError: if the file is missing or damaged, or has no path as `data` or no settings as `config`.
         """
-        value: dict[str, Any] = read_json(self.config)
-        for key, kind, what in (("data", str, "a path"), ("config", dict, "a training's settings")):
-            if not isinstance(value, dict) or not isinstance(value.get(key), kind):
-                raise RunError(f"{self.config}: expected {what} as its {key!r}, found none. Train again or restore it.")
+        value: dict[str, Any] = read_json(self.config, CONFIG)
         return value
 
     def read_labels(self) -> list[str]:
@@ -110,10 +141,10 @@ class Run:
         """
         try:
             lines = self.labels.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-            names = [json.loads(line) if line.startswith('"') else line for line in lines]
+            names = [documents.parse(line) if line.startswith('"') else line for line in lines]
         except OSError:
             raise RunError(f"{self.labels}: expected the class names, found no such file.") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise RunError(f"{self.labels}: expected the class names, found half a quoted one ({error}).") from None
         if not names:
             raise RunError(f"{self.labels}: expected the class names, found an empty file.")
@@ -252,7 +283,5 @@ def read_settings(path: Path) -> "tuple[TrainConfig, Path | None]":
     from imgclf.settings import TrainConfig  # 30 ms, of which prediction needs nothing
 
     path = path / "config.json" if path.is_dir() else path
-    facts = read_json(path)
-    if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
-        raise RunError(f"{path}: expected the config.json of a run, found no settings in it.")
+    facts = read_json(path, documents.fields({"config": SETTINGS}, {"data": documents.maybe(documents.text)}))
     return TrainConfig.from_dict(facts["config"]), Path(facts["data"]) if facts.get("data") else None

@@ -24,7 +24,7 @@ from typing import Self
 import numpy as np
 from filelock import FileLock, Timeout
 
-from imgclf import environment
+from imgclf import documents, environment
 from imgclf.data import images
 from imgclf.settings import Decoding
 
@@ -118,7 +118,7 @@ def read(folder: Path, name: str, shape: tuple[int, ...] | None, dtype: type[np.
         return None
     try:
         array = np.load(path / ARRAY, mmap_mode="r")
-        failed = {int(row): str(reason) for row, reason in json.loads((path / "failed.json").read_bytes()).items()}
+        failed = {int(row): str(reason) for row, reason in documents.parse((path / "failed.json").read_bytes()).items()}
         if array.shape != (shape or array.shape) or array.dtype != dtype:
             raise ValueError(f"expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}")
     except (OSError, EOFError, ValueError, AttributeError):

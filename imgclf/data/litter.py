@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from imgclf import documents
 from imgclf.storage import write_atomic
 
 SYSTEM = frozenset(
@@ -56,8 +57,8 @@ def mark_sorted(folder: Path, source: Path) -> None:
 def _is_sorted_from_above(folder: Path) -> bool:
     """Whether the folder still lies where it was marked: a folder that was moved elsewhere is data."""
     try:
-        value = json.loads((folder / SORTED).read_bytes())
+        value = documents.parse((folder / SORTED).read_bytes())
         levels, name = value["levels_above"], value["sorted_from"]
         return bool(folder.resolve().parents[levels - 1].name == name)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
         return False

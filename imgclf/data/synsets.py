@@ -1,11 +1,11 @@
 """Read files that name classes: ImageNet's synsets, class folders, numbers."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from imgclf import documents
 from imgclf.data.dataset import Sample, listed
 from imgclf.data.file_listing import Found, label
 from imgclf.errors import DatasetError
@@ -28,10 +28,10 @@ def read(path: Path) -> dict[str, str]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        pairs = _of_json(json.loads(text)) if path.suffix.lower() == ".json" else _of_lines(text)
+        pairs = _of_json(documents.parse(text)) if path.suffix.lower() == ".json" else _of_lines(text)
     except OSError as error:
         raise DatasetError(f"{path}: the names of the classes cannot be read ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path}: expected names of classes in UTF-8, found something else ({error}).") from None
     return {key: label(name, path) for key, name in pairs.items()}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imgclf import environment, storage
+from imgclf import documents, environment, storage
 from imgclf.data.dataset import Sample, Skipped
 from imgclf.data.file_listing import Found, Listing, Progress
 from imgclf.errors import DatasetError
@@ -92,7 +92,7 @@ def read_index(folder: Path) -> Listing:
         DatasetError: if it is gone or damaged.
     """
     try:
-        value = json.loads((folder / _INDEX).read_text(encoding="ascii"))
+        value = documents.parse((folder / _INDEX).read_bytes())
         samples = [Sample(*row) for row in value["samples"]]
         return Listing(folder, samples, [Skipped(*row) for row in value["skipped"]])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from imgclf.errors import RunError, UsageError
 from imgclf.evaluation import intervals, outputs
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
-from imgclf.runs import Run, read_json
+from imgclf.runs import SOME_SCORES, Run, read_json
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _scores(
 def _task(path: Path) -> str:
     """The task that scores in a folder are of."""
     metrics = Run(path).metrics
-    scores = read_json(metrics) if metrics.is_file() else {}
+    scores = read_json(metrics, SOME_SCORES) if metrics.is_file() else {}
     return str(scores.get("task", tasks.DEFAULT))
 
 

@@ -95,4 +95,4 @@ def of_run(run: Run, folder: Path | None = None) -> list[str]:
     if not metrics.is_file():
         return []
     counts = run_data.read(run, splits=(TRAIN,), verify=False).counts(TRAIN) if run.manifest.is_file() else {}
-    return scorers.of(run).conclude(run, folder, runs.read_json(metrics), counts)
+    return scorers.of(run).conclude(run, folder, runs.read_json(metrics, runs.SOME_SCORES), counts)

@@ -41,7 +41,7 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         RunError: if the scores are missing, or were written by an older version.
     """
     found = about(run, folder, stage)
-    if "calibration" not in found["scores"]:
+    if not runs.SCORES.keys() <= found["scores"].keys():
         place = stage or folder
         raise RunError(
             f"{place / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
@@ -62,7 +62,7 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
     config = run.read_config()
     settings = config["config"]
     place = stage or folder
-    scores = runs.read_json(place / run.metrics.name)
+    scores = runs.read_json(place / run.metrics.name, runs.SOME_SCORES)
     if not isinstance(scores, dict):
         raise RunError(f"{place / run.metrics.name}: expected scores, found none. imgclf evaluate computes them.")
     rules = _calibration(run)

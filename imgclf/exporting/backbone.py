@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, environment, runs, storage, tasks
+from imgclf import __version__, environment, storage, tasks
 from imgclf.errors import RunError
 from imgclf.exporting import artifacts, parity
 from imgclf.models import backbones, classifier
@@ -66,7 +66,7 @@ def export_backbone(run: Run, folder: Path | None = None) -> Path:
         "architecture": facts.backbone,
         "image_size": facts.image_size,
         "data_sha256": facts.data_sha256,
-        "accuracy": runs.read_json(run.metrics).get("accuracy") if run.metrics.is_file() else None,
+        "accuracy": run.scores.get("accuracy") if run.metrics.is_file() else None,
         "weights_sha256": digest(arrays),
         "proof": asdict(proof),
         "imgclf": __version__,

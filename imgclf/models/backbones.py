@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import environment, runs
+from imgclf import documents, environment, runs
 from imgclf.errors import MissingError, RunError, UsageError
 from imgclf.models import catalog, flattening, hub
 from imgclf.models.catalog import ModelFacts
@@ -240,8 +240,7 @@ def _stored(model: keras.Model, file: Path) -> Stored:
 
 def _by_name(model_layers: Sequence[layers.Layer], file: Path) -> Stored:
     """Of a `backbone.npz` as `export --format backbone` writes it: `<layer>/<variable>` names each array."""
-    with np.load(file, allow_pickle=False) as arrays:
-        known = {name: arrays[name] for name in arrays.files}
+    known = documents.arrays(file)
     if not any("/" in name for name in known):
         raise ValueError("no array in it is named as <layer>/<variable>")
     for layer in model_layers:

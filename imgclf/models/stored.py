@@ -1,11 +1,10 @@
 """Backbones out of `.keras` files: a user's own model, and the network of a run without its head."""
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from imgclf import environment, runs
+from imgclf import documents, environment, runs
 from imgclf.errors import MissingError, RunError, UsageError
 from imgclf.models import backbones, classifier, flattening
 
@@ -28,7 +27,7 @@ def own(path: Path) -> keras.Model:
     try:
         with zipfile.ZipFile(path) as archive:
             config = archive.read("config.json").decode()
-        json.loads(config)
+        documents.parse(config)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise RunError(f"{path}: expected a model in Keras's .keras format, found something else ({error}).") from None
     if '"class_name": "Lambda"' in config or '"__lambda__"' in config:

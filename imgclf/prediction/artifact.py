@@ -1,14 +1,13 @@
 """`artifact.json`: the description of the exported models beside it, with their hashes."""
 
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imgclf import __version__, runs, storage, tasks
+from imgclf import __version__, documents, runs, storage, tasks
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision
@@ -16,6 +15,9 @@ from imgclf.settings import RESIZES, Decoding, Resize
 
 SCHEMA = 1
 NAME = "artifact.json"
+
+MOST_PX = 16_384
+"""Larger images than this side are refused: a batch of one takes 3 GB."""
 
 
 @dataclass(frozen=True)
@@ -132,99 +134,131 @@ def read(folder: Path) -> Artifact:
     if not path.is_file():
         raise ArtifactError(f"{folder}: expected an exported model (with {NAME}), found none. imgclf train writes one.")
     try:
-        values = runs.read_json(path)
-    except RunError as error:
-        raise ArtifactError(str(error)) from None
-    try:
+        values = runs.read_json(path, documents.fields({"schema": documents.number(1, 2**31, whole=True)}))
         if values["schema"] > SCHEMA:
             raise ArtifactError(
                 f"{path}: expected schema {SCHEMA} or older, found {values['schema']}, written by imgclf "
-                f"{values.get('imgclf')}. This is imgclf {__version__}: pip install --upgrade imgclf."
+                f"{_version(values.get('imgclf'))}. This is imgclf {__version__}: pip install --upgrade imgclf."
             )
+        SHAPE(values, "")
         return _parse(values)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UsageError) as error:
-        raise ArtifactError(
-            f"{path}: damaged description of a model ({type(error).__name__}: {error}). Export again or restore it."
-        ) from None
+    except (ValueError, UsageError) as error:
+        raise ArtifactError(f"{path}: damaged description of a model ({error}). Export again or restore it.") from None
+    except ArtifactError:
+        raise
+    except RunError as error:
+        raise ArtifactError(str(error)) from None
 
 
-def _parse(values: dict[str, Any]) -> Artifact:
-    files = {
-        str(name): File(
-            format=str(entry["format"]),
-            sha256=str(entry["sha256"]),
-            bytes=int(entry["bytes"]),
-            precision=str(entry.get("precision", File.precision)),
-            agreement={str(key): float(share) for key, share in entry.get("agreement", {}).items()},
-        )
-        for name, entry in values["files"].items()
-    }
-    for name, file in files.items():
-        if not _stays_inside(name):
-            raise ValueError(f"the file {name!r} is not a path in its folder")
-        if file.bytes < 0 or not all(0 <= share <= 1 for share in file.agreement.values()):
-            raise ValueError(f"impossible numbers for the file {name!r}")
-    task, labels = str(values.get("task", tasks.DEFAULT)), values["labels"]
-    output = tasks.find(task).OUTPUT
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError("labels is not a list of names")
-    if not all(labels) or len(set(labels)) < len(labels):
-        raise ValueError("labels has an empty name, or one twice")
-    if output not in values["outputs"]:
-        raise ValueError(f"outputs lacks the {output}")
-    if not 0 < float(values["temperature"]) < math.inf:
-        raise ValueError(f"temperature is {values['temperature']!r}")
-    if values["resize"] not in RESIZES:
-        raise ValueError(f"resize is {values['resize']!r}")
-    if int(values["image_size"]) < 1:
-        raise ValueError(f"image_size is {values['image_size']!r}")
-    decoding = Decoding(values["resize"], values.get("window"), allow_truncated=values.get("allow_truncated", False))
-    return Artifact(
-        labels=tuple(labels),
-        image_size=int(values["image_size"]),
-        resize=decoding.resize,
-        window=decoding.window,
-        allow_truncated=decoding.allow_truncated,
-        backbone=str(values["backbone"]),
-        outputs=tuple(str(name) for name in values["outputs"]),
-        data_sha256=str(values["data_sha256"]),
-        files=files,
-        temperature=float(values["temperature"]),
-        decision=_parse_decision(values.get("decision", {}), values.get("reject_below"), labels),
-        task=task,
-        imgclf=str(values["imgclf"]),
-        schema=int(values["schema"]),
-    )
+def _version(value: Any) -> str:
+    return ascii(value)[1:-1][:40] if isinstance(value, str) else "?"
 
+
+def _name_of_file(value: Any, where: str) -> None:
+    """Check that a name is a plain path below the folder, on any system."""
+    parts = value.split("/")
+    if set(value) & set("\\:\0") or not all(part.strip(". ") for part in parts):
+        raise ValueError(f"{where} is not a path in its folder")
+
+
+def _label(value: Any, where: str) -> None:
+    documents.text(value, where)
+    if not value:
+        raise ValueError(f"{where}: expected a class name, found an empty one")
+
+
+_SHARE = documents.number(0, 1)
 
 _MAPS = ("thresholds", "widths")
 """The rules with a number for each label."""
 
+SHAPE = documents.fields(
+    {
+        "schema": documents.number(1, SCHEMA, whole=True),
+        "imgclf": documents.text,
+        "labels": documents.list_of(_label, least=1, distinct=True),
+        "image_size": documents.number(1, MOST_PX, whole=True),
+        "resize": documents.one_of(*RESIZES),
+        "backbone": documents.text,
+        "temperature": documents.number(1e-300),
+        "outputs": documents.list_of(documents.text, least=1),
+        "data_sha256": documents.text,
+        "files": documents.map_of(
+            documents.fields(
+                {
+                    "format": documents.text,
+                    "sha256": documents.text,
+                    "bytes": documents.number(0, 2**63, whole=True),
+                },
+                {"precision": documents.text, "agreement": documents.map_of(_SHARE)},
+            ),
+            key=_name_of_file,
+        ),
+    },
+    {
+        "task": documents.text,
+        "window": documents.maybe(documents.text),
+        "allow_truncated": documents.flag,
+        "reject_below": documents.maybe(_SHARE),
+        "decision": documents.fields(
+            {},
+            {
+                **dict.fromkeys(("false_alarms", "set_from", "coverage", "threshold", "reject_below"), _SHARE),
+                "outlier_above": documents.number(),
+                **dict.fromkeys(_MAPS, documents.map_of(documents.number(0))),
+                "positive": documents.maybe(documents.text),
+            },
+            closed=True,
+        ),
+    },
+)
+"""What an `artifact.json` of this schema contains."""
 
-def _stays_inside(name: str) -> bool:
-    """Whether a name is a plain path below the folder, on any system."""
-    parts = name.split("/")
-    return not set(name) & set("\\:\0") and all(part.strip(". ") for part in parts)
 
-
-def _parse_decision(values: dict[str, Any], reject_below: Any, labels: list[str]) -> Decision:
-    if reject_below is not None:
-        if not 0 <= float(reject_below) <= 1:
-            raise ValueError(f"reject_below is {reject_below!r}")
-        values = values | {"reject_below": reject_below}
-    maps = {key: {str(name): float(value) for name, value in values[key].items()} for key in _MAPS if key in values}
-    numbers = {key: float(value) for key, value in values.items() if key not in ("positive", *_MAPS)}
-    for key, number in numbers.items():
-        if not (math.isfinite(number) if key == "outlier_above" else 0 <= number <= 1):
-            raise ValueError(f"{key} is {number!r}")
+def _parse(values: dict[str, Any]) -> Artifact:
+    task = values.get("task", tasks.DEFAULT)
+    output = tasks.find(task).OUTPUT
+    if output not in values["outputs"]:
+        raise ValueError(f"outputs: expected {output} among them, found none")
+    decoding = Decoding(values["resize"], values.get("window"), allow_truncated=values.get("allow_truncated", False))
+    rules = values.get("decision", {})
+    if values.get("reject_below") is not None:
+        rules = rules | {"reject_below": values["reject_below"]}
+    numbers: dict[str, Any] = {key: float(value) for key, value in rules.items() if key not in ("positive", *_MAPS)}
+    maps: dict[str, Any] = {
+        key: {name: float(value) for name, value in rules[key].items()} for key in _MAPS if key in rules
+    }
+    labels = tuple(values["labels"])
     for key, found in maps.items():
-        if set(found) != set(labels) or not all(0 <= number < math.inf for number in found.values()):
-            raise ValueError(f"{key} is {found!r}")
-    known: dict[str, Any] = {"positive": values.get("positive"), **numbers, **maps}
-    rules = Decision(**known)
-    if rules.positive is not None and (rules.positive not in labels or len(labels) != 2):
-        raise ValueError(f"positive is {rules.positive!r}")
-    return rules
+        if set(found) != set(labels):
+            raise ValueError(f"decision.{key}: expected a number for each label")
+    if rules.get("positive") is not None and (rules["positive"] not in labels or len(labels) != 2):
+        raise ValueError(f"decision.positive: expected one of two classes, found {rules['positive']!a:.60}")
+    return Artifact(
+        labels=labels,
+        image_size=values["image_size"],
+        resize=decoding.resize,
+        window=decoding.window,
+        allow_truncated=decoding.allow_truncated,
+        backbone=values["backbone"],
+        outputs=tuple(values["outputs"]),
+        data_sha256=values["data_sha256"],
+        files={
+            name: File(
+                format=entry["format"],
+                sha256=entry["sha256"],
+                bytes=entry["bytes"],
+                precision=entry.get("precision", File.precision),
+                agreement={key: float(share) for key, share in entry.get("agreement", {}).items()},
+            )
+            for name, entry in values["files"].items()
+        },
+        temperature=float(values["temperature"]),
+        decision=Decision(positive=rules.get("positive"), **numbers, **maps),
+        task=task,
+        imgclf=values["imgclf"],
+        schema=values["schema"],
+    )
 
 
 def verify(folder: Path, facts: Artifact, name: str) -> None:

@@ -5,7 +5,6 @@ that the out-of-distribution score compares with are stored in `outliers.npz` be
 """
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgclf import documents
 from imgclf.errors import ArtifactError
 
 UNKNOWN = "unknown"
@@ -241,6 +241,11 @@ class Outliers:
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 (n,), 0 to 2: the distance of features (n, d) to their k-th nearest neighbor; larger is farther."""
+        if embeddings.shape[1] != self._known.shape[1]:
+            raise ArtifactError(
+                f"{FILE}: expected features of {embeddings.shape[1]} numbers, as the model's, found "
+                f"{self._known.shape[1]}. Restore it or train again."
+            )
         return _distances(_normalized(embeddings) @ self._known.T)
 
     def own_scores(self) -> np.ndarray:
@@ -263,9 +268,11 @@ class Outliers:
             ArtifactError: if the file is damaged.
         """
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return cls(arrays["known"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            known = documents.arrays(path).get("known", np.zeros(0))
+            if known.ndim != 2 or known.dtype.kind != "f" or not known.size or not np.isfinite(known).all():
+                raise ValueError(f"expected floats (n, d), found {known.dtype} {known.shape}")
+            return cls(known)
+        except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"{path}: damaged file ({error}). It should contain training features: restore it or train again."
             ) from None

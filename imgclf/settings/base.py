@@ -81,7 +81,7 @@ def about(field: "dataclasses.Field[Any]") -> Setting:
 
 def at_least(low: int) -> Check:
     """Whole numbers from `low`."""
-    return Check(lambda value: value >= low, f"a whole number of at least {low}")
+    return Check(lambda value: low <= value < 2**63, f"a whole number of at least {low}")
 
 
 def between(low: float, high: float, unit: str = "") -> Check:

@@ -2,13 +2,13 @@
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imgclf import documents
 from imgclf.errors import RunError
 from imgclf.storage import write_atomic
 
@@ -36,12 +36,13 @@ def read(path: Path, training: str) -> tuple[dict[str, Any], dict[str, list[np.n
         RunError: if the file is damaged, or of another training.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
-            facts = json.loads(content["facts"].tobytes())
-            arrays: dict[str, list[np.ndarray]] = {}
-            for name in content.files[1:]:
-                arrays.setdefault(name.split("/")[0], []).append(content[name])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        content = documents.arrays(path)
+        facts = documents.parse(content.pop("facts").tobytes())
+        documents.fields({})(facts, "facts")
+        arrays: dict[str, list[np.ndarray]] = {}
+        for name, array in content.items():
+            arrays.setdefault(name.split("/")[0], []).append(array)
+    except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path}: the checkpoint is damaged ({error}). Train again.") from None
     if facts.get("training") != training:
         raise RunError(f"{path}: this checkpoint is of a training with other settings.")

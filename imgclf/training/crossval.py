@@ -265,7 +265,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     rows, pooled, paths = [], [], []
     by_path, by_content = {s.path: s for s in dataset.samples}, {s.sha256: s for s in dataset.samples}
     for place, fold in enumerate(folds):
-        scores = runs.read_json(fold.folder / run.metrics.name)
+        scores = runs.read_json(fold.folder / run.metrics.name, runs.SOME_SCORES)
         name = fold.folder.relative_to(run.path).as_posix()
         rows.append({"fold": name, "n": scores["n"], **{key: scores[key] for key in SUMMARY}})
         if place < settings.folds:  # each image once: further repeats only sharpen the mean

@@ -3,12 +3,12 @@
 Format: https://cocodataset.org/#format-data, whose boxes are x, y, width, height in pixels counted from 0.
 """
 
-import json
 import mmap
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from imgclf import documents
 from imgclf.data import objects
 from imgclf.data.dataset import UNASSIGNED, Skipped
 from imgclf.data.file_listing import Finder, Found, Listing, Progress, label, scan
@@ -109,8 +109,8 @@ def _has(row: object, key: str, *kinds: type) -> bool:
 
 def _json(path: Path) -> dict[str, list[Any]]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = documents.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: expected COCO's annotations, which cannot be read ({error}).") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):

@@ -358,7 +358,7 @@ def report(
 ) -> list[Path]:
     """Write the report: scores, residuals and the largest errors."""
     place = stage or folder
-    metrics, found = runs.read_json(place / run.metrics.name), read(place / run.predictions.name)
+    metrics, found = runs.read_json(place / run.metrics.name, runs.SOME_SCORES), read(place / run.predictions.name)
     headlines = [(name, what, metrics[key], metrics["intervals"][key]) for key, (name, what) in SCORES.items()]
     rows = [(name, *(_shown(row[key]) for key in SCORES)) for name, row in metrics["per_value"].items()]
     size = np.abs(found.outputs - found.labels) / np.maximum(found.labels.std(axis=0), 1e-12)
