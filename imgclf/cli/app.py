@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from copy import copy
 from importlib import import_module
@@ -181,6 +182,8 @@ def main() -> None:
     library.setLevel(logging.INFO)
     library.handlers[:] = [_Notes()]
     library.propagate = False  # absl and others hang handlers on the root logger
+    if not sys.warnoptions:  # users cannot act on the warnings of scikit-learn and others; python -W shows them
+        warnings.showwarning = lambda *arguments, **options: None
     try:
         code = _run()
         with contextlib.suppress(BrokenPipeError):  # the work is done, and the reader has seen enough

@@ -1,6 +1,6 @@
 """Find which images belong together: groups by name, and units, which no split may divide."""
 
-import re
+import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +11,9 @@ from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import UsageError
 
 PARENT, COLUMN = "parent", "column"
+
+PATTERN_S, PATTERN_PATH_S = 5.0, 0.001
+"""The time in which a pattern must be found in all paths, and what each path adds."""
 
 
 def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
@@ -39,7 +42,7 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
                 f"--group-by column: {dataset.origin} brings no groups along. --group-column names a table's column."
             )
         return dataset, []
-    matched = [_name(by, sample.path) for sample in dataset.samples]
+    matched = _names(by, [sample.path for sample in dataset.samples])
     if dataset.samples and not any(matched):
         raise UsageError(
             f"--group-by {by}: it matches none of the paths, such as {listed([dataset.samples[0].path])}. "
@@ -114,13 +117,29 @@ def content(sample: Sample) -> str:
     return sample.sha256 or "path\0" + sample.path
 
 
-def _name(by: str, path: str) -> str:
+def _names(by: str, paths: Sequence[str]) -> list[str]:
+    """The name of the group of each path; "" where there is none.
+
+    Raises:
+        UsageError: if the regular expression takes too long: some take a time that doubles with every letter.
+    """
     if by == PARENT:
-        return path.rpartition("/")[0].rpartition("/")[2]
-    match = re.search(by, path)
-    if not match:
-        return ""
-    return (match[1] or "") if match.re.groups else match[0]
+        return [path.rpartition("/")[0].rpartition("/")[2] for path in paths]
+    import regex  # the standard library's has no limit of time
+
+    pattern = regex.compile(by)
+    end = time.monotonic() + PATTERN_S + PATTERN_PATH_S * len(paths)
+    names = []
+    for path in paths:
+        try:
+            match = pattern.search(path, timeout=max(end - time.monotonic(), 0.001))
+        except TimeoutError:
+            raise UsageError(
+                f"--group-by {by}: the pattern takes too long, such as for {listed([path])}. Simplify it: nested "
+                "repetitions such as (a+)+ try every way to divide a text."
+            ) from None
+        names.append("" if not match else (match[1] or "") if pattern.groups else match[0])
+    return names
 
 
 def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:

@@ -4,6 +4,7 @@ what Pillow cannot read.
 Source: TIFF 6.0, and the supplement for sample formats.
 """
 
+import contextlib
 import functools
 import io
 import struct
@@ -41,6 +42,7 @@ def prepare() -> None:
     """Teach Pillow the kinds of gray that it has a decoder for, but does not know by their tags."""
     from PIL import TiffImagePlugin
 
+    _silence_libtiff()
     known = TiffImagePlugin.OPEN_INFO
     for order, mark in ((b"II", ""), (b"MM", "B")):
         kinds = {
@@ -57,6 +59,23 @@ def prepare() -> None:
     known.setdefault((b"II", 0, (1,), 1, (12,), ()), ("I;16", "I;12"))
     known.setdefault((b"MM", 0, (1,), 1, (12,), ()), ("I;16", "I;12"))
     known.setdefault((b"MM", 1, (1,), 1, (12,), ()), ("I;16", "I;12"))
+
+
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing what is wrong with a file to the terminal, without the name of the file.
+
+    Pillow leaves libtiff's handler of errors as it is, which prints. Its decoder returns a number, too.
+    """
+    import ctypes
+
+    from PIL import _imaging
+
+    with contextlib.suppress(OSError, AttributeError):  # Windows, where the functions of libtiff have no names
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            function = getattr(library, name)
+            function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+            function(None)
 
 
 def correct(image: Image.Image) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from imgclf.data import images
-from imgclf.errors import DatasetError, ImgclfError, UsageError
+from imgclf.data import content, images
+from imgclf.errors import DatasetError, ImageError, ImgclfError, UsageError
 from imgclf.prediction.classifier import Named
 
 log = logging.getLogger(__name__)
@@ -121,9 +121,9 @@ def outside(found: Iterable[str | Named], folder: Path) -> Iterator[str | Named]
 
 def _number(path: str) -> int:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  (Path.open is slower, and this is done for every file)
-            seen = file.read(SHARD_BYTES) + os.fstat(file.fileno()).st_size.to_bytes(8, "big")
-    except (OSError, ValueError):
+        with content.opened_file(path) as (handle, size):
+            seen = os.read(handle, SHARD_BYTES) + size.to_bytes(8, "big")
+    except (ImageError, OSError):
         seen = os.fsencode(os.path.basename(path))  # noqa: PTH119  (a name with a NUL is no Path)
     return int.from_bytes(hashlib.blake2b(seen, digest_size=8).digest(), "big")
 

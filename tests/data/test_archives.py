@@ -6,13 +6,15 @@ import os
 import shutil
 import stat
 import tarfile
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from imgclf import storage
+from imgclf import environment, storage
 from imgclf.data import collection, unpacking
 from imgclf.data.layouts import archives
 from imgclf.errors import DatasetError
@@ -344,3 +346,81 @@ def test_a_real_zip_and_its_folder_are_the_same_dataset(real_data: Path, name: s
     assert packed_up.counts() == folder.counts()
     assert packed_up.digest() == folder.digest()
     assert packed_up.skipped == folder.skipped
+
+
+def made_tar(tmp_path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+    path = tmp_path / "made.tar.gz"
+    with tarfile.open(path, "w:gz") as file:
+        for entry, data in entries:
+            entry.size = len(data)
+            file.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    return entry
+
+
+def test_a_chain_of_links_takes_a_time_that_grows_with_its_length_alone(tmp_path: Path) -> None:
+    links = 3000
+    chain = [(link(f"{n:05}.jpg", f"{n - 1:05}.jpg"), b"") for n in range(links, 0, -1)]
+    path = made_tar(tmp_path, *chain, (tarfile.TarInfo("00000.jpg"), b"pixels"))
+    begin = time.process_time()
+    folder = archives.unpack(path)
+    taken = time.process_time() - begin
+    assert {file.read_bytes() for file in folder.iterdir()} == {b"pixels"}
+    assert len(list(folder.iterdir())) == links + 1
+    assert taken < 5  # rounds over all that is left, one for each link, took a minute
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_unpacks_to_many_times_its_size_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "FREE_BYTES", 1_000_000)
+    path = tmp_path / f"bomb.{kind}"
+    zeros = bytes(3_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for number in range(3):
+                file.writestr(f"ant/{number}.bmp", zeros)
+        monkeypatch.setattr(shutil, "copyfileobj", lambda *_: pytest.fail("written before it was refused"))
+    else:
+        with tarfile.open(path, "w:gz") as file:
+            for number in range(3):
+                entry = tarfile.TarInfo(f"ant/{number}.bmp")
+                entry.size = len(zeros)
+                file.addfile(entry, io.BytesIO(zeros))
+    unpacked = environment.cache_root() / "unpacked"
+    before = set(unpacked.glob("*"))
+    with pytest.raises(DatasetError, match="200 times its size"):
+        archives.unpack(path)
+    assert set(unpacked.glob("*")) == before
+
+
+def test_copies_by_links_count_for_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "FREE_BYTES", 1_000_000)
+    many = [(link(f"{n}.jpg", "a.jpg"), b"") for n in range(100)]
+    with pytest.raises(DatasetError, match="200 times its size"):
+        archives.unpack(made_tar(tmp_path, (tarfile.TarInfo("a.jpg"), bytes(20_000)), *many))
+
+
+def test_an_archive_of_too_many_entries_is_refused(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_FILES", 1)
+    with pytest.raises(DatasetError, match="more than 1 entries"):
+        archives.unpack(zipped)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_a_tar_with_a_name_of_megabytes_is_no_archive_and_not_read_into_the_memory(kind: bytes, tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a")
+    entry.type = kind
+    path = made_tar(tmp_path, (entry, bytes(20_000_000)))
+    tracemalloc.start()
+    try:
+        assert not archives.is_archive(path)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

@@ -104,3 +104,10 @@ def test_groups_that_share_an_image_are_named() -> None:
     assert grouping.joined(samples, grouping.units(samples, related), related) == [
         (["a", "b", "c"], [["0.png", "1.png"], ["2.png", "3.png"]])
     ]
+
+
+@pytest.mark.parametrize("pattern", [r"^(\w|\w\w|[a-z])+(x|y)\1$", r"(?:(a|aa)+)+(b|c)\1$", r"((a|a|a|a)+)+(?=z)\2"])
+def test_a_pattern_of_endless_time_is_a_usage_error(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "PATTERN_S", 0.05)
+    with pytest.raises(UsageError, match="takes too long"):
+        groups(named("a" * 80 + "_"), pattern)

@@ -1,9 +1,12 @@
 """TIFF files written here byte by byte, as other programs write them."""
 
+import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imgclf.data import images
 from imgclf.errors import ImageError
@@ -176,3 +179,38 @@ def test_what_cannot_be_read_is_described(data: bytes, what: str) -> None:
         with pytest.raises(ImageError, match=what) as error:
             look(data)
         assert not str(error.value).startswith("not an image")
+
+
+def test_libtiff_prints_nothing_about_a_damaged_file(capfd: pytest.CaptureFixture[str]) -> None:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "TIFF", compression="tiff_lzw")
+    data = bytearray(file.getvalue())
+    for place in range(200, 1500):
+        data[place] = 255 - data[place]
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        images.decode(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["u2", "u4", "f4", "f8"])
+def test_compressed_numbers_are_read_in_the_order_of_their_file(kind: str) -> None:
+    ramp = np.tile((RAMP * {"u2": 65535, "u4": 2**32 - 1, "f4": 1, "f8": 1}[kind]).astype(kind), (4, 1))
+    for order in "<>":
+        plain = tiff(ramp, 1, order=order)
+        packed = np.asarray(images.decode(deflated(ramp, order)))[..., 0]
+        np.testing.assert_array_equal(packed, gray(plain))
+
+
+def deflated(pixels: np.ndarray, order: str) -> bytes:
+    """The same TIFF with its one strip compressed (Adobe deflate), which libtiff unpacks."""
+    data = bytearray(tiff(pixels, 1, order=order))
+    (start,), (count,) = struct.unpack_from(f"{order}I", data, 4), struct.unpack_from(f"{order}H", data, 8)
+    strip = zlib.compress(data[-pixels.nbytes :])
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        (tag,) = struct.unpack_from(f"{order}H", data, place)
+        if tag == 259:
+            struct.pack_into(f"{order}H", data, place + 8, 8)
+        if tag == 279:
+            struct.pack_into(f"{order}I", data, place + 8, len(strip))
+    return bytes(data[: -pixels.nbytes]) + strip

@@ -15,6 +15,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,14 @@ from imgclf.data import images, litter, unpacking
 from imgclf.data.file_listing import Progress
 from imgclf.data.split_names import is_split
 from imgclf.errors import DatasetError
+
+MOST_FILES = 20_000_000
+MOST_RATIO, FREE_BYTES = 200, 1_000_000_000
+"""Archives of more entries are refused, and those that unpack to more than FREE_BYTES and to more than MOST_RATIO times
+their own size: photographs hardly shrink in an archive, and what does is empty."""
+
+MOST_NAME_BYTES = 1_000_000
+"""The longest header of a tar entry, such as a long name."""
 
 SPARE_BYTES = 100_000_000
 """Space left free on the disk: an archive of a few kilobytes can unpack to many terabytes."""
@@ -49,9 +58,14 @@ class _Member:
 def is_archive(path: Path) -> bool:
     """Whether a file's content, whatever its name, is a zip or a tar, compressed or not."""
     try:
-        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+        return path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))
     except (OSError, *_BROKEN):
         return False
+
+
+def _is_tar(path: Path) -> bool:
+    with tarfile.open(path, tarinfo=_Entry):
+        return True
 
 
 def unpack(path: Path, on_progress: Progress | None = None) -> Path:
@@ -84,22 +98,22 @@ def _shown(folder: Path) -> list[Path]:
 
 def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
     members = _of_zip if zipfile.is_zipfile(path) else _of_tar
-    room = shutil.disk_usage(folder).free - SPARE_BYTES
+    room = _Room(path, folder)
     files: set[str] = set()
     links: dict[str, str] = {}
     try:
+        if members is _of_zip:  # before anything is written; a tar has no list of its entries
+            _foresee(path, folder)
         for member, done, total in members(path):
             place = _place(path, member.name)
             if on_progress:
                 on_progress(done, total)
             if place.split("/")[0] in ("", "__MACOSX"):  # Finder's copies of its own notes
                 continue
+            room.take(member.size)
             if member.link is not None:
                 links[place] = member.link
                 continue
-            room -= member.size
-            if room < 0:
-                raise _no_room(path, folder)
             target = folder / place
             if member.open is None:
                 target.mkdir(parents=True, exist_ok=True)
@@ -117,8 +131,40 @@ def _fill(path: Path, folder: Path, on_progress: Progress | None) -> None:
     _follow(path, folder, files, links, room)
 
 
-def _no_room(path: Path, folder: Path) -> DatasetError:
-    return DatasetError(f"{path}: its content does not fit on the disk of {folder.parent}.")
+class _Room:
+    """What an archive may still unpack to."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._path, self._folder = path, folder
+        self._free = shutil.disk_usage(folder).free - SPARE_BYTES
+        self._bytes, self._entries = 0, 0
+        self._most = max(FREE_BYTES, MOST_RATIO * path.stat().st_size)
+
+    def take(self, size: int) -> None:
+        """Take the bytes of one entry.
+
+        Raises:
+            DatasetError: if there are too many of them, or of entries.
+        """
+        self._bytes += size
+        self._entries += 1
+        if self._entries > MOST_FILES:
+            raise DatasetError(f"{self._path}: refused, since it contains more than {MOST_FILES:,} entries.")
+        if self._bytes > self._most:
+            raise DatasetError(
+                f"{self._path}: refused, since it unpacks to more than {self._most / 1e9:,.0f} GB, {MOST_RATIO} times "
+                "its size. Unpack it yourself, check it, and pass the folder."
+            )
+        if self._bytes > self._free:
+            raise DatasetError(f"{self._path}: its content does not fit on the disk of {self._folder.parent}.")
+
+
+def _foresee(path: Path, folder: Path) -> None:
+    """Check the sizes that a zip states, before anything is unpacked."""
+    room = _Room(path, folder)
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            room.take(entry.file_size)
 
 
 def _unreadable(member: _Member) -> IO[bytes]:
@@ -143,29 +189,30 @@ def _place(path: Path, name: str) -> str:
     return "/".join(parts)
 
 
-def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str], room: int) -> None:
-    """Replace every link by a copy of the file in the archive that it points to.
+def _follow(path: Path, folder: Path, files: set[str], links: dict[str, str], room: _Room) -> None:
+    """Replace every link by a copy of the file in the archive that it points to, perhaps through other links.
 
     Raises:
         DatasetError: if a link points to anything else, or the copies take more bytes than there is room for.
     """
-    waiting = dict(links)
-    while waiting:
-        ready = {place: target for place, target in waiting.items() if target in files}
-        if not ready:
-            place, target = min(waiting.items())
-            raise DatasetError(
-                f"{path}: refused, since it contains a link, {place!a}, to something that is not a file in it: "
-                f"{target!a}. Unpack it yourself, check it, and pass the folder."
-            )
-        for place, target in ready.items():
-            room -= (folder / target).stat().st_size
-            if room < 0:
-                raise _no_room(path, folder)
+    pointing: defaultdict[str, list[str]] = defaultdict(list)
+    for place, target in links.items():
+        pointing[target].append(place)
+    ready = [target for target in pointing if target in files]
+    while ready:
+        target = ready.pop()
+        for place in pointing.pop(target, ()):
+            room.take((folder / target).stat().st_size)
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / target, folder / place)
             files.add(place)
-            del waiting[place]
+            ready.append(place)
+    if pointing:
+        place, target = min((place, target) for target, places in pointing.items() for place in places)
+        raise DatasetError(
+            f"{path}: refused, since it contains a link, {place!a}, to something that is not a file in it: "
+            f"{target!a}. Unpack it yourself, check it, and pass the folder."
+        )
 
 
 def _of_zip(path: Path) -> Iterator[tuple[_Member, int, int]]:
@@ -204,6 +251,16 @@ class _Entry(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from None
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Self:
+        """Refuse headers that would be read whole into the memory, such as names of gigabytes."""
+        if self.type in _HEADERS and self.size > MOST_NAME_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+
+_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+"""Entries that only describe the next one."""
 
 
 def _of_tar(path: Path) -> Iterator[tuple[_Member, int, int]]:
