@@ -250,3 +250,14 @@ def test_a_note_that_cannot_be_written_stops_no_work(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Full())
     console.note("a note")
     console.notes(["and", "more"])
+
+
+def test_warnings_and_log_lines_of_libraries_are_not_printed() -> None:
+    body = "import warnings, logging, imgclf.data.images; warnings.warn('few members'); " + (
+        "logging.getLogger('PIL.TiffImagePlugin').error('More samples per pixel')"
+    )
+    for options, shown in (((), False), (("-W", "default"), True)):
+        command = [sys.executable, *options, "-c", STAND_IN.format(body=body)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("few members" in done.stderr) is shown
+        assert "More samples" not in done.stderr
