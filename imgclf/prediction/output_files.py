@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from imgclf import storage
+from imgclf import documents, storage
 from imgclf.data import cells, content
 from imgclf.errors import ImgclfError, UsageError
 
@@ -223,10 +223,10 @@ def _read(path: Path, format: str, columns: Sequence[str]) -> Done:
 def _read_record(path: Path) -> dict[str, Any]:
     """What `Done.claim` wrote; empty if it is gone, or something else."""
     try:
-        found = json.loads(record_of(path).read_bytes())
+        found = documents.parse(record_of(path).read_bytes())
         sessions = [[int(first), str(folder)] for first, folder in found["sessions"]]
         return {"made_by": dict(found["made_by"]), "sessions": sessions}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -249,9 +249,9 @@ def _read_jsonl(file: IO[bytes], path: Path) -> Iterator[Row]:
         if not line.endswith(b"\n"):
             return
         try:
-            values = json.loads(line.decode("utf-8", "surrogateescape"))
+            values = documents.parse(line.decode("utf-8", "surrogateescape"))
             row = end, end + len(line), str(values["path"]), values.get("error")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise _foreign(path, number, line) from None
         end += len(line)
         yield row
