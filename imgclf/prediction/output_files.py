@@ -6,7 +6,6 @@ were made with, and from which folder, since their paths may be relative to it.
 
 import contextlib
 import csv
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -267,43 +267,10 @@ def test_a_packed_image_is_in_the_shard_of_its_content(tmp_path):
     assert list(sources.shard([packed], part, 2)) == [packed]
 
 
-def test_what_comes_into_a_watched_folder_is_given_once_it_stops_growing(tmp_path, monkeypatch):
-    old = write(tmp_path / "old.jpg", b"old")
-    growing = tmp_path / "sub" / "new.jpg"
-    steps = []
-
-    def sleep(_):
-        steps.append(len(steps))
-        if steps[-1] < 3:
-            write(growing, b"x" * len(steps))
-        elif steps[-1] == 6:
-            growing.write_bytes(b"another one")  # under a name that was answered
-        elif steps[-1] == 8:
-            growing.unlink()
-        elif steps[-1] == 10:
-            write(growing, b"back again")
-        elif steps[-1] == 14:
-            write(tmp_path / "notes.txt", b"no image")
-            write(tmp_path / "last.png", b"last")
-
-    monkeypatch.setattr(sources.time, "sleep", sleep)
-    found = sources.watch(tmp_path, {old})
-    assert next(found) == str(growing)
-    assert len(steps) == 4  # seen twice in the same state
-    assert next(found) == str(growing)
-    assert 11 < len(steps) < 14  # gone and come back
-    assert next(found) == str(tmp_path / "last.png")
-
-
-def test_a_watched_folder_that_goes_is_a_dataset_error(tmp_path):
-    with pytest.raises(DatasetError, match="cannot be read"):
-        next(sources.watch(tmp_path / "none", set()))
-
-
-def test_a_pipe_is_no_image_for_a_pattern_nor_for_a_shard(tmp_path: Path) -> None:
+def test_a_pipe_is_an_error_of_its_own_for_a_pattern_and_a_shard(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     os.mkfifo(tmp_path / "b.png")
     found = list(sources.find([f"{tmp_path}/*.png"], []))
-    assert [Path(path).name for path in found] == ["a.png", "b.png"]  # the pipe becomes an error of its own
+    assert [Path(path).name for path in found] == ["a.png", "b.png"]
     parts = [list(sources.shard(found, part, 2)) for part in (1, 2)]
     assert sorted(parts[0] + parts[1]) == found
