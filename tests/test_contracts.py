@@ -37,6 +37,7 @@ LIGHT_COMMAND_IMPORTS = (
     "imgclf.errors",
     "imgclf.policies",
     "imgclf.runs",
+    "imgclf.storage",
 )
 
 

@@ -50,7 +50,7 @@ def convert(model: keras.Model, facts: Artifact, pixels: np.ndarray) -> bytes:
     expected = parity.reference(model, pixels)["embedding"]
     with compensated(model, pixels):
         first = litert.convert(savedmodel.trace(model), facts.labels, precision="int8", calibration=pixels)
-        left = (_embeddings(first, facts, pixels) - expected).mean(axis=0)
+        left = (embeddings(first, facts, pixels) - expected).mean(axis=0)
         graph = savedmodel.trace(_shifted(model, -left))
         return litert.convert(graph, facts.labels, precision="int8", calibration=pixels)
 
@@ -151,7 +151,8 @@ def _shifted(model: keras.Model, offset: np.ndarray) -> keras.Model:
     return keras.Model(model.input, outputs, name=model.name)
 
 
-def _embeddings(content: bytes, facts: Artifact, pixels: np.ndarray) -> np.ndarray:
+def embeddings(content: bytes, facts: Artifact, pixels: np.ndarray) -> np.ndarray:
+    """Compute the embeddings float32 (n, d) of pixels with a LiteRT model, given as the content of its file."""
     with tempfile.TemporaryDirectory(prefix="imgclf-") as folder:
         path = Path(folder) / "model-int8.tflite"
         path.write_bytes(content)

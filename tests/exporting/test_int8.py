@@ -64,7 +64,7 @@ def with_rounded_kernels(model: keras.Model) -> keras.Model:
     for layer in copy.layers:
         if not isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
             continue
-        after = layer._outbound_nodes[0].operation if layer._outbound_nodes else None
+        after = next((other for other in copy.layers if other.input is layer.output), None)
         kernel = layer.get_weights()[0]
         is_depthwise = isinstance(layer, layers.DepthwiseConv2D)
         gain = np.ones(kernel.shape[2 if is_depthwise else 3])
@@ -98,7 +98,7 @@ def test_a_constant_shift_of_the_embedding_is_taken_out(run: Run, monkeypatch: p
     expected = parity.reference(model, pixels)
     wrong = expected["embedding"] + np.eye(12, dtype=np.float32)[3] / 2
     graphs = []
-    monkeypatch.setattr(int8, "_embeddings", lambda *_: wrong)
+    monkeypatch.setattr(int8, "embeddings", lambda *_: wrong)
     monkeypatch.setattr(litert, "convert", lambda graph, *_, **__: graphs.append(graph) or b"")
     int8.convert(model, facts, pixels)
     first, second = ({name: value.numpy() for name, value in graph(pixels).items()} for graph in graphs)
@@ -138,7 +138,7 @@ def with_attention(run: Run) -> Run:
 
 
 def test_int8_of_a_network_with_attention_is_refused_before_any_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "_export", None)
+    monkeypatch.setattr(artifacts, "load_model", None)
     with pytest.raises(ExportError, match=r"model-int8\.tflite: not exported, since int8 .* attention.*float16"):
         artifacts.write(with_attention(run), ["litert-int8"])
 
