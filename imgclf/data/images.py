@@ -248,6 +248,20 @@ def _memory_for(
     return memory.BUDGET.hold(need, f"{image.width} x {image.height} pixels take")
 
 
+def upright_size(source: Path | str | bytes) -> tuple[int, int]:
+    """Width and height of an image as `decode` gives it, from the head of the file alone.
+
+    Raises:
+        ImageError: if it is not an image.
+    """
+    with content.of(source) as data, _opened(data, True) as image:
+        try:
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except Exception:  # damaged EXIF, which `decode` ignores, too
+            turn = None
+        return (image.height, image.width) if turn in _ON_THE_SIDE else image.size
+
+
 def decode_deep(source: Path | str | bytes, allow_truncated: bool = False) -> tuple[Image.Image, bool]:
     """Decode, but keep gray of more than 8 bits as stored (I;16, I or F), so that its window can be chosen later.
 
@@ -326,6 +340,14 @@ def _ends_whole(data: bytes, format: str) -> bool:
     if format == "WEBP":
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return False
+
+
+_ON_THE_SIDE = (
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -89,7 +89,7 @@ class Classifier:
             batch_size: at most two batches are read ahead of the predictions that were asked for.
             tta: average over the image and its mirror image (test-time augmentation).
             embeddings: whether to return the feature vectors, too.
-            maps: whether to return the feature maps, too.
+            maps: whether to return the feature maps and the pixels that the model saw, too.
 
         Raises:
             UsageError: if `sources` is itself one image, `batch_size` is below 1, or the model lacks an output.
@@ -148,6 +148,7 @@ class Classifier:
                     path=name,
                     embedding=found["embedding"][place] if embeddings else None,
                     feature_map=found["feature_map"][place] if "feature_map" in found else None,
+                    pixels=item if "feature_map" in found else None,
                     file=file,
                     outlier_score=distances[place] if distances else None,
                 )

@@ -129,8 +129,8 @@ class Prediction:
     """What a model and its rules say of one image: `probabilities`, float32 (classes,), or else an `error`.
 
     `path` is the name of the image and `file` where it lies; both are None for an image that is no file. `embedding`,
-    float32 (d,), and `feature_map`, float32 (h, w, d), are given on request. `outlier_score` is the distance from the
-    training images; None where the model has no rule for it.
+    float32 (d,), `feature_map`, float32 (h, w, d), and `pixels`, uint8 (s, s, 3), as the model saw them, are given on
+    request. `outlier_score` is the distance from the training images; None where the model has no rule for it.
     """
 
     path: str | None
@@ -142,6 +142,7 @@ class Prediction:
     outlier_score: float | None = None
     rules: Decision = NO_RULES
     feature_map: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
     @property
     def output(self) -> np.ndarray | None:

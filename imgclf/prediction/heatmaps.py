@@ -26,9 +26,15 @@ from imgclf.settings import Decoding, Resize
 SIDE_PX = 448
 """The longer side of an overlay, at most."""
 
+RUN_LENGTHS = 3
+"""Zlib's faster strategy; files are no larger, since photographs repeat nothing."""
+
 CAPTION_PX = 22
 TOLERANCE = 1e-3
-"""By how much logits may differ between the last layer as it was read and the model's own probabilities."""
+"""By how much log probabilities may differ between the last layer as it was read and the model itself."""
+
+SMALLEST = 1e-30
+"""Smaller probabilities are taken for this one: float32 ends soon after."""
 
 _ANCHORS = (
     (0.0, (48, 18, 120)),
@@ -71,24 +77,26 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
         )
     if not isinstance(runtime, LiteRTRuntime):
         raise ArtifactError("expected a LiteRT model, found another. imgclf export RUN --format litert makes one.")
-    pixels = np.random.default_rng(0).uniform(0, 255, (2, classifier.image_size, classifier.image_size, 3))
-    found = classifier.outputs(pixels.astype(np.float32))
-    expected = _centered(np.log(np.maximum(found["probabilities"], 1e-30)))
-    width = found["embedding"].shape[1]
+    size = (classifier.image_size, classifier.image_size, 3)
+    noise = np.random.default_rng(0).uniform(-1, 1, size)
+    found = classifier.outputs(np.stack([128 + spread * noise for spread in (0, 8, 127)]).astype(np.float32))
     biases = [*runtime.constants((classes,)), np.zeros(classes, np.float32)]
-    for stored in runtime.constants((classes, width)):
+    for stored in runtime.constants((classes, found["embedding"].shape[1])):
         for bias in biases:
+            logits = found["embedding"] @ stored.T + bias
             for scale in (1.0, temperature):  # LiteRT may have folded the temperature into the weights
-                logits = found["embedding"] @ stored.T + bias
-                if np.allclose(_centered(logits) / scale, expected, atol=TOLERANCE, rtol=TOLERANCE):
+                if _agree(logits / scale, found["probabilities"]):
                     unfold = temperature / scale
                     return Head(stored.T * unfold, bias * unfold)
     raise ArtifactError("expected a model that ends in one dense layer and a softmax, found another.")
 
 
-def _centered(logits: np.ndarray) -> np.ndarray:
-    centered: np.ndarray = logits - logits.mean(axis=1, keepdims=True)
-    return centered
+def _agree(logits: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Whether a softmax of the logits gives the probabilities, also on the scale of logits, where small ones count."""
+    logs = logits - logits.max(axis=1, keepdims=True)
+    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    expected = np.log(np.maximum(probabilities, SMALLEST))
+    return bool(np.allclose(np.maximum(logs, np.log(SMALLEST)), expected, atol=TOLERANCE, rtol=TOLERANCE))
 
 
 def activation_map(feature_map: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -246,7 +254,7 @@ class Folder:
         self._taken.add(name.lower())
         try:
             with storage.replacing(self._path / name) as new:
-                image.save(new, compress_level=1)
+                image.save(new, compress_level=1, compress_type=RUN_LENGTHS)
         except OSError as error:
             raise ImgclfError(f"{self._option} {self._path / name}: cannot be written ({error.strerror}).") from None
         return self._path / name
@@ -275,13 +283,39 @@ class Overlays:
         Raises:
             ImgclfError: if it cannot be written.
         """
-        if prediction.file is None or prediction.feature_map is None or prediction.argmax is None:
+        if prediction.file is None or prediction.feature_map is None or prediction.pixels is None:
             return
-        label = prediction.ranked(1)[0][0] if not prediction.rejected else prediction.argmax
+        label = prediction.label or str(prediction.argmax)
         values = activation_map(prediction.feature_map, self._head.kernel[:, prediction.labels.index(label)])
-        image, _ = small(prediction.file, self._rules)
-        drawn = with_caption(overlay(image, values, self._rules.resize), caption(prediction, label))
+        drawn = seen(prediction, values, self._rules.resize, SIDE_PX)
+        drawn = with_caption(drawn, caption(prediction, label))
         self._folder.save(drawn, Path(prediction.file).stem, label)
+
+
+def seen(
+    prediction: Prediction, values: np.ndarray, resize: Resize, side_px: int, most: float | None = None
+) -> Image.Image:
+    """Lay a map over what the model saw of an image, in the shape of the original. The file is not decoded again.
+
+    Args:
+        prediction: with `file` and `pixels`.
+        values: float (h, w).
+        side_px: the longer side of what is returned, at most.
+        most: as `overlay` takes it.
+    """
+    assert prediction.pixels is not None and prediction.file is not None
+    square = overlay(Image.fromarray(prediction.pixels), values, "squash", most)
+    if resize == "crop":
+        return square.resize((side_px, side_px), Image.Resampling.BILINEAR) if square.width > side_px else square
+    width, height = images.upright_size(prediction.file)
+    scale = min(side_px, square.width) / max(width, height)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if resize == "squash":
+        return square.resize(shape, Image.Resampling.BILINEAR)
+    left, top, right, _ = region((width, height), resize)
+    part = square.width / (right - left)
+    box = (-left * part, -top * part, (width - left) * part, (height - top) * part)
+    return square.resize(shape, Image.Resampling.BILINEAR, box=box)
 
 
 def caption(prediction: Prediction, label: str) -> str:
@@ -310,16 +344,15 @@ def strips(path: Path, files: Sequence[tuple[Path, str, str]], side_px: int) -> 
     classifier = load(path, engine="litert")
     last = head(classifier, classifier.temperature)
     found: list[tuple[Image.Image, ...]] = []
-    for (file, *classes), prediction in zip(
+    for (_, *classes), prediction in zip(
         files, classifier.stream([os.fspath(file) for file, *_ in files], maps=True), strict=True
     ):
         if prediction.feature_map is None:
             found.append(())
             continue
-        image, _ = small(file, classifier.decoding, side_px)
         maps = [
             activation_map(prediction.feature_map, last.kernel[:, classifier.labels.index(name)]) for name in classes
         ]
         most = max(float(values.max()) for values in maps)  # one scale for both, since the classes compete
-        found.append(tuple(overlay(image, values, classifier.resize, most) for values in maps))
+        found.append(tuple(seen(prediction, values, classifier.resize, side_px, most) for values in maps))
     return found

@@ -1,6 +1,5 @@
 """Class activation maps from artifacts: exact, in the right place, and drawn."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +121,7 @@ def test_overlays_are_written_for_readable_files(classifier, pictures, tmp_path:
     assert {f"{stem}-{label}.png", f"{stem}-{label}-2.png"} <= names
     assert len(names) == len(pictures) + 1
     with Image.open(tmp_path / "maps" / f"{stem}-{label}.png") as image:
-        assert image.size == (160, 40 + heatmaps.CAPTION_PX)
+        assert image.size == (160, 32 + heatmaps.CAPTION_PX)
 
 
 def test_mirrored_maps_are_turned_back(classifier, pictures):
@@ -133,20 +132,19 @@ def test_mirrored_maps_are_turned_back(classifier, pictures):
     np.testing.assert_allclose(found.feature_map, expected, atol=1e-4)
 
 
-def without_map(classifier: Classifier) -> Classifier:
-    """The same model without its feature map among the outputs."""
+def changed(classifier: Classifier, **values: object) -> Classifier:
+    """The same model with other facts about its runtime."""
 
     class Runtime(type(classifier.runtime)):  # type: ignore[misc]
         def __init__(self) -> None:
-            vars(self).update(vars(classifier.runtime))
-            self.names = ("probabilities", "embedding")
+            vars(self).update(vars(classifier.runtime) | values)
 
     facts = artifact.Artifact(classifier.labels, 32, "squash", "small-cnn", (), "", {})
     return Classifier(facts, Runtime())
 
 
-def test_models_without_a_feature_map_or_another_runtime_are_refused(classifier):
-    other = without_map(classifier)
+def test_models_without_a_feature_map_are_refused(classifier):
+    other = changed(classifier, names=("probabilities", "embedding"))
     assert heatmaps.has_map(classifier) and not heatmaps.has_map(other)
     with pytest.raises(ArtifactError, match="gives no feature map"):
         heatmaps.head(other)
@@ -154,11 +152,11 @@ def test_models_without_a_feature_map_or_another_runtime_are_refused(classifier)
         other.stream([], maps=True)
 
 
-def test_another_temperature_than_the_models_own_is_found_out(classifier, trained_run):
-    facts = artifact.read(trained_run.path)
-    same = Classifier(replace(facts, decision=artifact.NO_RULES), classifier.runtime)
+def test_a_last_layer_that_does_not_give_the_probabilities_is_refused(classifier):
+    shifted = [values + 0.01 for values in classifier.runtime.constants((2, 192))]
+    other = changed(classifier, constants=lambda shape: shifted * np.arange(2)[:, None] if len(shape) == 2 else [])
     with pytest.raises(ArtifactError, match="one dense layer and a softmax"):
-        heatmaps.head(Classifier(replace(facts, labels=("a", "b", "c"), decision=artifact.NO_RULES), same.runtime))
+        heatmaps.head(other, classifier.temperature)
 
 
 def test_a_folder_that_is_not_empty_is_refused(classifier, tmp_path: Path):
@@ -173,3 +171,30 @@ def test_small_images_of_every_source(tmp_path: Path):
     for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), pixels):
         image, size = heatmaps.small(source, Decoding(), 20)
         assert (image.size, image.mode, size) == ((20, 10), "RGB", (60, 30))
+
+
+@pytest.mark.parametrize(("resize", "shape"), [("squash", (60, 36)), ("crop", (60, 60)), ("pad", (60, 36))])
+def test_what_the_model_saw_has_the_shape_of_the_original(tmp_path: Path, resize, shape):
+    from imgclf.data import images
+
+    original = Image.new("RGB", (300, 180), (90, 90, 90))
+    original.paste((255, 255, 255), (160, 60, 200, 100))
+    original.save(tmp_path / "a.png")
+    pixels = np.asarray(images.resize(original, 60, resize))
+    found = imgclf.Prediction("a", np.ones(1), ("a",), file=str(tmp_path / "a.png"), pixels=pixels)
+    drawn = heatmaps.seen(found, np.full((3, 3), -1.0), resize, 400)
+    assert drawn.size == shape
+    light = np.argwhere(np.asarray(drawn.convert("L")) > 170).mean(axis=0) + 0.5
+    scale = 60 / 180 if resize == "crop" else 60 / 300
+    left = 60 if resize == "crop" else 0
+    np.testing.assert_allclose(light, (80 * scale, (180 - left) * scale), atol=1.0)
+
+
+def test_the_size_of_a_turned_image_is_that_of_its_pixels(tmp_path: Path):
+    from imgclf.data import images
+
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+        assert images.upright_size(tmp_path / "a.jpg") == images.decode(tmp_path / "a.jpg").size
