@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import imgclf
 from imgclf.cli import options
+from imgclf.errors import UsageError
+from imgclf.settings.base import flag_of
 from imgclf.settings.explanation import ExplainConfig
+
+if TYPE_CHECKING:
+    from imgclf.prediction.classifier import Named
 
 
 def explain(
@@ -16,20 +21,34 @@ def explain(
         str, typer.Argument(metavar="MODEL", help="Run, exported model, imagenet, or a name in imgclf models.")
     ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="New folder for the images with their maps.")
+        Path | None, typer.Option("--output", "-o", metavar="PATH", help="New folder for maps; new file for a drawing.")
     ] = None,
     label: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.")
     ] = None,
+    filters: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Draw the kernels of a convolution instead.")
+    ] = None,
+    feature_maps: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Draw a layer's maps of one image instead.")
+    ] = None,
+    top_activations: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Draw what excites a layer's units most instead.")
+    ] = None,
+    embedding_map: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Draw labeled images by their embeddings instead.")
+    ] = None,
     *,
     settings: ExplainConfig,
+    given: options.Given,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show which part of each image decided."""
+    """Show which part of each image decided, or what is inside the network."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in imgclf predict
     import sys
 
@@ -38,13 +57,63 @@ def explain(
     from imgclf.prediction import sources
 
     console.err.quiet = quiet
-    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in images else ()
-    path, found = find_model(model, settings.offline), list(sources.find(images, listed))
+    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in (images or ()) else ()
+    path, found = find_model(model, settings.offline), list(sources.find(images, listed) if images else ())
+    views = {"filters": filters, "feature_maps": feature_maps, "top_activations": top_activations}
+    if any(views.values()) or embedding_map:
+        _draw(path, found, {name: layer for name, layer in views.items() if layer}, embedding_map, output, given)
+        return
+    if not found:
+        raise UsageError("expected IMAGES, or one of --filters, --feature-maps, --top-activations, --embedding-map.")
     with console.progress("explaining", len(found)) as advance:
         rows = imgclf.explain(path, found, settings, label=label, output=output, on_progress=lambda _: advance())
     if json:
         console.print_json({"images": [row.to_dict() for row in rows]})
-        return
+    else:
+        _print_table(rows, output)
+
+
+def _draw(
+    path: Path,
+    found: "list[str | Named]",
+    layers: dict[str, str],
+    data: Path | None,
+    output: Path | None,
+    given: options.Given,
+) -> None:
+    """Draw one view of the network into a file."""
+    from imgclf.cli import console
+
+    chosen = [*layers, *(["embedding_map"] if data else [])]
+    if len(chosen) > 1:
+        raise UsageError(f"expected one drawing, found {' and '.join(map(flag_of, chosen))}.")
+    [name] = chosen
+    option, takes_images = flag_of(name), name in ("feature_maps", "top_activations")
+    if output is None:
+        raise UsageError(f"{option}: expected -o FILE for the drawing, found none.")
+    allowed = ("model", "output", "quiet", "offline", name, *(("images",) if takes_images else ()))
+    given.refuse_others(allowed, f"{option} draws the network, not an explanation.")
+    if takes_images and (not found or (name == "feature_maps" and len(found) > 1)):
+        raise UsageError(
+            f"{option}: expected {'one image' if name == 'feature_maps' else 'images'}, found {len(found)}."
+        )
+    from imgclf.explanation import views
+
+    if name == "filters":
+        views.draw_filters(path, layers[name], output)
+    elif name == "feature_maps":
+        views.draw_feature_maps(path, layers[name], found[0], output)
+    elif name == "top_activations":
+        views.draw_top_activations(path, layers[name], found, output)
+    elif data:
+        count, correct = views.draw_embedding_map(path, imgclf.read(data), output)
+        console.out.print(f"{count} images, {correct} predicted correctly")
+    console.out.print(str(output))
+
+
+def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
+    from imgclf.cli import console
+
     columns = ("path", "label", "class", "confidence", "method", "peak x", "peak y", "drawing" if output else "error")
     cells = [
         (

@@ -186,17 +186,17 @@ def _prepare(
         return "occlusion", occlude, None
     from imgclf.explanation import gradients
 
-    network = _network(folder)
-    if method == "rollout" or (method == "auto" and gradients.attention_layers(network)):
+    model = network(folder)
+    if method == "rollout" or (method == "auto" and gradients.attention_layers(model)):
 
         def rollout(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
-            found = gradients.rollout(network, _pixels(classifier, source), classes if with_class else None)
+            found = gradients.rollout(model, _pixels(classifier, source), classes if with_class else None)
             return found if with_class else found * len(classes)
 
         return "rollout", rollout, None
 
     def grad_cam(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
-        return gradients.grad_cam(network, _pixels(classifier, source), classes)
+        return gradients.grad_cam(model, _pixels(classifier, source), classes)
 
     return "gradcam", grad_cam, None
 
@@ -206,8 +206,8 @@ def _pixels(classifier: Classifier, source: Source) -> np.ndarray:
     return images.load(source, classifier.image_size, classifier.decoding)
 
 
-def _network(folder: Path) -> "keras.Model":
-    """The run's network.
+def network(folder: Path) -> "keras.Model":
+    """The network of a run.
 
     Raises:
         ArtifactError: if the folder is no run, or its file is damaged.

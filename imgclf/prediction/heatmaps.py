@@ -204,16 +204,16 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
     """An image with a line of text below it, cut where it is too long."""
     whole = Image.new("RGB", (max(image.width, 160), image.height + CAPTION_PX), "white")
     whole.paste(image, ((whole.width - image.width) // 2, 0))
-    font = _font()
-    while text and font.getlength(text) > whole.width - 8:
+    letters = font()
+    while text and letters.getlength(text) > whole.width - 8:
         text = text[:-2].rstrip("\N{HORIZONTAL ELLIPSIS} ") + "\N{HORIZONTAL ELLIPSIS}" if len(text) > 2 else ""
     pen = ImageDraw.Draw(whole)
-    pen.text((4, image.height + CAPTION_PX / 2), text, "#1c2430", font, anchor="lm")
+    pen.text((4, image.height + CAPTION_PX / 2), text, "#1c2430", letters, anchor="lm")
     return whole
 
 
 @cache
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Matplotlib's font, found without importing it; Pillow's own has Latin letters only."""
     spec = find_spec("matplotlib")
     for place in (spec.submodule_search_locations or ()) if spec else ():

@@ -43,3 +43,32 @@ def test_predict_refuses_a_folder_with_files_and_other_engines(imgclf, trained_r
     assert "--explain: expected --engine litert" in capsys.readouterr().err
     assert imgclf("predict", trained_run.path, "--watch", images, "--explain", images / "maps") == 2
     assert "which is watched" in capsys.readouterr().err
+
+
+def test_drawings_of_the_network(imgclf, trained_run, images, tmp_path, capsys):
+    for words in (
+        ("--filters", "stage_1_1_conv"),
+        (images / "000.png", "--feature-maps", "stage_1_1_relu"),
+        (images, "--top-activations", "stage_1_1_relu"),
+        ("--embedding-map", images.parent),
+    ):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.png"
+        assert imgclf("explain", trained_run.path, *words, "-o", file, "-q") == 0
+        assert file.is_file() and capsys.readouterr().out.splitlines()[-1] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "expected IMAGES, or one of --filters"),
+        (("--filters", "a"), "--filters: expected -o FILE"),
+        (("--filters", "a", "--feature-maps", "b", "-o", "x.png"), "expected one drawing, found --filters and"),
+        (("--filters", "a", "-o", "x.png", "--top", "2"), "Remove --top."),
+        (("--feature-maps", "a", "-o", "x.png"), "--feature-maps: expected one image, found 0"),
+        (("--filters", "stage_1_1_con", "-o", "x.png"), "Did you mean stage_1_1_conv"),
+    ],
+)
+def test_drawings_that_cannot_be(imgclf, trained_run, words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert imgclf("explain", trained_run.path, *words) == 2
+    assert message in capsys.readouterr().err
