@@ -265,7 +265,8 @@ def _choose_strength(variants: np.ndarray, labels: np.ndarray, seed: int, balanc
         while best - step >= 0 and loss(best - step) < loss(best) + GAIN:
             best -= step
     log.info(
-        "Head: C = %g has the lowest log loss in %d-fold cross-validation on %d images, %.4f",
+        "Fitted the head with C = %g, the regularization with the lowest log loss in %d-fold cross-validation on %d "
+        "images, %.4f.",
         STRENGTHS[best],
         len(held_out),
         len(labels),

@@ -68,11 +68,11 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     if fitted.has_frozen_features and not any(sample.group for sample in dataset.part(TRAIN).samples):
         like = np.concatenate([like, outliers.own_scores()])
     threshold, share = threshold_for(like, FALSE_ALARMS)
-    text = f"Temperature {temperature:.3f}, fitted on {count} validation images"
+    text = f"Temperature {temperature:.3f} makes confidence match accuracy on {count} validation images."
     scores = outliers.scores(embeddings[at[TEST]])
     if len(scores):
         alarms = float((scores > threshold).mean())
-        text += f"; out of distribution among the test images: {alarms:.1%}"
+        text += f" Out of distribution, unlike the training images: {alarms:.1%} of the test images."
     log.info("%s", text)
     return Calibrated(temperature, replace(rules, outlier_above=threshold, false_alarms=share), scores)
 

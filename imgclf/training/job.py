@@ -198,6 +198,11 @@ class Job:
         """
         started = time.monotonic()
         finetune.freeze(self.model)
+        if phase == "probe":
+            log.info(
+                "Probe: the pretrained network stays as it is; only a linear classifier, the head, is fitted on top. "
+                "docs/glossary.md explains the terms."
+            )
         images, task, labels = self.images, self.images.task, self.images.targets
         embeddings = self._embed(augmentations, on_progress)
         at = {split: images.rows(split) for split in (TRAIN, VALIDATION)}
