@@ -105,11 +105,14 @@ def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     return result, [f"{table}: {len(excluded):,} images left out{foreign}."]
 
 
-def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
-    """Rename classes, all at once; distinct classes stay distinct.
+def rename(dataset: Dataset, names: Mapping[str, str]) -> tuple[Dataset, list[str]]:
+    """Rename classes, all at once; classes with the same new name are merged.
+
+    Returns:
+        The dataset, and a note for each merged class.
 
     Raises:
-        DatasetError: if there is no such class, or two classes would have one name.
+        DatasetError: if there is no such class.
     """
     known = dataset.class_names
     new_names = {
@@ -118,11 +121,9 @@ def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     }
     _check_known(dataset, new_names, "--rename")
     final = {name: new_names.get(name, name) for name in dataset.class_names}
-    for name, count in Counter(final.values()).items():
-        if count > 1:
-            both = listed(old for old, new in final.items() if new == name)
-            raise DatasetError(f"--rename: {both} would all be {_shown(name)}. --class-map merges classes.")
-    return _with_samples(dataset, dataset.samples, final)
+    merged = [name for name, count in Counter(final.values()).items() if count > 1]
+    notes = [f"Merged into {_shown(n)}: {listed(old for old, new in final.items() if new == n)}." for n in merged]
+    return _with_samples(dataset, dataset.samples, final), notes
 
 
 def merge(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:

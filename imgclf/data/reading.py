@@ -125,7 +125,8 @@ def _choose(dataset: Dataset, settings: DataConfig, min_classes: int) -> tuple[D
         dataset, found = labels.correct(dataset, Path(settings.labels))
         notes += found
     if settings.renames:
-        dataset = labels.rename(dataset, settings.renames)
+        dataset, found = labels.rename(dataset, settings.renames)
+        notes += found
     if settings.class_map:
         dataset, found = labels.merge(dataset, Path(settings.class_map))
         notes += found

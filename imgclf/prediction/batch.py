@@ -4,7 +4,9 @@ A batch may have no end: a watched folder, or a list on stdin.
 """
 
 import gc
+import glob
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -161,7 +163,8 @@ def run(
     Raises:
         UsageError: if a file cannot be written, or cannot be resumed, or the task cannot do what is asked for.
         ImgclfError: if writing fails.
-        DatasetError: if no image can be read, or one cannot and the settings are strict.
+        DatasetError: if no image can be read, one cannot and the settings are strict, or a name is that of nothing;
+            what can be predicted is.
         BrokenPipeError: if the reader of stdout is gone, and there is nothing else to write.
     """
     tally, config = Tally(), batch.config
@@ -220,6 +223,8 @@ def run(
         log.warning("%s", tally.message)
     if tally.summary:
         log.info("%s", tally.summary)
+    if gone := [name for name in batch.images if name != "-" and not glob.has_magic(name) and not os.path.exists(name)]:
+        raise DatasetError(f"{', '.join(map(printable, gone))}: no such file or folder.")
     if batch.sort_into and tally.labels[None]:
         log.info(
             "%s contains the rejected images: the model is unsure, or they are unlike the training images.",

@@ -200,7 +200,7 @@ def test_nothing_found_is_a_dataset_error_and_leaves_no_file(imgclf, trained_run
 @pytest.mark.parametrize("beside", [[], ["0.png"]])
 def test_a_file_that_is_missing_gets_a_line_alone_and_beside_others(imgclf, trained_run, photos, capsys, beside):
     names = [photos / name for name in [*beside, "none.jpg"]]
-    assert imgclf("predict", trained_run.path, *names, "--format", "jsonl") == (0 if beside else 3)
+    assert imgclf("predict", trained_run.path, *names, "--format", "jsonl") == 3
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == [str(name) for name in names]
     assert lines[-1]["error"] and lines[-1]["label"] is None
@@ -386,3 +386,11 @@ def test_ctrl_c_is_130_and_keeps_the_whole_lines_that_were_written(trained_run, 
     lines = output.read_text().splitlines()
     assert 0 < len(lines) <= 200
     assert all(json.loads(line)["label"] in CLASSES for line in lines)
+
+
+def test_a_name_of_nothing_is_an_error_after_the_others_are_predicted(imgclf, trained_run, photos, tmp_path, capsys):
+    options = ("--format", "csv")
+    assert imgclf("predict", trained_run.path, tmp_path / "gone.jpg", photos / "0.png", *options) == 3
+    printed = capsys.readouterr()
+    assert [row["error"] for row in csv.DictReader(printed.out.splitlines())] == ["no such file", ""]
+    assert f"Error: {tmp_path / 'gone.jpg'}: no such file or folder." in printed.err

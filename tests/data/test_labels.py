@@ -83,24 +83,32 @@ def test_a_missing_table_is_an_error(table: Path) -> None:
 
 
 def test_classes_are_renamed_all_at_once() -> None:
-    result = labels.rename(ANIMALS, {"ant": "bee", "bee": "ant", "cat": "dog"})
+    result, notes = labels.rename(ANIMALS, {"ant": "bee", "bee": "ant", "cat": "dog"})
     assert result.class_names == ("ant", "bee", "dog")
     assert label_of(result)["ant/1.png"] == "bee"
     assert label_of(result)["bee/1.png"] == "ant"
-    assert labels.rename(result, {"ant": "bee", "bee": "ant", "dog": "cat"}) == ANIMALS
+    assert labels.rename(result, {"ant": "bee", "bee": "ant", "dog": "cat"}) == (ANIMALS, [])
+    assert notes == []
+
+
+@pytest.mark.parametrize("names", [{"ant": "bee"}, {"ant": "x", "bee": "x"}])
+def test_classes_that_get_one_name_are_merged_with_a_note(names: dict[str, str]) -> None:
+    result, notes = labels.rename(ANIMALS, names)
+    new = next(iter(names.values()))
+    counts = ANIMALS.counts()
+    assert result.counts() == {"cat": counts["cat"], new: counts["ant"] + counts["bee"]}
+    assert notes == [f"Merged into {new!r}: ant, bee."]
 
 
 def test_names_in_an_order_of_their_own_keep_it() -> None:
     numbers = replace(ANIMALS, class_names=("cat", "ant", "bee"))
-    assert labels.rename(numbers, {"ant": "zebra"}).class_names == ("cat", "zebra", "bee")
+    assert labels.rename(numbers, {"ant": "zebra"})[0].class_names == ("cat", "zebra", "bee")
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ({"dog": "cat"}, "no class 'dog'; the classes are ant, bee, cat"),
-        ({"ant": "bee"}, "ant, bee would all be 'bee'. --class-map merges classes"),
-        ({"ant": "x", "bee": "x"}, "ant, bee would all be 'x'"),
         ({"ant": "caf\udce9"}, "--rename: the class name b'caf.*' is not UTF-8"),
     ],
 )
