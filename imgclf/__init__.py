@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from imgclf.prediction import Classifier as Classifier
     from imgclf.prediction import Prediction as Prediction
     from imgclf.prediction import load as load
+    from imgclf.questions.baseline import Baseline as Baseline
+    from imgclf.questions.baseline import baseline as baseline
     from imgclf.questions.feature_table import FeatureTable as FeatureTable
     from imgclf.questions.feature_table import features as features
     from imgclf.runs import Run as Run
     from imgclf.settings import AugmentConfig as AugmentConfig
+    from imgclf.settings import BaselineConfig as BaselineConfig
     from imgclf.settings import CalibrateConfig as CalibrateConfig
     from imgclf.settings import ConvolveConfig as ConvolveConfig
     from imgclf.settings import DataConfig as DataConfig
@@ -73,9 +76,10 @@ _MODULES = {
     "explanation.explaining": "Explanation explain",
     "exporting.artifacts": "export",
     "prediction": "Classifier Prediction load",
+    "questions.baseline": "Baseline baseline",
     "questions.feature_table": "FeatureTable features",
     "runs": "Run",
-    "settings": "AugmentConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
+    "settings": "AugmentConfig BaselineConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
     "ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",

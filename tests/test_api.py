@@ -14,15 +14,34 @@ from imgclf.cli.app import COMMANDS
 from imgclf.errors import ImgclfError
 
 FUNCTIONS = (
-    *("augment", "calibrate", "compare", "convolve", "describe", "evaluate", "explain", "export", "features"),
+    *(
+        "augment",
+        "baseline",
+        "calibrate",
+        "compare",
+        "convolve",
+        "describe",
+        "evaluate",
+        "explain",
+        "export",
+        "features",
+    ),
     *("ingest", "kfold", "load", "read", "resume", "train"),
 )
 RESULTS = (
-    *("Augmented", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
+    *("Augmented", "Baseline", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
     *("Explanation", "FeatureTable", "Ingestion", "Prediction", "Run"),
 )
 SETTINGS = (
-    *("AugmentConfig", "CalibrateConfig", "ConvolveConfig", "DataConfig", "DescribeConfig", "EvaluateConfig"),
+    *(
+        "AugmentConfig",
+        "BaselineConfig",
+        "CalibrateConfig",
+        "ConvolveConfig",
+        "DataConfig",
+        "DescribeConfig",
+        "EvaluateConfig",
+    ),
     *("ExplainConfig", "ExportConfig", "FeaturesConfig", "IngestConfig", "KfoldConfig", "PredictConfig"),
     *("TrainConfig",),
 )

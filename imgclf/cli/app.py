@@ -30,6 +30,7 @@ COMMANDS = {
     "ingest": "Check a dataset and its split.",
     "sample": "Draw a sample dataset.",
     "augment": "Preview or write augmented images.",
+    "baseline": "Compare simple classifiers with the network.",
     "train": "Train a classifier.",
     "evaluate": "Score a run's model on labeled images.",
     "calibrate": "Set the rules by which a model predicts.",

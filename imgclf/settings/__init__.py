@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from imgclf.settings.augmentation import AugmentConfig as AugmentConfig
     from imgclf.settings.base import Config as Config
     from imgclf.settings.base import names as names
+    from imgclf.settings.baseline import BaselineConfig as BaselineConfig
     from imgclf.settings.dataset import DataConfig as DataConfig
     from imgclf.settings.dataset import IngestConfig as IngestConfig
     from imgclf.settings.doctor import Thresholds as Thresholds
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "augmentation": "SIZE_RANGE AugmentConfig",
     "base": "Config names",
+    "baseline": "BaselineConfig",
     "dataset": "DataConfig IngestConfig",
     "doctor": "Thresholds",
     "evaluation": "REPORT_FORMATS CalibrateConfig EvaluateConfig",

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import UnionType
@@ -117,6 +118,17 @@ def items(value: str | None) -> tuple[str, ...]:
     """
     row = next(csv.reader(io.StringIO(value or "", newline="")), [])
     return tuple(item for item in row if item.strip())
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str | None) -> float | None:
+    """90s, 5m or 1h in seconds; 0 for anything else, None for None."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", (text or "").strip())
+    if text is None:
+        return None
+    return float(found[1]) * _UNITS_S[found[2]] if found else 0.0
 
 
 FRACTION = Check(lambda value: 0 <= value < 1, "a number from 0 to below 1")

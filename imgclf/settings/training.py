@@ -1,6 +1,5 @@
 """How to train and to cross-validate."""
 
-import re
 from dataclasses import dataclass
 
 from imgclf import policies
@@ -12,7 +11,7 @@ from imgclf.settings.augmentation import (
     SIZE_RANGE,
     Orientation,
 )
-from imgclf.settings.base import FRACTION, POSITIVE, Check, Config, at_least, between, names, setting, some_of
+from imgclf.settings.base import FRACTION, POSITIVE, Check, Config, at_least, between, names, seconds, setting, some_of
 from imgclf.settings.classical import MODEL, NETWORK, Kind
 from imgclf.settings.dataset import DataConfig
 from imgclf.settings.reading import DECODING
@@ -22,7 +21,6 @@ METHODS = ("auto", "probe", "finetune", "full", "scratch")
 OPTIMIZERS = ("adamw", "adam", "sgd", "nesterov", "rmsprop", "lion", "nadam", "adagrad")
 EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
 TRAINING, SYSTEM = "Training", "System"
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
@@ -30,14 +28,6 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         return tuple(int(item) for item in names(text))
     except ValueError:
         return (0,)
-
-
-def _seconds(text: str | None) -> float | None:
-    """90s, 5m or 1h in seconds; 0 for anything else, None for None."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", (text or "").strip())
-    if text is None:
-        return None
-    return float(found[1]) * _UNITS_S[found[2]] if found else 0.0
 
 
 def _is_share_or_name(text: str) -> bool:
@@ -177,7 +167,7 @@ class TrainConfig(DataConfig, Kind, Orientation):
         "Finish within this time, such as 90s, 5m or 1h.",
         panel=TRAINING,
         metavar="TIME",
-        check=Check(lambda text: (_seconds(text) or 0) > 0, "a time such as 90s, 5m or 1h"),
+        check=Check(lambda text: (seconds(text) or 0) > 0, "a time such as 90s, 5m or 1h"),
         everyday=True,
     )
     device: str = setting("auto", "Device to train on", panel=SYSTEM, choices=("auto", "cpu", "gpu", "tpu"))
@@ -217,7 +207,7 @@ class TrainConfig(DataConfig, Kind, Orientation):
     @property
     def limit_s(self) -> float | None:
         """The time limit in seconds."""
-        return _seconds(self.time_limit)
+        return seconds(self.time_limit)
 
     @property
     def size_steps(self) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ LACKS = frozenset(
         *("--method auto", "--method finetune", "--method full", "--method scratch", "calibrate", "card"),
         *(
             "compare",
+            "baseline",
             "kfold",
             "augment",
             "--to",

@@ -28,6 +28,7 @@ LACKS = frozenset(
             "calibrate",
             "card",
             "compare",
+            "baseline",
             "kfold",
         ),
         *("augment", "--to", "--fail-under", "--sort-into", "--reject-below", "--engine ray", "--explain", "explain"),

@@ -25,7 +25,7 @@ from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import metrics, outputs, report, scoring
 from imgclf.evaluation.outputs import Predictions
 from imgclf.runs import Run
-from imgclf.settings import KfoldConfig, TrainConfig
+from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
 from imgclf.training import estimators
 from imgclf.training import train as training
 from imgclf.training.callbacks import OnProgress
@@ -119,7 +119,7 @@ def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnP
     return kfold(replace(dataset, samples=kept), config, settings, output=run.path / name, on_progress=on_progress)
 
 
-def images_to_fold(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, list[str]]:
+def images_to_fold(dataset: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
     """The images to deal out: all but the test split that the data bring along, or the test group."""
     checks = dataset.checkup.lines() if dataset.checkup else []
     notes = [*checks, *dataset.notes]
