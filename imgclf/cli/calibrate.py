@@ -1,5 +1,6 @@
 """imgclf calibrate"""
 
+from collections.abc import Mapping
 from typing import Any
 
 import imgclf
@@ -33,4 +34,6 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " to ".join(f"{end:.3f}" for end in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number:.4g}" for name, number in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -28,13 +28,17 @@ def _print(result: dict[str, Any]) -> None:
     from imgclf.cli import console
 
     keys = [key for key in result["runs"][0] if key not in ("run", "intervals", "brier")]
-    rows = []
+    rows, first = [], next(key for key in keys if key in result["runs"][0]["intervals"])
+    keys = [first, *(key for key in keys if key != first)]
     for row in result["runs"]:
-        low, high = row["intervals"]["accuracy"]
+        ends = row["intervals"][first]
         values = ["" if row[key] is None else f"{row[key]:.3f}" for key in keys]
-        rows.append((row["run"], values[0], f"{low:.3f} to {high:.3f}", *values[1:]))
+        rows.append((row["run"], values[0], "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}", *values[1:]))
     heads = [key.replace("_", " ").replace("f1", "F1") for key in keys]
     console.table(f"On {result['n']} images", ("run", heads[0], "95% CI", *heads[1:]), rows)
+    if "loss" in result["pairs"][0]:
+        _print_losses(result)
+        return
     pairs = [
         (
             *pair["runs"],
@@ -50,4 +54,22 @@ def _print(result: dict[str, Any]) -> None:
         ("first", "second", "gain", "95% CI", "only one correct", "p"),
         pairs,
     )
+    console.out.print(result["sentence"])
+
+
+def _print_losses(result: dict[str, Any]) -> None:
+    from imgclf.cli import console
+
+    pairs = [
+        (
+            *pair["runs"],
+            f"{pair['loss']:+.4g}",
+            " to ".join(f"{end:+.4g}" for end in pair["interval"]),
+            f"{pair['only_first']} : {pair['only_second']}",
+            f"{pair['p']:.2g}",
+        )
+        for pair in result["pairs"]
+    ]
+    columns = ("first", "second", "change", "95% CI", "better on", "p")
+    console.table("Pairs: change of the mean loss of an image, second minus first", columns, pairs)
     console.out.print(result["sentence"])

@@ -11,7 +11,7 @@ import numpy as np
 from imgclf import storage, tasks
 from imgclf.data import dataset as datasets
 from imgclf.errors import RunError, UsageError
-from imgclf.evaluation import intervals, outputs
+from imgclf.evaluation import intervals, scorers
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.runs import SOME_SCORES, Run, read_json
@@ -41,18 +41,37 @@ def compare(runs: Sequence[Run | Path | str], *, common: bool = False) -> dict[s
     paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise UsageError(f"expected at least 2 different runs to compare, found {', '.join(map(str, paths))}.")
-    for path in paths:
-        tasks.refuse(_task(path), "compare")
-    found = [_read(path) for path in paths]
-    names = found[0][0].class_names
-    for path, (predictions, _) in zip(paths, found, strict=True):
-        if sorted(predictions.class_names) != sorted(names):
+    task = _task(paths)
+    found = [_read(path, task) for path in paths]
+    names = [sorted(scorers.find(task).names_of(predictions)) for predictions, _ in found]
+    for path, own in zip(paths, names, strict=True):
+        if own != names[0]:
             raise RunError(f"{path}: expected the classes of {paths[0]}, found others.")
     rows = _aligned(paths, found, common)
-    labels = np.array([names.index(found[0][0].class_names[i]) for i in found[0][0].labels[rows[0]]])
     groups = [found[0][1].get(found[0][0].paths[row], ("", ""))[1] for row in rows[0]]
+    return scorers.find(task).compared(paths, [predictions for predictions, _ in found], rows, groups)
+
+
+def of_classes(
+    paths: Sequence[Path], found: Sequence[Predictions], rows: Sequence[np.ndarray], groups: Sequence[str]
+) -> dict[str, Any]:
+    """Compare predicted classes.
+
+    Args:
+        found: the predictions of each run.
+        rows: for each run, the rows of the images to compare on.
+        groups: of these images.
+
+    Returns:
+        As `compare`.
+
+    Raises:
+        RunError: if the labels differ.
+    """
+    names = found[0].class_names
+    labels = np.array([names.index(found[0].class_names[i]) for i in found[0].labels[rows[0]]])
     aligned = []
-    for path, (predictions, _), own in zip(paths, found, rows, strict=True):
+    for path, predictions, own in zip(paths, found, rows, strict=True):
         order = [predictions.class_names.index(name) for name in names]
         theirs = np.array([names.index(predictions.class_names[i]) for i in predictions.labels[own]])
         if (theirs != labels).any():
@@ -108,18 +127,66 @@ def _scores(
     return {key: scores[key] for key in SCORES} | {"intervals": {key: scores["intervals"][key] for key in SCORES}}
 
 
-def _task(path: Path) -> str:
-    """The task that scores in a folder are of."""
-    metrics = Run(path).metrics
-    scores = read_json(metrics, SOME_SCORES) if metrics.is_file() else {}
-    return str(scores.get("task", tasks.DEFAULT))
+def of_losses(
+    paths: Sequence[Path], losses: Sequence[np.ndarray], scores: Sequence[dict[str, Any]], groups: Sequence[str]
+) -> dict[str, Any]:
+    """Compare what each run loses on each image.
+
+    Args:
+        losses: for each run float (n,), lower is better.
+        scores: the scores of each run, with their `intervals`.
+
+    Returns:
+        As `compare`, with the loss in place of the accuracy: a pair has `loss`, the mean difference, second minus
+        first; `only_first` and `only_second`, the images on which one loses less; and `p`.
+
+    Source: Wilcoxon 1945, doi:10.2307/3001968, the signed-rank test of the differences.
+    """
+    from scipy import stats
+
+    known = groups if any(groups) else None
+    pairs: list[dict[str, Any]] = []
+    for i, j in itertools.combinations(range(len(paths)), 2):
+        change = losses[j] - losses[i]
+        values = [change @ w / w.sum(axis=0) for w in intervals.draws(np.zeros(len(change), int), known)]
+        pairs.append(
+            {
+                "runs": [str(paths[i]), str(paths[j])],
+                "loss": float(change.mean()),
+                "interval": [float(end) for end in np.percentile(np.concatenate(values), (2.5, 97.5))],
+                "only_first": int((change > 0).sum()),
+                "only_second": int((change < 0).sum()),
+                "p": float(stats.wilcoxon(change).pvalue) if change.any() else 1.0,
+            }
+        )
+    means = [float(own.mean()) for own in losses]
+    best = int(np.argmin(means))
+    close = [p for p in pairs if str(paths[best]) in p["runs"] and p["p"] >= LEVEL]
+    names = ", ".join(next(name for name in p["runs"] if name != str(paths[best])) for p in close)
+    sentence = f"{paths[best]} loses least on these images"
+    sentence += f", but chance alone can explain its lead over {names}." if close else f" (each p < {LEVEL})."
+    table = [{"run": str(path), "loss": mean, **own} for path, mean, own in zip(paths, means, scores, strict=True)]
+    return {"n": len(losses[0]), "runs": table, "pairs": pairs, "sentence": sentence}
 
 
-def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
+def _task(paths: Sequence[Path]) -> str:
+    """The task that the scores in some folders are of."""
+    found = {}
+    for path in paths:
+        metrics = Run(path).metrics
+        scores = read_json(metrics, SOME_SCORES) if metrics.is_file() else {}
+        found[path] = str(scores.get("task", tasks.DEFAULT))
+    for path, task in found.items():
+        if task != found[paths[0]]:
+            raise RunError(f"{path}: expected the task of {paths[0]}, {found[paths[0]]}, found {task}.")
+    return found[paths[0]]
+
+
+def _read(path: Path, task: str) -> tuple[Any, dict[str, tuple[str, str]]]:
     """The predictions, and each path's hash and group where there is a manifest."""
     run = Run(path)
     storage.settle(path)
-    predictions = outputs.read_predictions(run.predictions)
+    predictions = scorers.find(task).read(run.predictions)
     known: dict[str, tuple[str, str]] = {}
     if run.manifest.is_file():
         samples = datasets.read_manifest(run.manifest, path).samples
@@ -128,7 +195,7 @@ def _read(path: Path) -> tuple[Predictions, dict[str, tuple[str, str]]]:
 
 
 def _aligned(
-    paths: Sequence[Path], found: Sequence[tuple[Predictions, dict[str, tuple[str, str]]]], common: bool
+    paths: Sequence[Path], found: Sequence[tuple[Any, dict[str, tuple[str, str]]]], common: bool
 ) -> list[np.ndarray]:
     """For each run, the rows of its predictions for the same images, in the same order.
 

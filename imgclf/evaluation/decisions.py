@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ import numpy as np
 
 from imgclf import runs, tasks
 from imgclf.errors import RunError, UsageError
-from imgclf.evaluation import calibration, outputs
+from imgclf.evaluation import calibration, outputs, scorers
 from imgclf.evaluation.intervals import wilson
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decided, Decision
 from imgclf.runs import Run
 from imgclf.settings import CalibrateConfig
+from imgclf.settings.base import flag_of
 
 log = logging.getLogger(__name__)
 
@@ -120,24 +121,32 @@ def calibrate(run: Run | Path | str, config: CalibrateConfig | None = None) -> t
 
 def _calibrate(run: Run, config: CalibrateConfig) -> tuple[Artifact, dict[str, Any]]:
     facts = artifact.read(run.path)
-    tasks.refuse(facts.task, "calibrate")
     if not run.validation.is_file():
         raise RunError(
             f"{run.validation}: missing. Rules are fitted on the predictions for the validation part, which training "
             "writes if that part has at least 10 images."
         )
-    found = outputs.read_predictions(run.validation)
-    if found.class_names != list(facts.labels):
-        raise RunError(f"{run.validation}: expected the classes of {artifact.NAME}, found others. Train again.")
-    rules = _fitted(facts.decision, found, config)
+    for each in fields(config):
+        if getattr(config, each.name) != each.default:
+            tasks.refuse(facts.task, flag_of(each.name))
+    rules, measured = scorers.find(facts.task).recalibrated(run.validation, facts, config)
     facts = replace(facts, decision=rules)
     artifact.write(run.path, facts)
+    return facts, measured
+
+
+def recalibrated(path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
+    """Fit rules on the predictions in `validation.csv`; see `Scorer.recalibrated`."""
+    found = outputs.read_predictions(path)
+    if found.class_names != list(facts.labels):
+        raise RunError(f"{path}: expected the classes of {artifact.NAME}, found others. Train again.")
+    rules = _fitted(facts.decision, found, config)
     decided = decision.decide(found.probabilities, found.class_names, rules)
     measured = measure(found.labels, decided, found.class_names, rules, scored=False)
     support = np.bincount(found.labels, minlength=len(found.class_names)).tolist()
     measured["support"] = dict(zip(found.class_names, support, strict=True))
     _warn_of_few(measured, config)
-    return facts, measured
+    return rules, measured
 
 
 def _warn_of_few(measured: dict[str, Any], config: CalibrateConfig) -> None:

@@ -61,12 +61,22 @@ def write(
         UsageError: if a format is unknown.
     """
     facts = facts_of.about(run, folder, stage)
+    blocks = [*_folds(facts["folds"]), *blocks]
     known = report.run_files(run) if files is None else files
     texts = {
         "html": lambda: _to_html(facts, headlines, blocks, known),
         "md": lambda: to_markdown(facts, headlines, blocks),
     }
     return report.write_formats(stage or folder, facts, texts, formats)
+
+
+def _folds(found: dict[str, Any] | None) -> list[Block]:
+    """The scores of the folds of a cross-validation, if it is one."""
+    if not found:
+        return []
+    rows = [(row["fold"], row["n"], *(report.number(row[key]) for key in found["keys"])) for row in found["rows"]]
+    columns = ("fold", "images", *(key.replace("_", " ") for key in found["keys"]))
+    return [Block("Folds", found["sentence"], columns, rows)]
 
 
 def _to_html(

@@ -76,7 +76,7 @@ class CalibrateConfig(Config):
     )
     coverage: str | None = setting(
         None,
-        "Target coverage of prediction sets, or none.",
+        "Target coverage of prediction sets or intervals, or none.",
         metavar="X",
         check=Check(lambda text: text == "none" or _is_share(text), "none, or a number from above 0 to below 1"),
         everyday=True,
@@ -91,7 +91,7 @@ class CalibrateConfig(Config):
     positive: str | None = setting(None, "Positive class of a binary --threshold.", metavar="CLASS", everyday=True)
     threshold: str | None = setting(
         None,
-        "Binary threshold: precision=P, recall=R, cost=FP:FN or none.",
+        "Threshold: precision=P, recall=R, cost=FP:FN, f1 or none.",
         metavar="RULE",
         everyday=True,
     )

@@ -142,6 +142,9 @@ class Task(Protocol):
     def standard_error(self, score: float, images: int) -> float:
         """How far chance takes the score named SCORE of this many images."""
 
+    def mistakes(self, score: float, images: int) -> int | None:
+        """How many of this many images are incorrect by the score named SCORE; None where it does not count them."""
+
     def best_score(self, outputs: "np.ndarray", targets: "np.ndarray") -> float:
         """The score named SCORE of outputs, against targets as `encode` returns them."""
 

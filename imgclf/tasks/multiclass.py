@@ -174,6 +174,11 @@ def standard_error(score: float, images: int) -> float:
     return math.sqrt(score * (1 - score) / images)
 
 
+def mistakes(score: float, images: int) -> int | None:
+    """See `Task`."""
+    return round((1 - score) * images)
+
+
 def best_score(outputs: np.ndarray, targets: np.ndarray) -> float:
     """The accuracy."""
     return float((outputs.argmax(axis=1) == targets).mean())

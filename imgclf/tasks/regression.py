@@ -20,18 +20,9 @@ UNITES = False
 LACKS = frozenset(
     {
         *("--model", "--classes", "--rename", "--class-map", "--class-names", "--balance", "--mixup", "--cutmix"),
-        *(
-            "--method auto",
-            "--method finetune",
-            "--method full",
-            "--method scratch",
-            "calibrate",
-            "card",
-            "compare",
-            "baseline",
-            "kfold",
-        ),
-        *("augment", "--to", "--fail-under", "--sort-into", "--reject-below", "--engine ray", "--explain", "explain"),
+        *("--positive", "--threshold", "--outliers"),
+        *("card", "baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
+        *("--sort-into", "--reject-below", "--engine ray"),
     }
 )
 
@@ -194,6 +185,11 @@ def score(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
 def standard_error(score: float, images: int) -> float:
     """That of R2 (Olkin and Finn 1995, doi:10.1037/0033-2909.118.1.155), for one feature."""
     return math.sqrt(4 * max(score, 0.0) * (1 - score) ** 2 / images)
+
+
+def mistakes(score: float, images: int) -> int | None:
+    """See `Task`. The score counts no images."""
+    return None
 
 
 def best_score(outputs: np.ndarray, targets: np.ndarray) -> float:

@@ -17,13 +17,12 @@ import keras
 import numpy as np
 
 import imgclf
-from imgclf import environment, runs, storage, tasks
+from imgclf import environment, runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import metrics, outputs, report, scoring
-from imgclf.evaluation.outputs import Predictions
+from imgclf.evaluation import scorers
 from imgclf.runs import Run
 from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
 from imgclf.training import estimators
@@ -33,10 +32,6 @@ from imgclf.training.callbacks import OnProgress
 log = logging.getLogger("imgclf")
 
 FOLDS = "folds.json"
-SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1", "matthews", "log_loss")
-"""The scores of which mean, deviation and interval over the folds are given."""
-
-_RANGES = {"matthews": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,6 @@ def kfold(
     if isinstance(source, Run):
         return _of_run(source, settings or KfoldConfig(), data, on_progress)
     dataset = source
-    tasks.refuse(dataset.task, "kfold")
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = images_to_fold(dataset, config)
@@ -261,51 +255,49 @@ def _of_all_folds(config: TrainConfig, classes: int) -> Any:
 
 
 def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: KfoldConfig) -> CrossValidation:
-    names = list(dataset.class_names)
-    rows, pooled, paths = [], [], []
+    scorer, rows, found, paths = scorers.find(dataset.task), [], [], []
     by_path, by_content = {s.path: s for s in dataset.samples}, {s.sha256: s for s in dataset.samples}
     for place, fold in enumerate(folds):
         scores = runs.read_json(fold.folder / run.metrics.name, runs.SOME_SCORES)
         name = fold.folder.relative_to(run.path).as_posix()
-        rows.append({"fold": name, "n": scores["n"], **{key: scores[key] for key in SUMMARY}})
+        rows.append({"fold": name, "n": scores["n"], **{key: scores[key] for key in scorer.SUMMARY}})
         if place < settings.folds:  # each image once: further repeats only sharpen the mean
-            found = outputs.read_predictions(fold.folder / run.predictions.name)
-            if found.class_names != names:
-                raise RunError(f"{fold.folder}: expected the classes of the other folds, found others. Remove it.")
-            pooled.append(found)
+            found.append(scorer.read(fold.folder / run.predictions.name))
             trained = datasets.read_manifest(Run(fold.folder).manifest, dataset.root).samples
             content = {s.path: s.sha256 for s in trained}
-            for path in found.paths:  # images may have moved since this fold was trained
+            for path in found[-1].paths:  # images may have moved since this fold was trained
                 known = by_path.get(path)
                 paths.append(path if known and known.sha256 == content[path] else by_content[content[path]].path)
-    labels = np.concatenate([part.labels for part in pooled])
-    probabilities = np.concatenate([part.probabilities for part in pooled])
-    groups = [by_path[path].group for path in paths]
-    predicted = np.concatenate([part.predicted for part in pooled])
-    confidence = np.concatenate([part.confidence for part in pooled])
-    scores = metrics.score(labels, probabilities, names, predicted, groups=groups)
+    scored = scorer.pooled(found, paths, dataset.class_names, [by_path[path].group for path in paths])
     share = 1 / (settings.folds - 1)  # test images to training images
-    summary = {key: _summary(key, [row[key] for row in rows], share) for key in SUMMARY}
-    mean, ends = summary["accuracy"]["mean"], summary["accuracy"]["interval"]
-    again = f" times {settings.repeats}" if settings.repeats > 1 else ""
-    sentence = (
-        f"Accuracy {mean:.3f} on average over {settings.folds}{again} folds, 95% interval {ends[0]:.3f} to "
-        f"{ends[1]:.3f}, for training sets of this size (Nadeau and Bengio's correction)."
-    )
-    facts = {"keys": list(SUMMARY), "rows": rows, "summary": summary, "sentence": sentence}
+    summary = {key: _summary([row[key] for row in rows], share, limits) for key, limits in scorer.SUMMARY.items()}
+    facts = {"keys": list(summary), "rows": rows, "summary": summary, "sentence": _sentence(summary, settings)}
     try:
-        found = Predictions(paths, labels, probabilities, names, predicted, confidence)
         with storage.stage(run.path) as stage:
-            scoring.Scored(scores, found).write(stage)
+            scored.write(stage)
             storage.write_json(stage / FOLDS, facts)
-            report.write(run, files=dataset.files, stage=stage)
+            scorer.report(run, run.path, files=dataset.files, stage=stage)
             storage.install(stage, run.path)
     except OSError as error:
         raise RunError(f"{run.path}: the folds' scores cannot be written ({error.strerror}).") from None
-    return CrossValidation(run.path, facts, scores)
+    return CrossValidation(run.path, facts, scored.metrics)
 
 
-def _summary(key: str, values: Sequence[float | None], share: float) -> dict[str, Any]:
+def _sentence(summary: dict[str, dict[str, Any]], settings: KfoldConfig) -> str:
+    """The mean and the interval of the first score."""
+    key, found = next(iter(summary.items()))
+    again = f" times {settings.repeats}" if settings.repeats > 1 else ""
+    title = key.replace("_", " ").capitalize()
+    if found["mean"] is None:
+        return f"{title}: undefined in a fold."
+    low, high = found["interval"]
+    return (
+        f"{title} {found['mean']:.3f} on average over {settings.folds}{again} folds, 95% interval {low:.3f} to "
+        f"{high:.3f}, for training sets of this size (Nadeau and Bengio's correction)."
+    )
+
+
+def _summary(values: Sequence[float | None], share: float, limits: tuple[float, float]) -> dict[str, Any]:
     """`mean`, `deviation` and `interval` of a score over the folds; None where a fold does not define it.
 
     The interval ends where the score itself does: no accuracy is above 1.
@@ -316,7 +308,7 @@ def _summary(key: str, values: Sequence[float | None], share: float) -> dict[str
     return {
         "mean": float(np.mean(known)),
         "deviation": float(np.std(known, ddof=1)),
-        "interval": np.clip(corrected_interval(known, share), *_RANGES.get(key, (0.0, 1.0))).tolist(),
+        "interval": np.clip(corrected_interval(known, share), *limits).tolist(),
     }
 
 

@@ -50,8 +50,8 @@ def auto(job: Job) -> Fitted:
         log.info("There are no validation images to judge by, so the probe is the result.")
         return replace(probed, recipe=job.recipe)
     count = len(probed.images.rows(VALIDATION))
-    wrong = round((1 - score[0]) * count)
-    if wrong < FEWEST_WRONG and not job.recipe.is_limited:
+    wrong = job.images.task.mistakes(score[0], count)
+    if wrong is not None and wrong < FEWEST_WRONG and not job.recipe.is_limited:
         log.info(
             "Stopped after the probe: %d of %d validation images incorrect, too few to tell whether fine-tuning helps. "
             "--time-limit tries it anyway.",

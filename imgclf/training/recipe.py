@@ -199,6 +199,7 @@ def _for_task(config: TrainConfig) -> TrainConfig:
     if config.method == AUTO and f"--method {AUTO}" in tasks.find(config.task).LACKS:
         config = replace(config, method="probe")
     tasks.refuse(config.task, f"--method {config.method}")
+    tasks.refuse(config.task, f"--balance {config.balance}")
     for each in fields(config):
         if getattr(config, each.name) != each.default:
             tasks.refuse(config.task, flag_of(each.name))

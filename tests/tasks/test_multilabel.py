@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from imgclf.prediction import artifact, outputs
 from imgclf.prediction.decision import Decision
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
-from imgclf.settings import DataConfig, EvaluateConfig, TrainConfig
+from imgclf.settings import CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
 from imgclf.tasks import multiclass, multilabel
 
 NAMES = ["a", "b", "c"]
@@ -324,5 +325,65 @@ def test_evaluating_again_and_other_classes(run: Run, colors: Path, tmp_path: Pa
 
 
 def test_what_it_lacks_is_refused(run: Run) -> None:
-    with pytest.raises(UsageError, match="calibrate does not support --task multilabel yet"):
-        imgclf.calibrate(run)
+    with pytest.raises(UsageError, match="explain does not support --task multilabel yet"):
+        imgclf.explain(run, [])
+
+
+def test_calibrate_fits_every_threshold_to_a_goal(run: Run) -> None:
+    before = artifact.read(run.path)
+    found = scorer.read(run.validation)
+    facts, measured = imgclf.calibrate(run, CalibrateConfig(threshold="recall=1"))
+    fitted = facts.decision.thresholds or {}
+    for place, name in enumerate(found.names):
+        has = found.labels[:, place] > 0
+        enough = min(has.sum(), (~has).sum()) >= scorer.FEWEST
+        assert fitted[name] == pytest.approx(found.outputs[has, place].min() if enough else 0.5)
+    assert 0.5 not in fitted.values() or len(set(fitted.values())) > 1  # not all have too few images
+    assert measured["support"]["red"] == int(found.labels[:, 2].sum())
+    assert imgclf.calibrate(run, CalibrateConfig(threshold="none"))[0].decision.thresholds is None
+    with pytest.raises(UsageError, match="--coverage does not support --task multilabel yet"):
+        imgclf.calibrate(run, CalibrateConfig(coverage="0.9"))
+    artifact.write(run.path, before)
+
+
+def test_folds_are_pooled_and_runs_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (40, 3)).astype(np.float32)
+    good, poor = (np.clip(labels + rng.normal(0, s, (40, 3)), 0, 1).astype(np.float32) for s in (0.2, 0.6))
+    paths = [f"{i}.png" for i in range(40)]
+    answers = [scorer.Answers(paths, labels, own, (own >= 0.5).astype(np.float32), NAMES) for own in (good, poor)]
+    for name, own in zip(("good", "poor"), answers, strict=True):
+        (tmp_path / name).mkdir()
+        scorer.Scored(scorer.measure(labels, own.outputs, own.predicted, NAMES, replicates=2), own).write(
+            tmp_path / name
+        )
+    found = imgclf.compare([tmp_path / "poor", tmp_path / "good"])
+    wrong = [(own.predicted != labels).mean() for own in answers]
+    assert [row["loss"] for row in found["runs"]] == pytest.approx(wrong[::-1])
+    [pair] = found["pairs"]
+    assert pair["loss"] == pytest.approx(wrong[0] - wrong[1]) and pair["p"] < 0.05
+    assert pair["interval"][0] <= pair["loss"] <= pair["interval"][1] < 0
+    assert found["sentence"].startswith(f"{tmp_path / 'good'} loses least on these images (each p < 0.05)")
+    halves = [
+        scorer.Answers(paths[part], labels[part], good[part], answers[0].predicted[part], NAMES)
+        for part in (slice(0, 10), slice(10, 40))
+    ]
+    pooled = scorer.pooled(halves, paths, NAMES, [""] * 40)
+    assert pooled.metrics["hamming_loss"] == pytest.approx(wrong[0])
+
+
+@pytest.mark.slow
+def test_every_method_folds_and_resuming(colors: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8, mixup=0.2)
+    dataset = imgclf.read(colors, config)
+    run = imgclf.train(dataset, config, output=tmp_path / "finetune", backbone=tiny_backbone())
+    assert [row["phase"] for row in run.history] == ["probe", "finetune", "finetune"]
+    assert run.history[-1]["val_mean_average_precision"] > 0.9
+    more = imgclf.resume(run, epochs=3)
+    assert len(more.history) == 4
+    scratch = replace(CONFIG, export="none", method="scratch", backbone="small-cnn", epochs=2, balance="weights")
+    imgclf.train(imgclf.read(colors, scratch), scratch, output=tmp_path / "scratch")
+    probe = replace(CONFIG, export="none", backbone="efficientnet-lite0", image_size=32)
+    folds = imgclf.kfold(imgclf.read(colors, probe), probe, KfoldConfig(3), output=tmp_path / "folds")
+    assert folds.metrics["n"] == 90 and folds.folds["summary"]["mean_average_precision"]["mean"] > 0.8
+    assert "Folds" in (tmp_path / "folds" / "report.html").read_text()

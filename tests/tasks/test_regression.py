@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from imgclf.evaluation.scorers import regression as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
-from imgclf.settings import DataConfig, EvaluateConfig, TrainConfig
+from imgclf.settings import CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
 from imgclf.tasks import regression
 
 NUMBERS = arrays.arrays(np.float64, st.integers(3, 30), elements=st.floats(-50, 50, width=16))
@@ -226,3 +227,51 @@ def test_what_has_no_meaning_for_numbers_is_refused(table: Path, run: Run) -> No
     with pytest.raises(UsageError, match="--classes does not support --task regression"):
         reading.read(table, DataConfig(task="regression", classes="a,b"))
     assert scorers.task_of(run) == "regression"
+
+
+def test_calibrate_changes_the_coverage_of_intervals(run: Run) -> None:
+    before = artifact.read(run.path)
+    found = scorer.read(run.validation)
+    facts, measured = imgclf.calibrate(run, CalibrateConfig(coverage="0.5"))
+    residuals = np.sort(np.abs(found.outputs - found.labels), axis=0)
+    rank = int(np.ceil((len(residuals) + 1) * 0.5))
+    assert list((facts.decision.widths or {}).values()) == pytest.approx(residuals[rank - 1].tolist())
+    assert measured["coverage of light"] == pytest.approx(rank / len(residuals))
+    assert imgclf.calibrate(run, CalibrateConfig(coverage="none"))[0].decision.widths is None
+    artifact.write(run.path, before)
+
+
+def test_folds_are_pooled_and_runs_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=(40, 1))
+    good, poor = (labels + rng.normal(0, spread, (40, 1)) for spread in (0.1, 1))
+    paths = [f"{i}.png" for i in range(40)]
+    for name, own in (("good", good), ("poor", poor)):
+        (tmp_path / name).mkdir()
+        scores = scorer.measure(labels, own, ["x"], replicates=2)
+        scorer.Scored(scores, scorer.Estimates(paths, labels, own, ["x"])).write(tmp_path / name)
+    found = imgclf.compare([tmp_path / "good", tmp_path / "poor"])
+    assert [row["loss"] for row in found["runs"]] == pytest.approx(
+        [np.abs(own - labels).mean() for own in (good, poor)], rel=1e-5
+    )
+    [pair] = found["pairs"]
+    assert pair["loss"] > 0 and pair["p"] < 0.01 and pair["only_first"] > pair["only_second"]
+    halves = [scorer.Estimates(paths[p], labels[p], good[p], ["x"]) for p in (slice(0, 10), slice(10, 40))]
+    pooled = scorer.pooled(halves, paths, ["x"], [""] * 40)
+    assert pooled.metrics["mae"] == pytest.approx(np.abs(good - labels).mean())
+
+
+@pytest.mark.slow
+def test_every_method_folds_and_resuming(table: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8)
+    run = imgclf.train(imgclf.read(table, config), config, output=tmp_path / "finetune", backbone=tiny_backbone())
+    assert [row["phase"] for row in run.history] == ["probe", "finetune", "finetune"]
+    assert run.history[-1]["val_r2"] > 0.8
+    assert len(imgclf.resume(run, epochs=3).history) == 4
+    again = imgclf.evaluate(run)
+    assert again.metrics["r2"] == pytest.approx(json.loads(run.metrics.read_text())["r2"], abs=1e-4)
+    scratch = replace(CONFIG, export="none", method="scratch", backbone="small-cnn", epochs=2)
+    imgclf.train(imgclf.read(table, scratch), scratch, output=tmp_path / "scratch")
+    probe = replace(CONFIG, export="none", backbone="efficientnet-lite0", image_size=32)
+    folds = imgclf.kfold(imgclf.read(table, probe), probe, KfoldConfig(3), output=tmp_path / "folds")
+    assert folds.metrics["n"] == 60 and folds.folds["summary"]["r2"]["mean"] > 0.5

@@ -9,9 +9,10 @@ import numpy as np
 
 from imgclf import runs, tasks
 from imgclf.data.dataset import Dataset, Sample
+from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
-from imgclf.settings import EvaluateConfig
+from imgclf.settings import CalibrateConfig, EvaluateConfig
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 """A table for the terminal: its title, columns and rows."""
@@ -36,9 +37,11 @@ class Scorer(Protocol):
 
     Args:
         OUTLIERS: whether images unlike the training images are rejected.
+        SUMMARY: the scores whose mean over folds is given, and their ranges; the first is the most important.
     """
 
     OUTLIERS: bool
+    SUMMARY: Mapping[str, tuple[float, float]]
 
     def temperature(self, targets: np.ndarray, logits: np.ndarray) -> float:
         """The divisor of the logits that suits validation images best."""
@@ -51,6 +54,18 @@ class Scorer(Protocol):
 
         Raises:
             OSError: if the file cannot be written.
+        """
+
+    def recalibrated(self, path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
+        """The rules of a model with the changes that the settings ask for, fitted on a `validation.csv`.
+
+        Returns:
+            The rules, and what they make of those images: numbers, and `support`, the images of each name.
+
+        Raises:
+            UsageError: if a goal is not one of the task.
+            DatasetError: if it cannot be reached.
+            RunError: if the file is damaged, or has other names.
         """
 
     def score(
@@ -67,6 +82,41 @@ class Scorer(Protocol):
 
         Raises:
             ValueError: if the arrays do not fit together, or outputs are not what the task gives.
+        """
+
+    def read(self, path: Path) -> Any:
+        """The content of a `predictions.csv`; it has `paths`.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
+
+    def names_of(self, found: Any) -> list[str]:
+        """The names of the outputs in what `read` returned."""
+
+    def pooled(self, found: Sequence[Any], paths: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> Scored:
+        """Score the predictions of several files together.
+
+        Args:
+            found: what `read` returned.
+            paths, groups: of all their images, in the order of the files.
+
+        Raises:
+            RunError: if one has other names.
+        """
+
+    def compared(
+        self, paths: Sequence[Path], found: Sequence[Any], rows: Sequence[np.ndarray], groups: Sequence[str]
+    ) -> dict[str, Any]:
+        """Compare runs on the same images; see `compare.compare`.
+
+        Args:
+            found: what `read` returned for each run.
+            rows: for each run, the rows of the images.
+            groups: of the images.
+
+        Raises:
+            RunError: if names or labels differ.
         """
 
     def matched(self, dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:

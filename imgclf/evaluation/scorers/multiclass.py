@@ -1,6 +1,7 @@
 """Scores of one class for each image."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +10,28 @@ from typing import Any
 import numpy as np
 
 from imgclf.data.dataset import Dataset, Sample, listed
-from imgclf.errors import DatasetError
-from imgclf.evaluation import calibration, conclusion, decisions, outputs, scoring
+from imgclf.errors import DatasetError, RunError
+from imgclf.evaluation import calibration, compare, conclusion, decisions, outputs, scoring
 from imgclf.evaluation import report as reports
+from imgclf.evaluation.metrics import score as score_arrays
+from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.scorers import Table
 from imgclf.evaluation.scoring import Scored
+from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.runs import Run
-from imgclf.settings import EvaluateConfig
+from imgclf.settings import CalibrateConfig, EvaluateConfig
 from imgclf.tasks import multiclass
 
 log = logging.getLogger("imgclf.evaluation.evaluate")
 
 OUTLIERS = True
+
+SUMMARY = {
+    **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), (0.0, 1.0)),
+    "matthews": (-1.0, 1.0),
+    "log_loss": (0.0, math.inf),
+}
 
 HEADLINES = {
     "accuracy": "accuracy",
@@ -53,6 +63,11 @@ def write_outputs(path: Path, samples: Sequence[Sample], probabilities: np.ndarr
     outputs.write_predictions(path, [s.path for s in samples], labels, probabilities, names)
 
 
+def recalibrated(path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
+    """See `decisions.recalibrated`."""
+    return decisions.recalibrated(path, facts, config)
+
+
 def score(
     samples: Sequence[Sample],
     probabilities: np.ndarray,
@@ -64,6 +79,35 @@ def score(
 ) -> Scored:
     """See `scoring.score`."""
     return scoring.score(samples, probabilities, names, rules, outlier_scores, top_k=top_k)
+
+
+def read(path: Path) -> Predictions:
+    """See `outputs.read_predictions`."""
+    return outputs.read_predictions(path)
+
+
+def names_of(found: Predictions) -> list[str]:
+    """See `Scorer`."""
+    return found.class_names
+
+
+def pooled(found: Sequence[Predictions], paths: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> Scored:
+    """See `Scorer`."""
+    if any(part.class_names != list(names) for part in found):
+        raise RunError("expected predictions for the same classes, found others. Remove the folds and repeat.")
+    labels, probabilities, predicted, confidence = (
+        np.concatenate([getattr(part, name) for part in found])
+        for name in ("labels", "probabilities", "predicted", "confidence")
+    )
+    scores = score_arrays(labels, probabilities, names, predicted, groups=groups)
+    return Scored(scores, Predictions(list(paths), labels, probabilities, list(names), predicted, confidence))
+
+
+def compared(
+    paths: Sequence[Path], found: Sequence[Predictions], rows: Sequence[np.ndarray], groups: Sequence[str]
+) -> dict[str, Any]:
+    """See `compare.of_classes`."""
+    return compare.of_classes(paths, found, rows, groups)
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:

@@ -15,14 +15,16 @@ from imgclf import runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import calibration, conclusion, intervals, page, plots
+from imgclf.evaluation import calibration, compare, conclusion, intervals, page, plots
 from imgclf.evaluation.intervals import wilson
 from imgclf.evaluation.page import Block
 from imgclf.evaluation.scorers import Table
+from imgclf.prediction import artifact
+from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.prediction.forms.multilabel import EVEN, thresholds
 from imgclf.runs import Run
-from imgclf.settings import EvaluateConfig
+from imgclf.settings import CalibrateConfig, EvaluateConfig
 from imgclf.tasks import JOINED, multilabel
 
 log = logging.getLogger("imgclf.evaluation.evaluate")
@@ -44,6 +46,8 @@ SCORES = {
     "hamming_loss": ("Hamming loss", "share of incorrect answers, lower is better"),
 }
 """The scores: their names for people, and what they are."""
+
+SUMMARY = dict.fromkeys(("mean_average_precision", "macro_f1", "micro_f1", "subset_accuracy"), (0.0, 1.0))
 
 PER_CLASS = ("average_precision", "precision", "recall", "f1")
 
@@ -96,7 +100,10 @@ def with_thresholds(
         if min(truth.sum(), (~truth).sum()) < FEWEST:
             found[name] = EVEN
         else:
-            found[name] = best_f1(truth, own) if goal == "f1" else calibration.threshold(truth, own, goal)
+            try:
+                found[name] = best_f1(truth, own) if goal == "f1" else calibration.threshold(truth, own, goal)
+            except DatasetError as error:
+                raise DatasetError(f"{name}: {error}") from None
     return replace(rules, thresholds=found)
 
 
@@ -176,6 +183,22 @@ def read(path: Path) -> Answers:
     except (ValueError, IndexError, csv.Error) as error:
         raise RunError(f"{path}: damaged predictions ({error}). imgclf evaluate writes them again.") from None
     return Answers([cells.plain(row[0]) for row in rows], labels, outputs, predicted, names)
+
+
+def recalibrated(path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
+    """See `Scorer`. `threshold` is a goal of `with_thresholds` for every class."""
+    found, rules = read(path), facts.decision
+    if found.names != list(facts.labels):
+        raise RunError(f"{path}: expected the classes of {artifact.NAME}, found others. Train again.")
+    if config.threshold == "none":
+        rules = replace(rules, thresholds=None)
+    elif config.threshold is not None:
+        rules = with_thresholds(rules, found.labels, found.outputs, found.names, config.threshold)
+    said = (found.outputs >= thresholds(found.names, rules)).astype(np.float32)
+    scores = scores_of(found.labels, said, np.ones((len(said), 1)))
+    measured: dict[str, Any] = {key: _number(scores[key]) for key in SCORES if key in scores}
+    support = found.labels.sum(axis=0).astype(int).tolist()
+    return rules, measured | {"support": dict(zip(found.names, support, strict=True))}
 
 
 def score(
@@ -312,6 +335,40 @@ def _warnings(names: Sequence[str], support: np.ndarray) -> list[str]:
     absent = [repr(name) for name, n in zip(names, support.tolist(), strict=True) if not n]
     found = [f"Few images of {listed(few)}: below {FEW}, the scores of a class are rough."] if few else []
     return found + ([f"Left out of every mean, for lack of images: {listed(absent)}."] if absent else [])
+
+
+def names_of(found: Answers) -> list[str]:
+    """See `Scorer`."""
+    return found.names
+
+
+def pooled(found: Sequence[Answers], paths: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> Scored:
+    """See `Scorer`."""
+    if any(part.names != list(names) for part in found):
+        raise RunError("expected predictions for the same classes, found others. Remove the folds and repeat.")
+    labels, outputs, predicted = (
+        np.concatenate([getattr(part, name) for part in found]) for name in ("labels", "outputs", "predicted")
+    )
+    metrics = measure(labels, outputs, predicted, names, groups=groups)
+    metrics["decision"] = {"rules": {}, "empty": float((predicted.sum(axis=1) == 0).mean())}
+    return Scored(metrics, Answers(list(paths), labels, outputs, predicted, list(names)))
+
+
+def compared(
+    paths: Sequence[Path], found: Sequence[Answers], rows: Sequence[np.ndarray], groups: Sequence[str]
+) -> dict[str, Any]:
+    """See `compare.of_losses`. The loss is the share of incorrect answers for an image."""
+    names, labels = found[0].names, found[0].labels[rows[0]]
+    losses, scores = [], []
+    for path, own, places in zip(paths, found, rows, strict=True):
+        order = [own.names.index(name) for name in names]
+        if not np.array_equal(own.labels[places][:, order], labels):
+            raise RunError(f"{path}: expected the labels of {paths[0]}, found others.")
+        predicted = own.predicted[places][:, order]
+        losses.append((predicted != labels).mean(axis=1))
+        metrics = measure(labels, own.outputs[places][:, order], predicted, names, groups=groups)
+        scores.append({key: metrics[key] for key in SUMMARY} | {"intervals": metrics["intervals"]})
+    return compare.of_losses(paths, losses, scores, groups)
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:

@@ -14,15 +14,19 @@ from imgclf import runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import conclusion, intervals, page, plots
+from imgclf.evaluation import compare, conclusion, intervals, page, plots
 from imgclf.evaluation.page import Block
 from imgclf.evaluation.scorers import Table
+from imgclf.prediction import artifact
+from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
-from imgclf.settings import EvaluateConfig
+from imgclf.settings import CalibrateConfig, EvaluateConfig
 from imgclf.tasks import JOINED, regression
 
 OUTLIERS = False
+
+SUMMARY = {"r2": (-math.inf, 1.0), "spearman": (-1.0, 1.0)}
 
 COVERAGE = 0.9
 """The share of prediction intervals that contain the true number, unless another is asked for."""
@@ -129,6 +133,23 @@ def read(path: Path) -> Estimates:
     except (ValueError, csv.Error) as error:
         raise RunError(f"{path}: damaged predictions ({error}). imgclf evaluate writes them again.") from None
     return Estimates([cells.plain(row[0]) for row in rows], numbers[:, :, 0], numbers[:, :, 1], names)
+
+
+def recalibrated(path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
+    """See `Scorer`. `coverage` changes the prediction intervals."""
+    found, rules = read(path), facts.decision
+    if found.names != list(facts.labels):
+        raise RunError(f"{path}: expected the numbers of {artifact.NAME}, found others. Train again.")
+    if config.coverage == "none":
+        rules = replace(rules, coverage=None, widths=None)
+    elif config.coverage is not None:
+        rules = with_intervals(rules, found.labels, found.outputs, found.names, float(config.coverage))
+    measured: dict[str, Any] = {"support": dict.fromkeys(found.names, len(found.paths))}
+    for place, name in enumerate(found.names):
+        if rules.widths:
+            inside = np.abs(found.outputs[:, place] - found.labels[:, place]) <= rules.widths[name]
+            measured[f"coverage of {name}"] = float(inside.mean())
+    return rules, measured
 
 
 def score(
@@ -262,6 +283,35 @@ def _number(values: np.ndarray) -> float | None:
 def _interval(values: np.ndarray) -> list[float] | None:
     known = values[np.isfinite(values)]
     return [float(end) for end in np.percentile(known, (2.5, 97.5))] if len(known) else None
+
+
+def names_of(found: Estimates) -> list[str]:
+    """See `Scorer`."""
+    return found.names
+
+
+def pooled(found: Sequence[Estimates], paths: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> Scored:
+    """See `Scorer`."""
+    if any(part.names != list(names) for part in found):
+        raise RunError("expected predictions of the same numbers, found others. Remove the folds and repeat.")
+    labels, outputs = (np.concatenate([getattr(part, name) for part in found]) for name in ("labels", "outputs"))
+    return Scored(measure(labels, outputs, names, groups=groups), Estimates(list(paths), labels, outputs, list(names)))
+
+
+def compared(
+    paths: Sequence[Path], found: Sequence[Estimates], rows: Sequence[np.ndarray], groups: Sequence[str]
+) -> dict[str, Any]:
+    """See `compare.of_losses`. The loss is the absolute error, of several numbers the mean in their deviations."""
+    names, labels = found[0].names, found[0].labels[rows[0]]
+    unit = np.where(labels.std(axis=0) > 0, labels.std(axis=0), 1.0) if len(names) > 1 else np.ones(1)
+    losses, scores = [], []
+    for path, own, places in zip(paths, found, rows, strict=True):
+        if own.names != names or not np.array_equal(own.labels[places], labels):
+            raise RunError(f"{path}: expected the numbers and labels of {paths[0]}, found others.")
+        losses.append((np.abs(own.outputs[places] - labels) / unit).mean(axis=1))
+        metrics = measure(labels, own.outputs[places], names, groups=groups)
+        scores.append({key: metrics[key] for key in SUMMARY} | {"intervals": metrics["intervals"]})
+    return compare.of_losses(paths, losses, scores, groups)
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from imgclf import tasks
-from imgclf.prediction.decision import Decision
+from imgclf.prediction.decision import NO_RULES, Decision
 
 
 class Answer(Protocol):
@@ -27,6 +27,26 @@ class Answer(Protocol):
     def embedding(self) -> np.ndarray | None: ...
     @property
     def outlier_score(self) -> float | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """What predictions of every task but multi-class have: `output`, float32 (outputs,), or else an `error`.
+
+    `labels` are the names of the outputs. `path` is the name of the image and `file` where it lies; both are None for
+    an image that is no file. `embedding`, `feature_map` and `pixels` are given on request.
+    """
+
+    path: str | None
+    output: np.ndarray | None
+    labels: tuple[str, ...]
+    error: str | None = None
+    embedding: np.ndarray | None = None
+    feature_map: np.ndarray | None = None
+    pixels: np.ndarray | None = None
+    file: str | None = None
+    outlier_score: float | None = None
+    rules: Decision = NO_RULES
 
 
 class Form(Protocol):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.prediction.decision import NO_RULES, Decision
+from imgclf.prediction.decision import Decision
+from imgclf.prediction.forms import Common
 from imgclf.tasks import JOINED
 
 HEADS = ("label", "confidence")
@@ -26,21 +27,8 @@ def thresholds(labels: Sequence[str], rules: Decision) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
-    """What a model and its rules say of one image: `output`, the probabilities float32 (classes,), or an `error`.
-
-    `labels` are the names of the classes. `path`, `file`, `embedding` and `outlier_score` are as in `Prediction`.
-    """
-
-    path: str | None
-    output: np.ndarray | None
-    labels: tuple[str, ...]
-    error: str | None = None
-    embedding: np.ndarray | None = None
-    feature_map: np.ndarray | None = None
-    file: str | None = None
-    outlier_score: float | None = None
-    rules: Decision = NO_RULES
+class Labels(Common):
+    """What a model and its rules say of one image: `output` are the probabilities of the classes in `labels`."""
 
     @cached_property
     def probabilities(self) -> dict[str, float]:

@@ -6,27 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from imgclf.prediction.decision import NO_RULES, Decision
+from imgclf.prediction.decision import Decision
+from imgclf.prediction.forms import Common
 
 HEADS = ("name", "value", "interval")
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
-    """What a model says of one image: `output`, float32 (numbers,), or else an `error`.
-
-    `labels` are the names of the numbers. `path`, `file`, `embedding` and `outlier_score` are as in `Prediction`.
-    """
-
-    path: str | None
-    output: np.ndarray | None
-    labels: tuple[str, ...]
-    error: str | None = None
-    embedding: np.ndarray | None = None
-    feature_map: np.ndarray | None = None
-    file: str | None = None
-    outlier_score: float | None = None
-    rules: Decision = NO_RULES
+class Estimate(Common):
+    """What a model says of one image: the numbers, named by `labels`."""
 
     @property
     def values(self) -> dict[str, float]:
