@@ -6,6 +6,7 @@ It contains names and numbers, never pixels; `manifest.csv` is the same on disk.
 import csv
 import hashlib
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,12 @@ class Dataset:
     def part(self, split: str) -> "Dataset":
         """Return the samples of one split; the class names stay complete."""
         return replace(self, samples=tuple(s for s in self.samples if s.split == split), skipped=())
+
+    @property
+    def median_side_px(self) -> float:
+        """The median of the images' shorter sides, in px; inf where no header is known."""
+        sides = [min(s.width, s.height) for s in self.samples if s.width and s.height]
+        return float(np.median(sides)) if sides else math.inf
 
     def counts(self, split: str | None = None) -> dict[str, int]:
         """Count images by class, in one split or in all; every class is listed, even with 0."""

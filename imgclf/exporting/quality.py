@@ -55,7 +55,8 @@ def calibration(run: Run, facts: Artifact) -> np.ndarray:
     Raises:
         ArtifactError: if none of them can be read any more.
     """
-    part = run_data.read(run, verify=False).part(TRAIN)
+    dataset = run_data.read(run, verify=False)
+    part = dataset.part(TRAIN) if any(s.split == TRAIN for s in dataset.samples) else dataset  # all, of an ensemble
     pixels = [image for _, _, image in parity.readable_images(part, facts, CALIBRATION)]
     if not pixels:
         raise ArtifactError(

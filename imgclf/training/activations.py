@@ -106,8 +106,10 @@ def _batches(
 ) -> Iterator[np.ndarray]:
     seen = features.Variant(contents, recipe, variant) if variant else contents
     size = recipe.batch_size
+    extract = features.quick(part, recipe, len(contents))
     for start in range(0, len(contents), size):
-        yield loop.predict(part, seen[start : start + size], size)
+        batch = seen[start : start + size]
+        yield extract(batch) if extract else loop.predict(part, batch, size)
         if on_progress:
             on_progress(
                 f"activations, augmentation {variant}" if variant else "activations",

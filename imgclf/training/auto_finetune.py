@@ -1,9 +1,9 @@
-"""Train automatically after the probe: larger images and more trainable layers, while they help and time remains.
+"""Train automatically after the probe: more trainable layers, while they help and time remains.
 
-Of many images all layers are trained first. The last epoch of a stage counts, unless an earlier one was better by more
-than chance. A stage is kept if at least as many validation images are correct and their calibrated log loss falls: both
-must agree, since with few images either alone is largely chance. MISSES stages in a row that were not kept end the
-search, unless a time limit was given, which is there to be used.
+The last epoch of a stage counts, unless an earlier one was better by more than chance. A stage is kept if at least as
+many validation images are correct and their calibrated log loss falls: both must agree, since with few images either
+alone is largely chance. MISSES stages in a row that were not kept end the search, unless a time limit was given, which
+is there to be used.
 """
 
 import logging
@@ -17,7 +17,7 @@ import numpy as np
 from imgclf.data import loading
 from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.errors import RunError
-from imgclf.training import checkpoint, descent, network, stage_selection
+from imgclf.training import checkpoint, descent, features, network, stage_selection
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.history import title
 from imgclf.training.job import Fitted, Images, Job, TimeIsUp
@@ -26,12 +26,9 @@ from imgclf.training.stage_selection import ACCEPTED, NO_TIME
 log = logging.getLogger("imgclf")
 
 MISSES = 2
-FEWEST_EPOCHS = 3
+FEWEST_EPOCHS = 2
 SHARES = (1 / 3, 2 / 3, 1.0)
 """Of the backbone's multiply-adds: what the stages after the probe unfreeze."""
-
-MANY = 1000
-"""Training images from which all layers are trained first: they suffice to shape them; time may not last for more."""
 
 Stage = Callable[[str], bool]
 """Called with its name; returns whether there may be time for another."""
@@ -81,18 +78,10 @@ class Search:
         return any(row.get("outcome") == ACCEPTED for row in self.job.rows)
 
     def stages(self) -> Iterator[tuple[str, Stage]]:
-        """What to try, in order: of many images all layers first, if time allows at least half of the epochs."""
-        job = self.job
-        shares: tuple[float, ...] = SHARES
-        if SHARES and len(job.images.rows(TRAIN)) >= MANY:
-            start_s, epoch_s = self._cost(SHARES[-1], cached=False)
-            if start_s + job.recipe.epochs / 2 * epoch_s < job.clock.left_s(job.ending_s()):
-                yield _name(SHARES[-1]), partial(self.unfreeze, SHARES[-1])
-                shares = SHARES[:-1]
-        if not self._has_finetuned():  # else a refitted head would fit what the layers know by heart
-            for size in job.recipe.sizes[1:]:
-                yield f"probe {size} px", partial(self.enlarge, size)
-        yield from ((_name(share), partial(self.unfreeze, share)) for share in shares)
+        """What to try, in order: the image sizes that were given, then the shares."""
+        for size in self.job.recipe.sizes[1:]:
+            yield f"probe {size} px", partial(self.enlarge, size)
+        yield from ((_name(share), partial(self.unfreeze, share)) for share in SHARES)
 
     def _is_hopeless(self, name: str) -> bool:
         """Whether less than all would be trained where still less did not help: what is missing lies deeper."""
@@ -196,7 +185,9 @@ class Search:
         job.passes().measure()
         train, validation = (len(job.images.rows(split)) for split in (TRAIN, VALIDATION))
         images = (1 + job.recipe.cached_augmentations) * len(job.images.pixels) if cached else 0
-        start_s, epoch_s = job.passes().training_s(share, train, validation, images)
+        start_s, epoch_s = job.passes().training_s(
+            share, train, validation, images, features.gain(job.model, job.recipe)
+        )
         return job.clock.drift * start_s, job.clock.drift * epoch_s
 
     def _save(self) -> None:

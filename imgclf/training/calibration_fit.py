@@ -61,9 +61,7 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
     rules = scorer.rules(dataset.labels[at[VALIDATION]], found, names)
     if not scorer.OUTLIERS:
         return Calibrated(temperature, rules)
-    outliers = Outliers.fit(embeddings[at[TRAIN]], fitted.settings.seed)
-    write_atomic(run.path / decision.FILE, outliers.to_bytes())
-    outliers = Outliers.read(run.path / decision.FILE)  # as prediction will see them
+    outliers = _outliers(run, fitted, at[TRAIN])
     like = outliers.scores(embeddings[at[VALIDATION]])
     if fitted.has_frozen_features and not any(sample.group for sample in dataset.part(TRAIN).samples):
         like = np.concatenate([like, outliers.own_scores()])
@@ -75,6 +73,35 @@ def calibrate(run: Run, fitted: Fitted) -> Calibrated:
         text += f" Out of distribution, unlike the training images: {alarms:.1%} of the test images."
     log.info("%s", text)
     return Calibrated(temperature, replace(rules, outlier_above=threshold, false_alarms=share), scores)
+
+
+def calibrate_out_of_fold(run: Run, fitted: Fitted, logits: np.ndarray) -> Calibrated:
+    """Fit on the predictions of folds, where all images are in the training split, and write the same files.
+
+    Args:
+        fitted: its model is divided by the temperature. Its features are those of a frozen backbone.
+        logits: float (n, outputs), of all images, each by the fold that was not fitted to it.
+    """
+    images, dataset = fitted.images, fitted.images.dataset
+    scorer, names = scorers.find(dataset.task), dataset.class_names
+    temperature = scorer.temperature(images.targets, logits)
+    fitted.divide(temperature)
+    found = images.task.link(logits / temperature, images.output_weights)
+    scorer.write_outputs(run.validation, dataset.samples, found, names)
+    rules = scorer.rules(dataset.labels, found, names)
+    log.info("Temperature %.3f, fitted on %d out-of-fold predictions", temperature, len(dataset))
+    if any(sample.group for sample in dataset.samples):  # those of a group are too alike to tell what is far away
+        return Calibrated(temperature, rules)
+    like = _outliers(run, fitted, np.arange(len(dataset))).own_scores()
+    threshold, share = threshold_for(like, FALSE_ALARMS)
+    return Calibrated(temperature, replace(rules, outlier_above=threshold, false_alarms=share))
+
+
+def _outliers(run: Run, fitted: Fitted, rows: np.ndarray) -> Outliers:
+    """Fit the out-of-distribution detection to the embeddings of some images, and write it."""
+    outliers = Outliers.fit(fitted.embeddings[rows], fitted.settings.seed)
+    write_atomic(run.path / decision.FILE, outliers.to_bytes())
+    return Outliers.read(run.path / decision.FILE)  # as prediction will see them
 
 
 def threshold_for(scores: np.ndarray, share: float) -> tuple[float, float]:

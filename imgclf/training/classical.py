@@ -220,7 +220,7 @@ class Classical:
         self._descriptor = Descriptor(settings.features, self.image_size)
 
     @classmethod
-    def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
+    def resolve(cls, settings: TrainConfig, side_px: float = math.inf) -> tuple[Self, list[str]]:
         """See `Estimator`."""
         tasks.refuse(settings.task, "--model")
         environment.require_extras(settings.extras)
@@ -231,7 +231,7 @@ class Classical:
             )
         settings, notes = _cleared(settings)
         if any(part.name == EMBEDDING for part in parse(settings.features)):
-            network, more = Network.resolve(replace(settings, method="probe"))
+            network, more = Network.resolve(replace(settings, method="probe"), side_px)
             return cls(replace(network.settings, export="none"), network), [*notes, *more]
         size = settings.image_size or SIZE_PX
         settings = replace(settings, **_PROBE, backbone=sources.NONE, weights=sources.NONE, image_size=size)

@@ -25,7 +25,7 @@ from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import scorers
 from imgclf.runs import Run
 from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
-from imgclf.training import estimators
+from imgclf.training import ensemble, estimators
 from imgclf.training import train as training
 from imgclf.training.callbacks import OnProgress
 
@@ -69,11 +69,12 @@ def kfold(
     Args:
         source: labeled images; or a run, whose recipe is cross-validated on its training and validation images, in
             `kfold-<folds>` inside it.
-        config: how to train; not for a run. Nothing is exported.
+        config: how to train; not for a run. Folds export nothing; its formats are those of the ensemble.
         data: the new location of a run's images.
         output: by default `runs/<data>-<backbone>-kfold-<n>`; not for a run.
 
     Raises:
+        UsageError: if an ensemble is asked for of anything but probes.
         DatasetError: if a class has too few images or groups for so many folds, or images of a run are missing.
         RunError: if the folder contains something else, or the run is damaged.
     """
@@ -83,16 +84,25 @@ def kfold(
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
     dataset, notes = images_to_fold(dataset, config)
-    estimator, found = estimators.kind(config).resolve(config)
+    estimator, found = estimators.kind(config).resolve(config, dataset.median_side_px)
+    if settings.ensemble:
+        ensemble.check(estimator.settings)
     for note in (*notes, *found):
         log.info("%s", note)
+    formats = estimator.settings.export_formats
     config = replace(estimator.settings, export="none")
     stem = f"{dataset.name}-{training.short(estimator.name)}-kfold"
     folder = Path(output) if output else runs.create_next(Path("runs"), stem)
     run = _open(folder, dataset, config, settings)
     with run.lock():
         try:
-            return _all_folds(run, dataset, config, settings, on_progress)
+            done = _all_folds(run, dataset, config, settings, on_progress)
+            if settings.ensemble:
+                places = [fold.folder for fold in _dealt(run, dataset, config, settings)]
+                ensemble.write(
+                    run, dataset, _of_all_folds(config, len(dataset.class_names)), places, config, formats, on_progress
+                )
+            return done
         except KeyboardInterrupt:
             more = "" if output else f" with -o {folder}"
             log.info("%s: finished folds are kept; the same command%s resumes from there.", folder, more)

@@ -4,6 +4,7 @@
 entry in `ESTIMATORS`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -114,8 +115,11 @@ class Estimator(Protocol):
     shared: bool
 
     @classmethod
-    def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
+    def resolve(cls, settings: TrainConfig, side_px: float = math.inf) -> tuple[Self, list[str]]:
         """Settle every open setting.
+
+        Args:
+            side_px: the median of the images' shorter sides.
 
         Returns:
             The estimator, and plain sentences on what was chosen where it may surprise.

@@ -246,7 +246,21 @@ class Job:
 
     def embedding_s(self) -> float:
         """Seconds that the embeddings of all images take."""
-        return self.passes().embedding_s(len(self.images.pixels))
+        return self.passes().embedding_s(len(self.images.pixels)) / features.gain(self.model, self.recipe)
+
+    def announce(self) -> None:
+        """Say which exports a time limit leaves no time for, before any training."""
+        if not self.recipe.is_limited:
+            return
+        formats, layers = self.recipe.settings.export_formats, len(self.model.layers)
+        passes_s, left_s = 2 * self.embedding_s(), self.clock.left_s()  # for the probe, and for the end
+        count = sum(self.clock.ending_s(n, layers, passes_s) <= left_s for n in range(1, len(formats) + 1))
+        if count < len(formats):
+            log.warning(
+                "--time-limit %s leaves no time to export %s. imgclf export makes them later.",
+                self.recipe.settings.time_limit,
+                ", ".join(formats[count:]),
+            )
 
     def ending_s(self, area: float = 1.0) -> float:
         """Seconds of a time limit that are kept back for the end.

@@ -1,5 +1,6 @@
 """The estimator that is a Keras classifier: a backbone and a head, trained by one of the methods."""
 
+import math
 from typing import Self
 
 import keras
@@ -25,10 +26,10 @@ class Network:
         self.shared = resolved.method == "probe"  # its backbone is frozen, and each fold sets the whole head
 
     @classmethod
-    def resolve(cls, settings: TrainConfig) -> tuple[Self, list[str]]:
+    def resolve(cls, settings: TrainConfig, side_px: float = math.inf) -> tuple[Self, list[str]]:
         """See `Estimator`."""
         devices.choose(settings.device)  # before the first graph
-        resolved, notes = recipe.resolve(settings)
+        resolved, notes = recipe.resolve(settings, side_px)
         devices.check_batch(resolved.batch_size)
         environment.require_extras(resolved.settings.extras)
         return cls(resolved), notes
@@ -61,4 +62,5 @@ class Network:
         built.get_layer(work.images.task.OUTPUT).set_weights(work.images.output_weights)
         callbacks = trackers.callbacks(work.extended or work.run, self.settings)
         job = Job(built, self._recipe, work.images, work.run, work.clock, work.on_progress, callbacks, work.decoding_s)
+        job.announce()
         return methods.more_epochs(job, work.extended) if work.extended else methods.METHODS[self._recipe.method](job)

@@ -10,7 +10,7 @@ from imgclf.errors import UsageError
 from imgclf.models import sources
 from imgclf.models.sources import Facts
 from imgclf.policies import Policy
-from imgclf.settings import AUTO, SIZE_RANGE, TrainConfig
+from imgclf.settings import AUTO, TrainConfig
 from imgclf.settings.base import flag_of
 from imgclf.training import devices
 
@@ -21,11 +21,18 @@ LARGE_BATCH_SIZE = 256
 LEARNING_RATE = 1e-4
 """Of fine-tuning."""
 
-LR_MULTIPLIER = 10.0
+AUTO_LEARNING_RATE = 3e-4
+"""Of the upper layers in automatic training, which has few epochs."""
+
+LR_MULTIPLIER = 10 / 3
 """Of the learning rate where automatic training makes all layers trainable, unless training the upper ones alone
 helped: to change features in a few epochs takes large steps."""
 
-DEFAULT_LIMIT_S = 120.0
+SMALL_PX, SMALL_SIZE_PX = 128, 160
+"""Where the median of the images' shorter sides is at most the first, the default image size is the second, if the
+backbone takes any size: to enlarge such images further adds nothing but time."""
+
+DEFAULT_LIMIT_S = 300.0
 """For `--method auto` without a time limit: no stage begins that would end later, but everything is exported."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
@@ -51,8 +58,8 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 _NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {
-    "ema": 0.0,
-    "cached_augmentations": 3,
+    "epochs": 3,
+    "cached_augmentations": 1,
 }
 """Each stage has its own learning rate, unless one is given, and is judged by itself."""
 
@@ -163,8 +170,11 @@ _OFF: dict[str, Any] = {
 """What None means in settings that are resolved otherwise."""
 
 
-def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
+def resolve(settings: TrainConfig, side_px: float = math.inf) -> tuple[Recipe, list[str]]:
     """Settle every open setting.
+
+    Args:
+        side_px: the median of the images' shorter sides.
 
     Returns:
         The recipe, and plain sentences on what was chosen where it may surprise.
@@ -178,7 +188,8 @@ def resolve(settings: TrainConfig) -> tuple[Recipe, list[str]]:
     if config.method == "probe":
         config, steps_notes = _without_steps(config)
         notes += steps_notes
-    config = _with_sizes(config, facts)
+    config, size_notes = _with_sizes(config, facts, side_px)
+    notes += size_notes
     if config.unfreeze_from and config.method != "finetune":
         notes.append(f"--unfreeze-from: no effect with --method {config.method}, which chooses the trainable layers.")
     numbers = {
@@ -221,7 +232,7 @@ def from_resolved(config: TrainConfig) -> Recipe:
         "may_halve_batch": config.batch_size == AUTO,
     }
     if config.lr == AUTO or (config.lr is None and is_auto):
-        values["lr"] = LEARNING_RATE
+        values["lr"] = AUTO_LEARNING_RATE if is_auto else LEARNING_RATE
     if config.batch_size == AUTO:
         values["batch_size"] = BATCH_SIZE if devices.on_cpu() else LARGE_BATCH_SIZE
     return Recipe(**values)
@@ -265,24 +276,22 @@ def _choose_method(config: TrainConfig, asked: str) -> str:
     return method
 
 
-def _with_sizes(config: TrainConfig, facts: Facts) -> TrainConfig:
-    steps = config.size_steps
+def _with_sizes(config: TrainConfig, facts: Facts, side_px: float) -> tuple[TrainConfig, list[str]]:
+    steps, notes = config.size_steps, []
     if steps and not facts.any_size:
         raise UsageError(f"--image-sizes: {facts.name} is trained at one size. Use --image-size.")
     size = config.image_size or (steps[-1] if steps else facts.image_size)
+    if not config.image_size and not steps and facts.any_size and side_px <= SMALL_PX and size > SMALL_SIZE_PX:
+        notes.append(
+            f"Image size: {SMALL_SIZE_PX} px, since the median image is {side_px:.0f} px. --image-size {size} is the "
+            "backbone's own."
+        )
+        size = SMALL_SIZE_PX
     if config.method == AUTO:
-        if not steps and not config.image_size and facts.any_size:
-            steps = (size, _larger(size))
-            config = replace(config, image_sizes=",".join(map(str, steps)))
         size = steps[0] if steps else size
     elif steps and max(steps) > size:
         raise UsageError(f"--image-sizes: expected none above --image-size {size}, found {max(steps)}.")
-    return replace(config, image_size=size)
-
-
-def _larger(size_px: int) -> int:
-    """A third more, in whole multiples of what most networks divide the size by."""
-    return min(round(size_px * 4 / 3 / 32) * 32, SIZE_RANGE[1])
+    return replace(config, image_size=size), notes
 
 
 def _without_steps(config: TrainConfig) -> tuple[TrainConfig, list[str]]:

@@ -13,7 +13,7 @@ FORMAT_S = 2.0
 LAYER_S = 0.012
 """What an export needs there with its proof, and how much more of it for every layer of the network."""
 
-CARE = 2.0
+CARE = 1.5
 """How many times as long as that is kept back: other programs may want the processor, too."""
 
 

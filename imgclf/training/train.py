@@ -77,7 +77,7 @@ def train(
         if backbone is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
             settings = replace(settings, backbone=str(_save_own(backbone, folder)))
-        estimator, notes = estimators.kind(settings).resolve(settings)
+        estimator, notes = estimators.kind(settings).resolve(settings, dataset.median_side_px)
         decoding = stack.enter_context(Decoding(dataset, estimator, on_progress))
         built = built if built is not None else estimator.build(len(dataset.class_names))
         stem = f"{dataset.name}-{short(estimator.name)}"
@@ -141,9 +141,9 @@ def _finish(work: Work, fitted: Fitted) -> None:
     else:
         log.info("The test split is empty, so nothing is scored; imgclf evaluate RUN DATA scores other images.")
     _draw(run, fitted.rows)
-    _describe(run, fitted, files, calibrated)
+    describe(run, fitted, files, calibrated)
     formats = (*fitted.exports(work.clock), *(_exported(work.extended) if work.extended else ()))
-    _export(run, tuple(dict.fromkeys(formats)), work.on_progress, work.extended)
+    export(run, tuple(dict.fromkeys(formats)), work.on_progress, work.extended)
 
 
 def _end(run: Run) -> None:
@@ -230,7 +230,7 @@ def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
     made = artifact.read(run.path).files
     missing = [name for name in settings.export_formats if artifacts.FILES[name] not in made]
     if missing:
-        _export(run, missing)
+        export(run, missing)
         log.info("%s: exported %s.", run.path, ", ".join(missing))
     if not (run.path / CURVE).is_file() and run.history_file.is_file():
         _draw(run, run.history)
@@ -350,7 +350,7 @@ def _score(run: Run, dataset: Dataset, outputs: np.ndarray, calibrated: Calibrat
         log.info("%s", decided)
 
 
-def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: Calibrated) -> None:
+def describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: Calibrated) -> None:
     """Write `artifact.json`: what prediction needs, with the stored model as the first of its files."""
     settings, dataset = fitted.settings, fitted.images.dataset
     files = dict(files)
@@ -375,9 +375,10 @@ def _describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: C
     artifact.write(run.path, facts)
 
 
-def _export(
+def export(
     run: Run, formats: Sequence[str], on_progress: OnProgress | None = None, extended: Run | None = None
 ) -> None:
+    """Write exports, as far as their packages are installed."""
     if not formats:
         return
     from imgclf.exporting import artifacts

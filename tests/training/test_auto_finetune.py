@@ -240,30 +240,25 @@ def test_an_interrupted_search_resumes_after_its_last_stage(job: Job, monkeypatc
     assert again.job.rows == job.rows and again.score == search.score and again.done == ["finetune 33%"]
 
 
-@pytest.mark.parametrize(
-    ("many", "seconds", "expected"),
-    [(1, 3600.0, ["100%", "33%", "67%"]), (1000, 3600.0, ["33%", "67%", "100%"]), (1, 1e-6, ["33%", "67%", "100%"])],
-)
-def test_of_many_images_all_layers_are_trained_first_if_time_allows(
-    job: Job, monkeypatch: pytest.MonkeyPatch, many: int, seconds: float, expected: list[str]
-):
-    search = probed(job)
-    job.clock = Clock(time.monotonic(), seconds)
-    monkeypatch.setattr(auto_finetune, "MANY", many)
-    assert [name.removeprefix("finetune ") for name, _ in search.stages()] == expected
-
-
-@pytest.mark.parametrize(("outcome", "sizes"), [("no gain", ["probe 64 px"]), (ACCEPTED, [])])
-def test_of_many_images_a_larger_size_comes_after_all_layers_and_only_if_training_them_did_not_help(
-    job: Job, monkeypatch: pytest.MonkeyPatch, outcome: str, sizes: list[str]
-):
+def test_the_image_sizes_that_were_given_come_before_more_trainable_layers(job: Job):
     search = probed(job)
     job.recipe = replace(job.recipe, sizes=(32, 64))
-    monkeypatch.setattr(auto_finetune, "MANY", 1)
-    stages = search.stages()
-    first, _ = next(stages)
-    job.rows.append({"phase": first, "outcome": outcome})
-    assert [first, *(name for name, _ in stages)] == ["finetune 100%", *sizes, "finetune 33%", "finetune 67%"]
+    assert [name for name, _ in search.stages()] == ["probe 64 px", "finetune 33%", "finetune 67%", "finetune 100%"]
+
+
+def test_exports_without_time_are_named_before_training(job: Job, caplog: pytest.LogCaptureFixture):
+    formats = replace(job.recipe.settings, export="litert,savedmodel", time_limit="1m")
+    job.recipe = replace(job.recipe, settings=formats)
+    job.announce()
+    assert not caplog.text  # an hour is left
+    ending_s = [job.clock.ending_s(n, len(job.model.layers), 2 * job.embedding_s()) for n in (1, 2)]
+    job.clock = Clock(time.monotonic(), sum(ending_s) / 2)
+    job.announce()
+    assert "--time-limit 1m leaves no time to export savedmodel." in caplog.text
+    caplog.clear()
+    job.recipe = replace(job.recipe, settings=replace(formats, time_limit=None))
+    job.announce()
+    assert not caplog.text
 
 
 def test_all_layers_have_a_higher_learning_rate_unless_a_part_of_them_helped(job: Job, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import itertools
 import json
+import math
 import shutil
 import threading
 import time
@@ -20,6 +21,7 @@ from PIL import Image
 import imgclf
 from imgclf import TrainConfig, runs, storage
 from imgclf.data import images
+from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import DatasetError, MissingError, RunError, UsageError
 from imgclf.evaluation import outputs
 from imgclf.prediction import artifact
@@ -254,10 +256,38 @@ def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Ru
     config, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path)))
     assert (config.backbone, config.image_size, config.method) == ("small-cnn", 32, "auto")
     config, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path), time_limit="1m"))
-    assert (config.method, config.cached_augmentations) == ("auto", 3)
+    assert (config.method, config.cached_augmentations) == ("auto", 1)
 
 
-@pytest.mark.parametrize(("lr", "expected"), [(None, (1e-4, 10.0)), ("auto", (1e-4, 1.0)), (2e-3, (2e-3, 1.0))])
+@pytest.mark.parametrize(
+    ("given", "side_px", "expected"),
+    [
+        ({}, 100.0, 160),
+        ({}, 128.0, 160),
+        ({}, 129.0, 224),
+        ({}, math.inf, 224),
+        ({"image_size": 224}, 100.0, 224),
+        ({"image_sizes": "192,224", "method": "finetune"}, 100.0, 224),
+        ({"backbone": "small-cnn", "method": "scratch"}, 32.0, 96),
+    ],
+)
+def test_small_images_get_a_smaller_size_unless_one_is_given(given: Any, side_px: float, expected: int) -> None:
+    config, notes = recipe.resolve(TrainConfig(**given), side_px)
+    assert config.image_size == config.settings.image_size == expected
+    told = [note for note in notes if note.startswith("Image size: 160 px, since the median image is")]
+    assert len(told) == (expected == 160)
+
+
+def test_the_side_of_the_images_is_the_median_of_the_shorter_ones() -> None:
+    samples = [
+        Sample(f"{n}.jpg", "a", width=width, height=height)
+        for n, (width, height) in enumerate([(100, 300), (120, 80), (500, 400), (0, 0)])
+    ]
+    assert Dataset(Path(), tuple(samples), ("a",)).median_side_px == 100
+    assert Dataset(Path(), (), ("a",)).median_side_px == math.inf
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(None, (3e-4, 10 / 3)), ("auto", (3e-4, 1.0)), (2e-3, (2e-3, 1.0))])
 def test_a_recipe_has_nothing_open(trained_run: imgclf.Run, lr: Any, expected: tuple[float, float]) -> None:
     found, _ = recipe.resolve(TrainConfig(weights=str(trained_run.path), lr=lr, batch_size="auto"))
     assert (found.lr, found.lr_multiplier) == expected
