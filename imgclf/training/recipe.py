@@ -58,7 +58,7 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 _NUMBERS["full"] = _NUMBERS["scratch"]
 _NUMBERS["probe"] = {"batch_size": 32, "augment": "none"}
 _NUMBERS["auto"] = {name: value for name, value in _NUMBERS["finetune"].items() if name != "lr"} | {
-    "epochs": 3,
+    "epochs": 5,
     "cached_augmentations": 1,
 }
 """Each stage has its own learning rate, unless one is given, and is judged by itself."""

@@ -25,7 +25,7 @@ PROBE: dict[str, object] = {"method": "probe", "image_size": 224}
 STAGE: dict[str, object] = {
     "method": "finetune",
     "image_size": 160,
-    "epochs": 3,
+    "epochs": 5,
     "lr": 3e-4,
     "cached_augmentations": 1,
 }
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, dict[str, object]]] = {
     "learning rate of the stage": {"3e-4": STAGE, "probe alone": PROBE | {"image_size": 160}}
     | {f"{lr:g}": STAGE | {"lr": lr} for lr in (1e-4, 1e-3)},
     "augmentation of the stage": {"light": STAGE} | {name: STAGE | {"augment": name} for name in ("none", "standard")},
-    "epochs of the stage": {"3": STAGE, "6": STAGE | {"epochs": 6}},
+    "epochs of the stage": {"5": STAGE, "3": STAGE | {"epochs": 3}},
 }
 """The default first."""
 
