@@ -169,7 +169,7 @@ def moves(plan: Recipe, train: loop.Part, blocks: Blocks = ()) -> dict[str, np.n
     return {name: network.get_layer(name).get_weights()[0] - kernel for name, kernel in before.items()}
 
 
-STEP = replace(PLAN, optimizer="sgd", lr=0.01, epochs=1)
+STEP = replace(PLAN, optimizer="nesterov", lr=0.01, epochs=1)
 
 
 def test_two_batches_whose_gradients_are_averaged_are_one_batch_twice_as_large() -> None:
