@@ -196,6 +196,10 @@ def _of_folder(folder: Path) -> tuple[keras.Model, catalog.ModelFacts | None]:
         raise RunError(f"{folder}: expected a run or an exported model of a network, found neither.")
     if not facts.data_sha256:  # with ImageNet's own classes
         return _named(facts.backbone, DescribeConfig(image_size=facts.image_size))
+    if facts.backbone == sources.NONE:
+        raise RunError(
+            f"{folder}: expected a network, found a classifier on features made by hand, which has no layers."
+        )
     source = sources.find(facts.backbone)
     return classifier.build(source.build(facts.image_size, sources.NONE), len(facts.labels)), None
 

@@ -239,6 +239,8 @@ def test_a_run_on_features_made_by_hand_has_no_backbone(folder, tmp_path):
     own = make_pipeline(StandardScaler(), SVC(break_ties=True)).fit(known, labels).predict(asked)
     assert own.tolist() == predicted
     assert imgclf.evaluate(run, output=tmp_path / "scores").metrics["n"] == len(asked)
+    with pytest.raises(RunError, match="which has no layers"):
+        imgclf.describe(run)
     with pytest.raises(UsageError, match="expected images of at least 64 px"):
         imgclf.train(imgclf.read(folder, config), replace(config, features="hog:32"), output=tmp_path / "other")
 
