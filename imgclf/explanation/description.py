@@ -179,7 +179,8 @@ def _named(name: str, config: DescribeConfig) -> tuple[keras.Model, catalog.Mode
     source = sources.find(name if facts is None else facts.name, offline=config.offline)
     size = config.image_size or source.facts.image_size
     backbone = source.build(size, sources.NONE, offline=config.offline)
-    return classifier.build(backbone, config.classes or CLASSES), facts
+    paper = PUBLICATIONS.get(source.facts.name)
+    return classifier.build(backbone, config.classes or (paper and paper.classes) or CLASSES), facts
 
 
 def _of_folder(folder: Path) -> tuple[keras.Model, catalog.ModelFacts | None]:
@@ -328,10 +329,14 @@ def receptive_fields(steps: list[Step]) -> list[Field | None]:
     """The receptive field of each step; None for the whole image.
 
     Of a product or a sum of several inputs, those that see the whole image count only where all do: a gate scales the
-    channels of the image, but says nothing about places.
+    channels of the image, but says nothing about places. After a permutation, up to the next one or a change of
+    form, windows lie on other axes.
     """
     found: list[Field | None] = []
+    permuted = False
     for step in steps:
+        if isinstance(step.operation, layers.Permute | layers.Reshape):
+            permuted = isinstance(step.operation, layers.Permute) and not permuted
         if not step.sources:
             found.append(Field(1, 1, 1, 1))
             continue
@@ -342,7 +347,7 @@ def receptive_fields(steps: list[Step]) -> list[Field | None]:
         largest = Field(
             max(field.height for field in local), max(field.width for field in local), local[0].down, local[0].right
         )
-        found.append(_widened(largest, step))
+        found.append(largest if permuted else _widened(largest, step))
     return found
 
 

@@ -59,14 +59,16 @@ def write(found: "Description", path: Path) -> None:
 def blocks(found: "Description") -> list[Block]:
     """What is drawn as one slab: each layer of a small network, else all layers whose maps have one size.
 
-    The layers of gates, whose outputs have one place, belong to the maps that they scale.
+    The layers of gates, whose outputs have one place, belong to the maps that they scale. What prepares the pixels,
+    before the first layer with weights, is not drawn.
     """
     maps = [place for place, layer in enumerate(found.layers) if _places(layer) > 1]
     head = maps[-1] + 1 if maps else 1
     single = sum(_counts(layer) for layer in found.layers) <= SINGLE
     drawn = [Block("image", [found.layers[0]])]
     by_size: dict[tuple[int, ...], Block] = {}
-    for place, layer in enumerate(found.layers[1:], 1):
+    first = next((place for place, layer in enumerate(found.layers) if layer.multiply_adds or layer.parameters), 1)
+    for place, layer in enumerate(found.layers[first:], first):
         kind = "vector" if place >= head else ("map" if len(layer.output) == 3 else "tokens")
         if (single or kind == "vector") and _counts(layer):
             drawn.append(Block(kind, [layer]))

@@ -13,12 +13,14 @@ class Publication:
         layers: the number of layers with weights, as the paper counts them; None where it does not.
         top5: top-5 accuracy on the ImageNet validation set in percent, single model and single crop, from the source
             of the catalog's `top1`; None where that gives none.
+        classes: of the paper's head, for networks without ImageNet weights.
     """
 
     year: int
     paper: str
     layers: int | None = None
     top5: float | None = None
+    classes: int | None = None
 
 
 def _arxiv(number: str, year: int, **rows: tuple[int | None, float | None]) -> dict[str, Publication]:
@@ -28,6 +30,13 @@ def _arxiv(number: str, year: int, **rows: tuple[int | None, float | None]) -> d
 
 
 PUBLICATIONS: dict[str, Publication] = {
+    "lenet5": Publication(1998, "https://doi.org/10.1109/5.726791", 7, classes=10),
+    "alexnet": Publication(
+        2012,
+        "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks",
+        8,
+        classes=1000,
+    ),
     **_arxiv("1409.1556", 2014, vgg16=(16, 90.1), vgg19=(19, 90.0)),
     **_arxiv("1512.00567", 2015, inceptionv3=(42, 93.7)),
     **_arxiv("1512.03385", 2015, resnet50=(50, 92.1), resnet101=(101, 92.8), resnet152=(152, 93.1)),

@@ -187,9 +187,26 @@ def test_published_facts():
 
 
 def test_every_published_network_has_a_paper_and_no_other():
-    assert set(PUBLICATIONS) == {name for name, facts in catalog.MODELS.items() if facts.top1 is not None}
+    textbook = {"lenet5", "alexnet"}
+    scored = {name for name, facts in catalog.MODELS.items() if facts.top1 is not None}
+    assert set(PUBLICATIONS) == scored | textbook and textbook <= set(catalog.MODELS)
     for name, paper in PUBLICATIONS.items():
         assert paper.top5 is None or paper.top5 > catalog.MODELS[name].top1, name
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters", "layers"), [("lenet5", 10, 61_706, 7), ("alexnet", 1000, 60_965_224, 8)]
+)
+def test_textbook_networks_have_the_head_of_their_paper(name, classes, parameters, layers):
+    found = imgclf.describe(name)
+    assert (found.layers[-1].output, found.parameters) == ((classes,), parameters)
+    assert found.published["layers"] == layers and found.published["top1_error"] is None
+    assert description_drawing.blocks(found)[1].layers[0].multiply_adds > 0
+
+
+def test_windows_on_permuted_axes_see_no_more_pixels():
+    rows = [layer.receptive_field for layer in published("lenet5").layers if layer.kernel and layer.multiply_adds]
+    assert rows == [(5, 5), (14, 14)]
 
 
 def test_another_size_and_another_head():
