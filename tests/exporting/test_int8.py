@@ -152,7 +152,7 @@ def test_all_leaves_int8_out_where_the_network_has_attention(run: Run, caplog: p
 @pytest.mark.slow
 @pytest.mark.real
 def test_int8_of_the_default_backbone_keeps_96_of_100_labels(real_data: Path, tmp_path: Path) -> None:
-    config = TrainConfig(method="probe", export="none", seed=0)
+    config = TrainConfig(method="probe", image_size=224, export="none", seed=0)
     run = imgclf.train(imgclf.read(real_data / "sign-digits", config), config, output=tmp_path / "run")
     [row] = artifacts.write(run, ["litert-int8"])
     assert row["quality"]["images"] > 300
