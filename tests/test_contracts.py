@@ -17,7 +17,13 @@ ROOT = PACKAGE.parent
 
 ON_TOP = {
     "keras": ("models/", "training/", "explanation/", "exporting/"),
-    "tensorflow": ("exporting/savedmodel.py", "exporting/litert.py", "prediction/frameworks.py", "training/devices.py"),
+    "tensorflow": (
+        "exporting/savedmodel.py",
+        "exporting/litert.py",
+        "exporting/mediapipe.py",
+        "prediction/frameworks.py",
+        "training/devices.py",
+    ),
     "sklearn": ("evaluation/", "training/", "data/splitting.py"),
     "matplotlib": ("evaluation/", "explanation/"),
     "grain": ("data/loading.py", "training/"),

@@ -44,11 +44,12 @@ FILES = {
     "onnx": "model.onnx",
     "openvino": "openvino",
     "keras": "classifier.keras",
+    "mediapipe": "model-mediapipe.tflite",
     "backbone": "backbone.npz",
 }
 """What can be exported, and under which name it stands in the run."""
 
-INT8 = "litert-int8"
+INT8, MEDIAPIPE = "litert-int8", "mediapipe"
 
 WRITERS = {INT8: "int8", "keras": "kerasfile"}
 """The modules here that write a format, where they have other names."""
@@ -58,19 +59,21 @@ ATTENTION = (
     "--quantize float16."
 )
 
+NUMBERS = "MediaPipe's Image Classifier is for classes, and this model predicts numbers. Use --format litert."
+
 
 def everything(run: Run) -> list[str]:
     """All that can be exported of a run here.
 
-    What lacks its packages is left out, and a warning names the extra to install; so are the backbone of a network that
-    ends in flattened pixels, which has none, and int8 of a network with attention.
+    What lacks its packages is left out, and a warning names the extra to install; so are formats that the
+    model cannot have, and the backbone of a network that ends in flattened pixels, which has none.
     """
     here = []
     for name in FILES:
         if name == BACKBONE and not _describes(run, "feature_map", default=True):
             continue
-        if name == INT8 and _has_attention(run):
-            log.warning("%s: left out, since %s", name, ATTENTION)
+        if reason := _why_not(run, name):
+            log.warning("%s: left out, since %s", name, reason)
             continue
         if all(environment.has_package(package) for package in environment.EXTRAS.get(name, ())):
             here.append(name)
@@ -88,9 +91,13 @@ def _describes(run: Run, word: str, *, default: bool) -> bool:
         return default  # the export itself says what is wrong with the file
 
 
-def _has_attention(run: Run) -> bool:
-    """Whether a layer of the network has attention heads."""
-    return _describes(run, "num_heads", default=False)
+def _why_not(run: Run, format: str) -> str:
+    """The reason for which a run cannot have a format; empty where it can."""
+    if format == INT8 and _describes(run, "num_heads", default=False):  # of layers with attention
+        return ATTENTION
+    if format == MEDIAPIPE and tasks.find(artifact.read(run.path).task).OUTPUT != "probabilities":
+        return NUMBERS
+    return ""
 
 
 def export(
@@ -166,9 +173,10 @@ def write(
     environment.require_extras(wanted)
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
-    if INT8 in wanted and _has_attention(run):
-        wanted.remove(INT8)
-        refused.append(f"{run.path / FILES[INT8]}: not exported, since {ATTENTION}")
+    for name in (INT8, MEDIAPIPE):
+        if name in wanted and (reason := _why_not(run, name)):
+            wanted.remove(name)
+            refused.append(f"{run.path / FILES[name]}: not exported, since {reason}")
     try:
         if wanted and keras_backend() == "tensorflow":
             rows = _export(run, wanted, target, on_progress)

@@ -47,11 +47,11 @@ def convert(
         warnings.simplefilter("ignore")
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[savedmodel.SERVING])
         if precision == "float32":
-            return _with_labels(converter.convert(), labels)
+            return with_labels(converter.convert(), labels)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
-            return _with_labels(converter.convert(), labels)
+            return with_labels(converter.convert(), labels)
         assert calibration is not None
 
         def examples() -> Iterator[Any]:
@@ -63,7 +63,7 @@ def convert(
         quantizer = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=examples, debug_options=options
         )
-        return _with_labels(quantizer.get_nondebug_quantized_model(), labels)
+        return with_labels(quantizer.get_nondebug_quantized_model(), labels)
 
 
 def convert_unnamed(graph: Any) -> bytes:
@@ -73,7 +73,7 @@ def convert_unnamed(graph: Any) -> bytes:
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([graph]).convert())
 
 
-def _with_labels(model: bytes, labels: Sequence[str]) -> bytes:
+def with_labels(model: bytes, labels: Sequence[str]) -> bytes:
     """The model with a zip behind it; whoever reads the model ignores it, and whoever reads zips finds it."""
     if not labels:
         return bytes(model)

@@ -46,12 +46,13 @@ PRECISION_BITS = 22
 """Of a weight in resizing, in Pillow: 32 less 8 for a pixel and 2 to spare."""
 
 
-def trace(model: keras.Model, *, constant: bool = False) -> Any:
-    """The graph of a Keras model at any batch size.
+def trace(model: keras.Model, *, constant: bool = False, batch: int | None = None) -> Any:
+    """The graph of a Keras model.
 
     Args:
         model: pixels float32 (n, s, s, 3) -> a dict of named outputs.
         constant: whether the weights are constants in it, which a converter need not look for.
+        batch: the number of images; None for any.
 
     Returns:
         A tf.ConcreteFunction with the argument `pixels`.
@@ -65,7 +66,7 @@ def trace(model: keras.Model, *, constant: bool = False) -> Any:
 
     function = tf.function(call, autograph=False, jit_compile=False)
     with environment.silence_stderr_fd():
-        return function.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="pixels"))
+        return function.get_concrete_function(tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32, name="pixels"))
 
 
 def named(graph: Any) -> Any:

@@ -7,7 +7,7 @@ from imgclf.settings.training import EXPORT_FORMATS, TrainConfig
 
 QUANTIZATIONS = ("none", "float16", "int8")
 PRECISE = ("litert-float16", "litert-int8")
-FORMATS = (*EXPORT_FORMATS, "backbone")
+FORMATS = (*EXPORT_FORMATS, "mediapipe", "backbone")
 
 
 @dataclass(frozen=True)

@@ -60,23 +60,23 @@ def test_a_run_with_brackets_in_its_name_is_exported(pristine, tmp_path):
     assert run.saved_model.is_dir()
 
 
-@pytest.mark.parametrize("format", ["litert", "savedmodel"])
+@pytest.mark.parametrize("format", ["litert", "savedmodel", "mediapipe"])
 def test_an_export_that_disagrees_leaves_the_old_one(exported, tmp_path, monkeypatch, format):
     run = Run(shutil.copytree(exported[0].path, tmp_path / "run"))
     before = contents(run)
 
-    def other(model):
+    def other(model, **options):
         """The graph of the same network with other weights in its last layer."""
         layer = model.get_layer("logits")
         kernel, bias = layer.get_weights()
-        layer.set_weights([kernel[:, ::-1], bias])
-        return trace(model)
+        layer.set_weights([-np.abs(kernel), bias])
+        return trace(model, **options)
 
     trace = savedmodel.trace
     monkeypatch.setattr(savedmodel, "trace", other)
     with pytest.raises(ArtifactError, match=r"within 0\.0001 of Keras's.*not kept") as raised:
         artifacts.write(run, [format])
-    assert str(run.path / {"litert": "model.tflite", "savedmodel": "saved_model"}[format]) in str(raised.value)
+    assert str(run.path / artifacts.FILES[format]) in str(raised.value)
     assert contents(run) == before
 
 
