@@ -99,8 +99,12 @@ def anything(value: Any, where: str) -> None:
 
 
 def text(value: Any, where: str) -> None:
-    """Check for a string."""
+    """Check for a string. It may contain bytes of a path that is no text, but no half characters."""
     _require(isinstance(value, str), where, "a string", value)
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        _require(False, where, "text", value)
 
 
 def flag(value: Any, where: str) -> None:
@@ -153,6 +157,17 @@ def list_of(shape: Shape, *, least: int = 0, distinct: bool = False) -> Shape:
             for place, item in enumerate(value):
                 _require(item not in seen, f"{where}[{place}]", "each value once", item)
                 seen.add(item)
+
+    return check
+
+
+def pair_of(shape: Shape) -> Shape:
+    """A list of two values of that shape, such as the ends of an interval."""
+
+    def check(value: Any, where: str) -> None:
+        _require(isinstance(value, list) and len(value) == 2, where, "a list of two", value)
+        for place, item in enumerate(value):
+            shape(item, f"{where}[{place}]")
 
     return check
 

@@ -32,35 +32,32 @@ def read_json(path: Path, shape: documents.Shape | None = None) -> Any:
         raise RunError(f"{path}: expected JSON as imgclf writes it: {error}. Train again or restore it.") from None
 
 
-_SCORE = documents.maybe(documents.number())
-_INTERVAL = documents.maybe(documents.list_of(_SCORE, least=2))
+SCORE = documents.maybe(documents.number())
+INTERVAL = documents.maybe(documents.pair_of(documents.number()))
+COUNT = documents.number(0, 2**63, whole=True)
 
-SCORES: dict[str, documents.Shape] = {
-    "n": documents.number(0, 2**63, whole=True),
-    "accuracy": _SCORE,
-    "balanced_accuracy": _SCORE,
-    "per_class": documents.map_of(documents.fields({})),
-    "confusion_matrix": documents.fields(
-        {
-            "labels": documents.list_of(documents.text),
-            "counts": documents.list_of(documents.list_of(documents.number(0, 2**63, whole=True))),
-        }
-    ),
-    "intervals": documents.map_of(_INTERVAL),
-    "top_k": documents.map_of(_SCORE),
-    "calibration": documents.fields({"ece": _SCORE}),
-    "warnings": documents.list_of(documents.text),
-    "most_confused": documents.list_of(
-        documents.fields({"classes": documents.list_of(documents.text), "counts": documents.list_of(_SCORE)})
-    ),
-}
-"""What a report of classes relies on in a `metrics.json`."""
-
-SOME_SCORES = documents.fields({}, SCORES)
-"""The shape of a `metrics.json`, perhaps of an older version or of another task, which has some of the scores."""
+SOME_SCORES = documents.fields(
+    {},
+    {
+        "n": COUNT,
+        "accuracy": SCORE,
+        "balanced_accuracy": SCORE,
+        "per_class": documents.map_of(documents.fields({})),
+        "intervals": documents.map_of(INTERVAL),
+        "warnings": documents.list_of(documents.text),
+    },
+)
+"""The shape of a `metrics.json`, perhaps of an older version, of any task. `evaluation.scorers` knows all of each."""
 
 SETTINGS = documents.map_of(documents.anything)
-CONFIG = documents.fields({"data": documents.text, "config": SETTINGS})
+CONFIG = documents.fields(
+    {"data": documents.text, "config": SETTINGS},
+    {
+        **dict.fromkeys(("imgclf", "created", "data_sha256"), documents.text),
+        **dict.fromkeys(("versions", "hardware"), documents.map_of(documents.anything)),
+        "kfold": documents.map_of(documents.anything),
+    },
+)
 """What the readers of a `config.json` rely on; the settings in it are checked where they become settings."""
 
 

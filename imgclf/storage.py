@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imgclf import documents
 from imgclf.errors import ImgclfError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -186,6 +187,16 @@ def locked(path: Path, timeout_s: float = 0.0, *, remove: bool = False) -> Itera
                 path.unlink(missing_ok=True)
 
 
+def _plain_name(value: Any, where: str) -> None:
+    """Check that a name is one in the folder itself: a folder may come from others."""
+    documents.text(value, where)
+    if value in ("", ".", "..") or set(value) & set("/\\:\0"):
+        raise ValueError(f"{where} is not a name in this folder")
+
+
+_ORDERS_SHAPE = documents.fields({"remove": documents.list_of(_plain_name), "leave": documents.list_of(_plain_name)})
+
+
 def install(ready: Path, folder: Path, *, remove: Iterable[str] = (), leave: Iterable[str] = ()) -> None:
     """Replace files and folders of a folder by new ones, in one step.
 
@@ -209,14 +220,21 @@ def install(ready: Path, folder: Path, *, remove: Iterable[str] = (), leave: Ite
 
 
 def finish_install(folder: Path) -> None:
-    """Move the rest of a new set of files into place; the caller holds the lock of the folder."""
+    """Move the rest of a new set of files into place; the caller holds the lock of the folder.
+
+    Raises:
+        RunError: if it is damaged, or would change something outside of the folder.
+        OSError: if the disk does not allow it.
+    """
     ready = folder / READY
     if not ready.is_dir():
         return
     try:
-        orders = json.loads((ready / _ORDERS).read_text(encoding="utf-8"))
+        orders = documents.read(ready / _ORDERS, _ORDERS_SHAPE)
     except FileNotFoundError:  # killed while the empty rest was being removed
         orders = {"remove": [], "leave": [path.name for path in ready.iterdir()]}
+    except ValueError as error:
+        raise RunError(f"{ready / _ORDERS}: damaged ({error}). Remove {ready}, or restore the folder.") from None
     for name in orders["remove"]:
         _remove(folder / name)
     for path in sorted(ready.iterdir()):

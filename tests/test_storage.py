@@ -176,6 +176,29 @@ def test_a_set_that_cannot_be_moved_into_place_is_explained(tmp_path: Path, monk
         storage.settle(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "orders",
+    [
+        '{"remove": ["../mine"], "leave": []}',
+        '{"remove": ["%s"], "leave": []}',
+        '{"remove": [".."], "leave": []}',
+        '{"remove": [7], "leave": []}',
+        '{"remove": []}',
+        "[" * 100_000,
+    ],
+)
+def test_orders_of_others_change_nothing_outside_of_their_folder(tmp_path: Path, orders: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("kept")
+    ready = tmp_path / "downloaded" / storage.READY
+    ready.mkdir(parents=True)
+    (ready / ".orders.json").write_text(orders.replace("%s", mine.as_posix()))
+    with pytest.raises(RunError, match=r"orders\.json: damaged"):
+        storage.settle(tmp_path / "downloaded")
+    assert (mine / "file").read_text() == "kept"
+
+
 def test_a_cache_is_cleared_but_for_what_a_running_process_uses_or_writes(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from imgclf import storage; root = Path(sys.argv[1]) / 'unpacked'\n"
     code += "storage.use(root / 'used')\nwith storage.stage(root): print('open', flush=True); input()"

@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from imgclf import runs
 from imgclf.evaluation import report, scorers
 from imgclf.evaluation.metrics import FEW_GROUPS
 from imgclf.runs import Run
@@ -95,4 +94,4 @@ def of_run(run: Run, folder: Path | None = None) -> list[str]:
     if not metrics.is_file():
         return []
     counts = run_data.read(run, splits=(TRAIN,), verify=False).counts(TRAIN) if run.manifest.is_file() else {}
-    return scorers.of(run).conclude(run, folder, runs.read_json(metrics, runs.SOME_SCORES), counts)
+    return scorers.of(run).conclude(run, folder, scorers.read_scores(run, folder), counts)

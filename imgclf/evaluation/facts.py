@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import __version__, runs
+from imgclf import __version__, documents, runs
 from imgclf.data import run_data
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, RunError
+from imgclf.evaluation import scorers
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.prediction import artifact
@@ -20,6 +21,26 @@ from imgclf.settings import TrainConfig
 
 SHOWN = 24
 """How many of the worst mistakes and of the least certain predictions are shown."""
+
+_FOLDS = documents.fields(
+    {
+        "keys": documents.list_of(documents.text),
+        "rows": documents.list_of(documents.fields({"fold": documents.text, "n": runs.COUNT})),
+        "summary": documents.map_of(
+            documents.fields({"mean": runs.SCORE, "deviation": runs.SCORE, "interval": runs.INTERVAL})
+        ),
+        "sentence": documents.text,
+    }
+)
+
+
+def _folds(value: Any, where: str) -> None:
+    """Check what a report relies on in a `folds.json`."""
+    _FOLDS(value, where)
+    for row in value["rows"]:
+        documents.fields(dict.fromkeys(value["keys"], runs.SCORE))(row, "rows")
+    documents.fields(dict.fromkeys(value["keys"], documents.anything))(value["summary"], "summary")
+
 
 CHANGED = "The rules have changed since these scores were computed: imgclf evaluate recomputes them."
 
@@ -38,16 +59,9 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         `folds` for cross-validation.
 
     Raises:
-        RunError: if the scores are missing, or were written by an older version.
+        RunError: if the scores are missing or damaged, or were written by an older version.
     """
-    found = about(run, folder, stage)
-    if not runs.SCORES.keys() <= found["scores"].keys():
-        place = stage or folder
-        raise RunError(
-            f"{place / run.metrics.name}: written by an older version of imgclf, so scores are missing. "
-            "imgclf evaluate recomputes them."
-        )
-    return found | _rankings(predictions)
+    return about(run, folder, stage) | _rankings(predictions)
 
 
 def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
@@ -57,14 +71,12 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         folder, stage: as for `collect`.
 
     Raises:
-        RunError: if the scores are missing.
+        RunError: if the scores are missing or damaged, or were written by an older version.
     """
     config = run.read_config()
     settings = config["config"]
     place = stage or folder
-    scores = runs.read_json(place / run.metrics.name, runs.SOME_SCORES)
-    if not isinstance(scores, dict):
-        raise RunError(f"{place / run.metrics.name}: expected scores, found none. imgclf evaluate computes them.")
+    scores = scorers.read_scores(run, place)
     rules = _calibration(run)
     return {
         "title": run.path.resolve().name,
@@ -80,7 +92,7 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         "defaults": sorted(k for k, value in settings.items() if getattr(TrainConfig, k, None) == value),
         "environment": {**config.get("versions", {}), **config.get("hardware", {})},
         "reproduce": _commands(run, config),
-        "folds": runs.read_json(place / "folds.json") if (place / "folds.json").is_file() else None,
+        "folds": runs.read_json(place / "folds.json", _folds) if (place / "folds.json").is_file() else None,
     }
 
 

@@ -219,13 +219,23 @@ def _read(path: Path, format: str, columns: Sequence[str]) -> Done:
     return done
 
 
+def _session(value: Any, where: str) -> None:
+    documents.pair_of(documents.anything)(value, where)
+    documents.number(-(2**63), 2**63, whole=True)(value[0], f"{where}[0]")
+    documents.text(value[1], f"{where}[1]")
+
+
+_RECORD = documents.fields({"made_by": documents.map_of(documents.anything), "sessions": documents.list_of(_session)})
+_LINE = documents.fields({"path": documents.text}, {"error": documents.maybe(documents.text)})
+"""What `--resume` relies on in a record, and in a line of JSON."""
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     """What `Done.claim` wrote; empty if it is gone, or something else."""
     try:
-        found = documents.parse(record_of(path).read_bytes())
-        sessions = [[int(first), str(folder)] for first, folder in found["sessions"]]
-        return {"made_by": dict(found["made_by"]), "sessions": sessions}
-    except (OSError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = documents.read(record_of(path), _RECORD)
+        return {"made_by": found["made_by"], "sessions": found["sessions"]}
+    except (OSError, ValueError):
         return {}
 
 
@@ -249,8 +259,9 @@ def _read_jsonl(file: IO[bytes], path: Path) -> Iterator[Row]:
             return
         try:
             values = documents.parse(line.decode("utf-8", "surrogateescape"))
-            row = end, end + len(line), str(values["path"]), values.get("error")
-        except (ValueError, KeyError, TypeError, AttributeError):
+            _LINE(values, "")
+            row = end, end + len(line), values["path"], values.get("error")
+        except ValueError:
             raise _foreign(path, number, line) from None
         end += len(line)
         yield row

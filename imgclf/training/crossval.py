@@ -268,7 +268,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
     scorer, rows, found, paths = scorers.find(dataset.task), [], [], []
     by_path, by_content = {s.path: s for s in dataset.samples}, {s.sha256: s for s in dataset.samples}
     for place, fold in enumerate(folds):
-        scores = runs.read_json(fold.folder / run.metrics.name, runs.SOME_SCORES)
+        scores = scorers.read_scores(Run(fold.folder), fold.folder)
         name = fold.folder.relative_to(run.path).as_posix()
         rows.append({"fold": name, "n": scores["n"], **{key: scores[key] for key in scorer.SUMMARY}})
         if place < settings.folds:  # each image once: further repeats only sharpen the mean

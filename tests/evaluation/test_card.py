@@ -67,3 +67,40 @@ def test_a_run_without_scores_has_no_card(tmp_path):
     run.predictions.unlink()
     with pytest.raises(RunError, match=r"predictions\.csv"):
         card.write(Run(run.path))
+
+
+def places(value, path=()):
+    """The path of each value in a document; of lists, the first two values."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(min(len(value), 2)):
+            yield from places(value[key], (*path, key))
+
+
+def changed(value, path, new):
+    """A copy of a document with another value at a path, or without it for `...`."""
+    if not path:
+        return new
+    copy = list(value) if isinstance(value, list) else dict(value)
+    if new is ... and len(path) == 1:
+        del copy[path[0]]
+    else:
+        copy[path[0]] = changed(value[path[0]], path[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("new", [..., None, "\x1b[31m", [[1]]])
+def test_whatever_is_in_the_scores_the_card_is_written_or_refused_in_one_line(tmp_path, new):
+    run = make(tmp_path, ("ant", "bee"), count=3, wrong=2)
+    scores = json.loads(run.metrics.read_text())
+    refused = 0
+    for path in [path for path in places(scores) if 0 < len(path) < 4 and path[0] not in ("argmax", "intervals")]:
+        run.metrics.write_text(json.dumps(changed(scores, path, new)))
+        try:
+            card.write(run)
+        except RunError as error:
+            refused += 1
+            assert "metrics.json: " in str(error) and "\n" not in str(error) and "\x1b" not in str(error)
+    assert refused > 30
+    run.metrics.write_text(json.dumps(scores))
+    card.write(run)

@@ -111,6 +111,8 @@ def test_damaged_json_is_an_artifact_error_that_names_the_file(tmp_path, content
         ("image_size", math.inf),
         ("labels", ["ants", "ants"]),
         ("labels", ["ants", ""]),
+        ("labels", ["ants", "\ud800"]),
+        ("files", {"model.tflite": {"format": "litert", "sha256": "\ud800", "bytes": 3}}),
         ("outputs", ["embedding"]),
         ("outputs", None),
         ("reject_below", math.nan),

@@ -122,6 +122,8 @@ def test_a_name_that_is_not_text_is_known_again(tmp_path, format):
     ("format", "content"),
     [
         ("jsonl", "[1]\n{}\n"),
+        ("jsonl", '{"path": "a.jpg", "error": 5}\n'),
+        ("jsonl", '{"path": ["a.jpg"], "error": null}\n'),
         ("jsonl", "path,label\n"),
         ("csv", "a,b\n1,2\n"),
         ("csv", "path,label,confidence,error\nx\n"),
@@ -251,9 +253,10 @@ def test_a_file_is_not_resumed_with_another_model_or_other_options(tmp_path, cha
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
-def test_a_file_without_a_record_is_resumed_with_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("sessions", ["5", '[[Infinity, "/"]]', '[[0, "/", 1]]', "[[0]]"])
+def test_a_file_without_a_record_is_resumed_with_a_warning(tmp_path, caplog, sessions):
     record(tmp_path / "out.jsonl")
-    output_files.record_of(tmp_path / "out.jsonl").write_text('{"sessions": 5}')
+    output_files.record_of(tmp_path / "out.jsonl").write_text(f'{{"made_by": {{}}, "sessions": {sessions}}}')
     record(tmp_path / "out.jsonl", model="def")
     assert "no record of the model" in caplog.text
     with pytest.raises(UsageError, match="another model"):

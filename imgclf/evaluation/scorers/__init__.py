@@ -7,8 +7,9 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from imgclf import runs, tasks
+from imgclf import documents, runs, tasks
 from imgclf.data.dataset import Dataset, Sample
+from imgclf.errors import RunError
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
@@ -38,10 +39,12 @@ class Scorer(Protocol):
     Args:
         OUTLIERS: whether images unlike the training images are rejected.
         SUMMARY: the scores whose mean over folds is given, and their ranges; the first is the most important.
+        SHAPE: what its report and its conclusion rely on in a `metrics.json`.
     """
 
     OUTLIERS: bool
     SUMMARY: Mapping[str, tuple[float, float]]
+    SHAPE: documents.Shape
 
     def temperature(self, targets: np.ndarray, logits: np.ndarray) -> float:
         """The divisor of the logits that suits validation images best."""
@@ -160,15 +163,31 @@ def find(task: str) -> Scorer:
     return cast(Scorer, import_module(f"{__name__}.{task}"))
 
 
+def read_scores(run: Run, folder: Path) -> dict[str, Any]:
+    """Read the `metrics.json` in a folder, which has the scores of the run's task.
+
+    Raises:
+        RunError: if it is missing, damaged, or was written by an older version.
+    """
+    path = folder / run.metrics.name
+    scores: dict[str, Any] = runs.read_json(path, runs.SOME_SCORES)
+    try:
+        of(run).SHAPE(scores, "")
+    except ValueError as error:
+        raise RunError(
+            f"{path}: damaged, or written by an older version of imgclf ({error}). imgclf evaluate recomputes it."
+        ) from None
+    return scores
+
+
 def task_of(run: Run) -> str:
     """The task of a run; the default where its `config.json` does not say.
 
     Raises:
         RunError: if the file is missing or damaged.
     """
-    facts = runs.read_json(run.config)
-    settings = facts.get("config") if isinstance(facts, dict) else None
-    return str(settings.get("task", tasks.DEFAULT)) if isinstance(settings, dict) else tasks.DEFAULT
+    facts = runs.read_json(run.config, documents.fields({}, {"config": runs.SETTINGS}))
+    return str(facts.get("config", {}).get("task", tasks.DEFAULT))
 
 
 def of(run: Run) -> Scorer:

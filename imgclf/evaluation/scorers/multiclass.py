@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imgclf import documents, runs
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import calibration, compare, conclusion, decisions, outputs, scoring
@@ -45,6 +46,93 @@ HEADLINES = {
     "brier": "Brier score, 0 to 2",
 }
 """What is printed of the scores, and as what; `metrics.json` has them all."""
+
+_OF_SETS = ("coverage", "set_coverage", "set_size", "set_interval")
+_OF_POSITIVE = ("positive", "threshold", "positive_precision", "positive_recall", "positive_specificity")
+"""What the rules of prediction sets, and of a positive class, are described by."""
+
+_FIELDS = documents.fields(
+    {
+        "n": documents.number(1, 2**63, whole=True),
+        **dict.fromkeys(reports.HEADLINES, runs.SCORE),
+        **dict.fromkeys(("accuracy", "balanced_accuracy"), documents.number(0, 1)),
+        "per_class": documents.map_of(
+            documents.fields(
+                {
+                    **dict.fromkeys(("precision", "recall", "f1", "specificity"), runs.SCORE),
+                    **dict.fromkeys(("roc_auc", "average_precision"), runs.SCORE),
+                    "support": runs.COUNT,
+                    "intervals": documents.fields({"recall": runs.INTERVAL}),
+                },
+                {"rejected": runs.COUNT},
+            )
+        ),
+        "top_k": documents.map_of(runs.SCORE),
+        "confusion_matrix": documents.fields(
+            {
+                "labels": documents.list_of(documents.text, least=1),
+                "counts": documents.list_of(documents.list_of(runs.COUNT)),
+            }
+        ),
+        "most_confused": documents.list_of(
+            documents.fields(
+                {
+                    "classes": documents.pair_of(documents.text),
+                    "counts": documents.pair_of(runs.COUNT),
+                    "count": runs.COUNT,
+                }
+            )
+        ),
+        "calibration": documents.fields(
+            {
+                **dict.fromkeys(("ece", "mce"), documents.number(0, 1)),
+                "bins": documents.list_of(
+                    documents.fields(
+                        {
+                            **dict.fromkeys(("from", "to", "confidence", "accuracy"), documents.number(0, 1)),
+                            "n": documents.number(1, 2**63, whole=True),
+                        }
+                    )
+                ),
+            }
+        ),
+        "intervals": documents.fields({"accuracy": documents.pair_of(documents.number())}),
+        "warnings": documents.list_of(documents.text),
+    },
+    {
+        "groups": runs.COUNT,
+        "argmax": documents.fields({"accuracy": runs.SCORE}),
+        "decision": documents.fields(
+            {
+                "rules": documents.map_of(documents.anything),
+                "answered": documents.number(0, 1),
+                **dict.fromkeys(("unsure", "outlier", "precision"), runs.SCORE),
+                "interval": runs.INTERVAL,
+            },
+            {
+                **dict.fromkeys((*_OF_SETS, *_OF_POSITIVE), runs.SCORE),
+                "positive": documents.text,
+                "set_interval": documents.pair_of(documents.number()),
+            },
+        ),
+    },
+)
+
+
+def SHAPE(value: Any, where: str) -> None:
+    """See `Scorer`: the fields, and that their classes are the same."""
+    _FIELDS(value, where)
+    names, counts = value["confusion_matrix"]["labels"], value["confusion_matrix"]["counts"]
+    if list(value["per_class"]) != names or {len(names)} != {len(counts), *map(len, counts)}:
+        raise ValueError(f"confusion_matrix: expected a row and a column for each of {len(names)} classes")
+    decided = value.get("decision", {})
+    if decided.get("answered", 1) < 1 and "argmax" not in value:
+        raise ValueError("argmax: expected a value, found none")
+    for keys in (_OF_SETS, _OF_POSITIVE):
+        if any(key in decided for key in keys) and not all(key in decided for key in keys):
+            raise ValueError(f"decision: expected all of {', '.join(keys)}")
+    if not {name for pair in value["most_confused"] for name in pair["classes"]} <= set(names):
+        raise ValueError("most_confused: expected classes of the confusion matrix, found others")
 
 
 def temperature(targets: np.ndarray, logits: np.ndarray) -> float:

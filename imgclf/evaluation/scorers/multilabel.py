@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import runs, storage
+from imgclf import documents, runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import calibration, compare, conclusion, intervals, page, plots
+from imgclf.evaluation import calibration, compare, conclusion, intervals, page, plots, scorers
 from imgclf.evaluation.intervals import wilson
 from imgclf.evaluation.page import Block
 from imgclf.evaluation.scorers import Table
@@ -50,6 +50,24 @@ SCORES = {
 SUMMARY = dict.fromkeys(("mean_average_precision", "macro_f1", "micro_f1", "subset_accuracy"), (0.0, 1.0))
 
 PER_CLASS = ("average_precision", "precision", "recall", "f1")
+
+SHAPE = documents.fields(
+    {
+        "n": runs.COUNT,
+        **dict.fromkeys(SCORES, runs.SCORE),
+        **dict.fromkeys(("subset_accuracy", "hamming_loss"), documents.number(0, 1)),
+        "intervals": documents.fields(dict.fromkeys(SCORES, runs.INTERVAL)),
+        "per_class": documents.map_of(
+            documents.fields({**dict.fromkeys(PER_CLASS, runs.SCORE), "support": runs.COUNT})
+        ),
+        "decision": documents.fields(
+            {
+                "rules": documents.fields({}, {"thresholds": documents.map_of(documents.number())}),
+                "empty": documents.number(0, 1),
+            }
+        ),
+    }
+)
 
 FEWEST = 5
 """Images with and without a class on the validation split from which a threshold is fitted for it."""
@@ -480,7 +498,7 @@ def report(
 ) -> list[Path]:
     """Write the report: scores, curves and the most confident mistakes."""
     place = stage or folder
-    metrics, found = runs.read_json(place / run.metrics.name), read(place / run.predictions.name)
+    metrics, found = scorers.read_scores(run, place), read(place / run.predictions.name)
     headlines = [(name, what, metrics[key], metrics["intervals"][key]) for key, (name, what) in SCORES.items()]
     fitted = metrics["decision"]["rules"].get("thresholds", {})
     rows = [

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import runs, storage
+from imgclf import documents, runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import compare, conclusion, intervals, page, plots
+from imgclf.evaluation import compare, conclusion, intervals, page, plots, scorers
 from imgclf.evaluation.page import Block
 from imgclf.evaluation.scorers import Table
 from imgclf.prediction import artifact
@@ -42,6 +42,31 @@ SCORES = {
 
 UNITS = ("mae", "rmse", "median_error")
 """Those in the unit of the numbers: several numbers have no mean of them."""
+
+SHAPE = documents.fields(
+    {
+        "n": runs.COUNT,
+        **dict.fromkeys(SCORES, runs.SCORE),
+        "intervals": documents.fields(dict.fromkeys(SCORES, runs.INTERVAL)),
+        "per_value": documents.map_of(
+            documents.fields(
+                {
+                    **dict.fromkeys(SCORES, runs.SCORE),
+                    "mae": documents.number(0),
+                    "intervals": documents.fields({"mae": documents.pair_of(documents.number())}),
+                }
+            )
+        ),
+    },
+    {
+        "decision": documents.fields(
+            {
+                "rules": documents.fields({"coverage": documents.number(0, 1)}),
+                "coverage": documents.map_of(documents.number(0, 1)),
+            }
+        )
+    },
+)
 
 WORST = 24
 """How many of the largest errors the report shows."""
@@ -408,7 +433,7 @@ def report(
 ) -> list[Path]:
     """Write the report: scores, residuals and the largest errors."""
     place = stage or folder
-    metrics, found = runs.read_json(place / run.metrics.name, runs.SOME_SCORES), read(place / run.predictions.name)
+    metrics, found = scorers.read_scores(run, place), read(place / run.predictions.name)
     headlines = [(name, what, metrics[key], metrics["intervals"][key]) for key, (name, what) in SCORES.items()]
     rows = [(name, *(_shown(row[key]) for key in SCORES)) for name, row in metrics["per_value"].items()]
     size = np.abs(found.outputs - found.labels) / np.maximum(found.labels.std(axis=0), 1e-12)
