@@ -39,6 +39,7 @@ ON_TOP = {
 LIGHT_COMMAND_IMPORTS = (
     "imgclf.cli",
     "imgclf.settings",
+    "imgclf.tasks",
     "imgclf.environment",
     "imgclf.errors",
     "imgclf.policies",

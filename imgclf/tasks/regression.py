@@ -37,8 +37,8 @@ _FLAT = 1e-12
 
 
 def columns(header: Sequence[str], free: Sequence[int]) -> list[int]:
-    """See `Task`. Only a name tells a column of numbers to predict."""
-    return []
+    """The only column that is left; of several, only a name tells which to predict."""
+    return list(free) if len(free) == 1 else []
 
 
 def is_labeled(cells: Mapping[str, str]) -> bool:

@@ -12,9 +12,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from imgclf.data import collection
-from imgclf.data.demo import rendering
+from imgclf.data import collection, demo, reading
+from imgclf.data.demo import rendering, shapes
 from imgclf.errors import UsageError
+from imgclf.settings import DataConfig
 
 COMMITTED = Path(__file__).parents[2] / "sample_data"
 NAMES = ("beech", "birch", "maple", "oak", "willow")
@@ -131,3 +132,29 @@ def test_shape_tells_the_species_apart_and_color_does_not():
     assert accuracy(KNeighborsClassifier(5), colors) < 0.35
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.001))
     assert 0.5 < accuracy(linear, gradients) < 0.9
+
+
+@pytest.mark.parametrize(("task", "names"), [("multilabel", shapes.SHAPES), ("regression", ("damage",))])
+def test_the_sets_of_other_tasks_are_read_without_options(tmp_path: Path, task: str, names: tuple[str, ...]):
+    told = []
+    draw = shapes.SETS[task]
+    shapes.render(tmp_path / "new", draw, count=12, on_progress=lambda done, total: told.append((done, total)))
+    dataset = reading.read(tmp_path / "new", DataConfig(task=task), split=False)
+    assert dataset.class_names == names and len(dataset) == 12 and told[-1] == (12, 12)
+    assert len({item.sha256 for item in dataset.samples}) == 12
+    np.testing.assert_allclose(dataset.labels, [list(draw(i, 0)[1].values()) for i in range(1, 13)], rtol=1e-6)
+    with pytest.raises(UsageError, match="expected a new or an empty folder"):
+        shapes.render(tmp_path / "new", draw)
+
+
+def test_the_share_of_damage_is_that_of_brown_pixels():
+    for index in range(1, 5):
+        image, row = shapes.damage(index)
+        red, green, _ = np.asarray(image.convert("RGB"), int).transpose(2, 0, 1)
+        leaf = np.abs(np.asarray(image.convert("HSV"), int)[:, :, 1]) > 110  # the ground is pale
+        assert (red > green)[leaf].mean() == pytest.approx(row["damage"], abs=0.12)
+
+
+def test_a_task_without_a_set_is_named(tmp_path: Path):
+    with pytest.raises(UsageError, match="--task: expected one of multiclass"):
+        demo.render(tmp_path, "ordinals")
