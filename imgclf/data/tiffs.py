@@ -81,14 +81,20 @@ def _silence_libtiff() -> None:
 def correct(image: Image.Image) -> None:
     """Correct the decoder of an opened TIFF where Pillow chooses one for other bytes.
 
-    libtiff returns numbers in the order of this machine, whatever their order in the file. Of a single band that is
-    stored as a plane of its own, Pillow takes the first letter of the decoder's name for the decoder.
+    libtiff returns numbers in the order of this machine, whatever their order in the file. Of a band that is stored as
+    a plane of its own, Pillow takes the first letter of the decoder's name for the decoder: of one that has numbers of
+    two bytes, it would take each byte for a number.
     """
     from PIL import TiffImagePlugin
 
     tiles: Any = image.tile  # type: ignore[attr-defined]
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
-    if not tiles or _first(tags.get(_SAMPLES), 1) != 1:
+    if not tiles:
+        return
+    if _first(tags.get(_SAMPLES), 1) != 1:
+        if tiles[0].codec_name == "raw" and tags.get(_PLANAR) == 2 and _first(tags.get(_BITS), 1) == 16:
+            end = ";16L" if tags.prefix == b"II" else ";16B"
+            image.tile = [tile._replace(args=(tile.args[0] + end, *tile.args[1:])) for tile in tiles]  # type: ignore[attr-defined]
         return
     raw = tiles[0].args[0]
     if tiles[0].codec_name == "libtiff":

@@ -163,6 +163,14 @@ def test_cmyk_and_separate_planes_are_colors() -> None:
     np.testing.assert_array_equal(np.asarray(images.decode(tiff(color, 2, planar=True)))[0, 0], [200, 100, 50])
 
 
+@pytest.mark.parametrize("layout", [{}, {"tile": 16}, {"rows_per_strip": 5}], ids=str)
+@pytest.mark.parametrize("order", "<>")
+def test_separate_planes_of_16_bits_have_numbers_of_two_bytes(order: str, layout: dict) -> None:
+    color = (np.stack([RAMP, RAMP**2, 1 - RAMP], axis=-1)[None].repeat(64, 0) * 65535).astype("u2")
+    found = np.asarray(images.decode(tiff(color, 2, order=order, planar=True, **layout)))
+    np.testing.assert_array_equal(found, color >> 8)
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
