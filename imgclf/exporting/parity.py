@@ -219,9 +219,9 @@ def compare(
     difference = _check(place, f"the {tasks.find(task).OUTPUT} for {what}", expected, found, tolerance)
     agreement = tasks.find(task).agreement(expected, found, tie)
     if agreement < 1:
+        others = round((1 - agreement) * len(expected))
         raise ArtifactError(
-            f"{place}: expected Keras's labels for {what}, found others for {1 - agreement:.0%} of {len(expected)}. "
-            f"{KEPT}"
+            f"{place}: expected Keras's labels for {what}, found others for {others} of {len(expected)}. {KEPT}"
         )
     return Proof(difference, None, agreement, len(expected), samples.source)
 
