@@ -73,7 +73,8 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
         found.append(f"{train} --balance weights (rare: {', '.join(map(repr, rare[:3]))})")
     if _is_wide(scores):
         found.append(f"imgclf evaluate {folder} --kfold 5 (tests every image once)")
-    if scores["balanced_accuracy"] < GOOD and settings.get("method") == "probe":
+    is_probe = settings.get("method") == "probe" and settings.get("model", "network") == "network"
+    if is_probe and scores["balanced_accuracy"] < GOOD:
         found.append(f"{train} --method finetune (trains upper layers, too)")
     found.append(f"imgclf predict {folder} IMAGES (classifies new images)")
     found.append(f"imgclf calibrate {folder} --reject-below auto (rejects unsure images)")
