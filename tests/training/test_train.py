@@ -427,7 +427,7 @@ def test_a_training_that_was_killed_before_it_was_a_run_starts_over(
 def test_a_run_that_was_deleted_is_not_made_again_by_its_history_or_checkpoint(tmp_path: Path) -> None:
     run = runs.Run(tmp_path / "run")
     with pytest.raises(RunError, match="the run folder was deleted during training"), explained(run):
-        history.write(run.history_file, [])
+        history.write(run.history_file, [], "accuracy")
     with pytest.raises(FileNotFoundError):
         checkpoint.write(run.checkpoint, {}, {})
     assert not run.path.exists()
