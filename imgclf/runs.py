@@ -221,8 +221,10 @@ def check_new(path: Path | None) -> None:
     """
     if path is None or not path.exists():
         return
-    names = _names(path) if path.is_dir() else {path.name}
-    if path.is_dir() and "config.json" in names:
+    if not path.is_dir():
+        raise RunError(f"{path}: the folder cannot be written (a file has its name). Choose another -o.")
+    names = _names(path)
+    if "config.json" in names:
         raise RunError(
             f"{path}: expected a new or empty folder, found a run. imgclf train --resume {path} resumes it; or choose "
             "another -o."

@@ -60,6 +60,7 @@ def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monk
     assert panels[:2] == ["Arguments", "Options"]
     assert set(panels[2:]) == {
         "Model",
+        "Classical models",
         "Training",
         "Augmentation",
         "Decoding",
