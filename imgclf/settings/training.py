@@ -225,6 +225,6 @@ class KfoldConfig(Config):
     folds: int = setting(5, "Number of folds.", panel=FOLDS, check=at_least(2), everyday=True)
     repeats: int = setting(1, "Repeat the cross-validation N times.", panel=FOLDS, check=at_least(1))
     ensemble: bool = setting(
-        False, "Average the heads of the folds into one model, and export it.", panel=FOLDS, everyday=True
+        False, "Average the heads of the folds into one exported model.", panel=FOLDS, everyday=True
     )
-    jobs: int = setting(1, "Train N folds in parallel.", panel=FOLDS, check=at_least(1), everyday=True)
+    jobs: int = setting(1, "Train N folds in parallel.", panel=FOLDS, check=at_least(1))

@@ -97,7 +97,7 @@ def test_the_strength_is_that_of_trying_all(
         probe.fit(features, labels, classes=classes, seed=0, balanced=balanced)
     best = int(np.argmin(losses))
     assert 0 < best < len(losses) - 1  # ordinary data does not reach the ends of the range
-    assert f"C = {probe.STRENGTHS[best]:g} " in caplog.text
+    assert f"C = {probe.STRENGTHS[best]:g}, " in caplog.text
     assert float(caplog.text.split()[-1]) == pytest.approx(losses[best], rel=2e-2)
 
 
@@ -121,7 +121,7 @@ def test_noise_gets_a_strong_penalty_and_clear_classes_a_weak_one(caplog: pytest
     with caplog.at_level("INFO", "imgclf"):
         for features in (noise, clear):
             probe.fit(features, labels, classes=2, seed=0)
-    chosen = [float(value) for value in re.findall(r"C = (\S+) ", caplog.text)]
+    chosen = [float(value) for value in re.findall(r"C = (\S+), ", caplog.text)]
     assert len(chosen) == 2
     assert chosen[0] == pytest.approx(min(probe.STRENGTHS))
     assert chosen[0] < chosen[1] < max(probe.STRENGTHS)
