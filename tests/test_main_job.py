@@ -94,6 +94,7 @@ def test_ctrl_c_ends_with_130_keeps_finished_epochs_and_resume_goes_on(
     assert imgclf("train", "--resume", run, "--lr", 0.1).returncode == 2
 
 
+@pytest.mark.slow
 def test_an_archive_is_trained_on_and_its_images_are_found_again(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_predict_refuses_a_folder_with_files_and_other_engines(imgclf, trained_r
     assert "which is watched" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_drawings_of_the_network(imgclf, trained_run, images, tmp_path, capsys):
     for words in (
         ("--filters", "stage_1_1_conv"),

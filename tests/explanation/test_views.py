@@ -109,6 +109,7 @@ def test_drawings_of_a_run(trained_run, tmp_path: Path):
     }
 
 
+@pytest.mark.slow
 def test_the_embedding_map_counts_what_is_correct(trained_run, tmp_path: Path):
     dataset = imgclf.read(trained_run.path.parent / "images", imgclf.DataConfig(limit=12))
     predictions = imgclf.load(trained_run.path).predict(dataset.paths)

@@ -98,7 +98,7 @@ def test_the_strength_is_that_of_trying_all(
     best = int(np.argmin(losses))
     assert 0 < best < len(losses) - 1  # ordinary data does not reach the ends of the range
     assert f"C = {probe.STRENGTHS[best]:g}, " in caplog.text
-    assert float(caplog.text.split()[-1]) == pytest.approx(losses[best], rel=2e-2)
+    assert float(caplog.text.split()[-1].rstrip(".")) == pytest.approx(losses[best], rel=2e-2)
 
 
 def test_folds_are_stratified_and_part_the_images() -> None:

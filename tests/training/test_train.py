@@ -211,6 +211,7 @@ def test_a_full_disk_is_an_explained_error_and_the_epochs_are_kept(
     assert (tmp_path / "run" / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_full_starts_from_the_given_weights_and_moves_every_layer(
     trained_run: imgclf.Run, image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
