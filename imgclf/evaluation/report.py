@@ -313,6 +313,12 @@ def to_markdown(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def named(names: Sequence[str], most: int = 30) -> str:
+    """Return names in Markdown, separated by commas, with a full stop."""
+    shown = ", ".join(markdown(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more." if len(names) > most else f"{shown}."
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return a table of Markdown, and an empty line."""
     head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]

@@ -21,7 +21,7 @@ UNITES = True
 LACKS = frozenset(
     {
         *("--model", "--class-names", "--cutmix", "--balance sampling", "--positive", "--coverage", "--outliers"),
-        *("card", "baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
+        *("baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

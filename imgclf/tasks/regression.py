@@ -21,7 +21,7 @@ LACKS = frozenset(
     {
         *("--model", "--classes", "--rename", "--class-map", "--class-names", "--balance", "--mixup", "--cutmix"),
         *("--positive", "--threshold", "--outliers"),
-        *("card", "baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
+        *("baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

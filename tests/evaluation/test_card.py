@@ -6,6 +6,7 @@ from imgclf.errors import RunError
 from imgclf.evaluation import card
 from imgclf.evaluation.facts import collect
 from imgclf.evaluation.outputs import read_predictions
+from imgclf.evaluation.scorers.multiclass import described
 from imgclf.runs import Run
 from tests.evaluation.test_report import make
 
@@ -28,7 +29,7 @@ def test_the_card_has_metadata_and_scores_and_shows_names_as_they_are(tmp_path):
 def test_a_name_cannot_break_out_of_the_metadata(tmp_path):
     run = make(tmp_path)
     facts = collect(run, run.path, read_predictions(run.predictions)) | {"title": 'a"\nlicense: mit\n---'}
-    head = card.text(facts).split("\n---\n")[0]
+    head = card.text(facts, described(facts)).split("\n---\n")[0]
     assert "license" not in [line.partition(":")[0] for line in head.splitlines()]
 
 
@@ -37,7 +38,7 @@ def test_the_metadata_is_what_hugging_face_reads(tmp_path):
     run = make(tmp_path)
     facts = collect(run, run.path, read_predictions(run.predictions))
     facts = facts | {"title": 'a: "b" # \U0001f600', "scores": facts["scores"] | {"log_loss": 1e-5}}
-    head = yaml.safe_load(card.text(facts).split("---\n")[1])
+    head = yaml.safe_load(card.text(facts, described(facts)).split("---\n")[1])
     assert (head["library_name"], head["pipeline_tag"]) == ("imgclf", "image-classification")
     [model] = head["model-index"]
     assert model["name"] == facts["title"]
@@ -52,14 +53,14 @@ def test_the_metadata_is_what_hugging_face_reads(tmp_path):
 def test_the_limits_say_what_becomes_of_other_images(tmp_path):
     run = make(tmp_path)
     facts = collect(run, run.path, read_predictions(run.predictions))
-    assert "Every image gets one of the classes above" in card.text(facts)
+    assert "Every image gets one of the classes above" in card.text(facts, described(facts))
     scores = facts["scores"] | {"decision": {"answered": 0.75, "precision": None}}
     facts = facts | {"calibration": {"outlier_above": 1.2, "reject_below": 0.6}, "scores": scores}
     limits = (
         'An image that is unlike the training images or has a confidence below 0.6 is rejected as "unknown": 25.0% of '
         "the test images."
     )
-    assert limits in card.text(facts)
+    assert limits in card.text(facts, described(facts))
 
 
 def test_a_run_without_scores_has_no_card(tmp_path):

@@ -19,6 +19,7 @@ from imgclf import prediction
 from imgclf.data import reading, splitting
 from imgclf.data.dataset import TEST, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, UsageError
+from imgclf.evaluation import card
 from imgclf.evaluation.scorers import multilabel as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.decision import Decision
@@ -327,6 +328,17 @@ def test_evaluating_again_and_other_classes(run: Run, colors: Path, tmp_path: Pa
 def test_what_it_lacks_is_refused(run: Run) -> None:
     with pytest.raises(UsageError, match="explain does not support --task multilabel yet"):
         imgclf.explain(run, [])
+
+
+def test_the_card_says_what_is_predicted_and_how_well(run: Run, tmp_path: Path) -> None:
+    text = card.write(run, tmp_path / "card.md").read_text()
+    scores = run.scores
+    assert "pipeline_tag: image-classification" in text
+    value = scores["mean_average_precision"]
+    assert f"    - type: mean_average_precision\n      value: {value:.6g}\n" in text
+    assert f"Mean average precision {value:.3f}" in text
+    for name, row in scores["per_class"].items():
+        assert f"| {name} | {row['average_precision']:.3f} |" in text
 
 
 def test_calibrate_fits_every_threshold_to_a_goal(run: Run) -> None:

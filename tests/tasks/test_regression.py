@@ -16,7 +16,7 @@ import imgclf
 from imgclf import prediction
 from imgclf.data import reading, splitting
 from imgclf.errors import DatasetError, UsageError
-from imgclf.evaluation import scorers
+from imgclf.evaluation import card, scorers
 from imgclf.evaluation.scorers import regression as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.forms import Writing
@@ -227,6 +227,15 @@ def test_what_has_no_meaning_for_numbers_is_refused(table: Path, run: Run) -> No
     with pytest.raises(UsageError, match="--classes does not support --task regression"):
         reading.read(table, DataConfig(task="regression", classes="a,b"))
     assert scorers.task_of(run) == "regression"
+
+
+def test_the_card_says_what_is_estimated_and_how_well(run: Run, tmp_path: Path) -> None:
+    text = card.write(run, tmp_path / "card.md").read_text()
+    scores = run.scores
+    assert "pipeline_tag: image-regression" in text
+    assert f"    - type: r2\n      value: {scores['r2']:.6g}\n" in text
+    for name, row in scores["per_value"].items():
+        assert f"| {name} | Mean absolute error | {row['mae']:.4g} |" in text
 
 
 def test_calibrate_changes_the_coverage_of_intervals(run: Run) -> None:

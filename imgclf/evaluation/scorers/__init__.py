@@ -1,6 +1,7 @@
 """How good the predictions of a task are: one module for each task, with what `Scorer` asks for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,6 +18,23 @@ from imgclf.settings import CalibrateConfig, EvaluateConfig
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 """A table for the terminal: its title, columns and rows."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model card says of a model, in Markdown.
+
+    Args:
+        purpose: a sentence on what the model predicts.
+        kind: the task by Hugging Face's name, or a name in its manner where it has none.
+        scores: a line for each paragraph and row.
+        limits: what becomes of images that show nothing the model knows.
+    """
+
+    purpose: str
+    kind: str
+    scores: Sequence[str]
+    limits: str
 
 
 class Scored(Protocol):
@@ -137,6 +155,9 @@ class Scorer(Protocol):
 
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
         """The scores for the terminal."""
+
+    def described(self, facts: dict[str, Any]) -> Described:
+        """What the model card says; facts as `facts.about` returns them."""
 
     def conclude(self, run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
         """The end of a training or an evaluation in plain words; see `conclusion.lines`."""

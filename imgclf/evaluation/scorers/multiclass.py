@@ -16,7 +16,7 @@ from imgclf.evaluation import calibration, compare, conclusion, decisions, outpu
 from imgclf.evaluation import report as reports
 from imgclf.evaluation.metrics import score as score_arrays
 from imgclf.evaluation.outputs import Predictions
-from imgclf.evaluation.scorers import Table
+from imgclf.evaluation.scorers import Described, Table
 from imgclf.evaluation.scoring import Scored
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import NO_RULES, Decision
@@ -265,6 +265,34 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
 
 def _range(ends: list[float] | None) -> str | None:
     return None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def described(facts: dict[str, Any]) -> Described:
+    """See `Scorer`."""
+    names = facts["scores"]["confusion_matrix"]["labels"]
+    body = reports.to_markdown(facts | {"mistakes": []}).split("\n")
+    return Described(
+        f"Classifies images into {len(names)} classes: {reports.named(names)}",
+        "image-classification",
+        body[2 : body.index("## Worst mistakes")],
+        _rejection(facts),
+    )
+
+
+def _rejection(facts: dict[str, Any]) -> str:
+    """Tell what the rules of the run make of images that show none of the classes."""
+    rules = facts["calibration"] or {}
+    reasons = []
+    if rules.get("outlier_above") is not None:
+        reasons.append("is unlike the training images")
+    if rules.get("reject_below"):
+        reasons.append(f"has a confidence below {rules['reject_below']:.3g}")
+    if not reasons:
+        return "Every image gets one of the classes above, including images that show none of them."
+    found = f'An image that {" or ".join(reasons)} is rejected as "unknown"'
+    if decided := facts["scores"].get("decision"):
+        found += f": {1 - decided['answered']:.1%} of the test images"
+    return f"{found}. All others get one of the classes above, including images that show none of them."
 
 
 def conclude(run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:

@@ -16,9 +16,10 @@ from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import calibration, compare, conclusion, intervals, page, plots, scorers
+from imgclf.evaluation import report as reports
 from imgclf.evaluation.intervals import wilson
 from imgclf.evaluation.page import Block
-from imgclf.evaluation.scorers import Table
+from imgclf.evaluation.scorers import Described, Table
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
@@ -472,6 +473,22 @@ def draw(found: Answers) -> bytes:
             text.set_parse_math(False)
     plots.tidy(axes)
     return plots.to_png(figure)
+
+
+def described(facts: dict[str, Any]) -> Described:
+    """See `Scorer`."""
+    scores = facts["scores"]
+    names = list(scores["per_class"])
+    shown = headline(scores)
+    lines = [f"{shown[:1].upper()}{shown[1:]}.", ""]
+    for title, columns, rows in tables(scores):
+        lines += [f"## {title}", "", *reports.table(columns, rows)]
+    return Described(
+        f"Says of {len(names)} classes which ones an image shows, any number of them: {reports.named(names)}",
+        "image-classification",
+        lines,
+        "It can answer that an image shows none of the classes; it does not tell images unlike the training images.",
+    )
 
 
 def conclude(run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:

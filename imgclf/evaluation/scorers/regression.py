@@ -15,8 +15,9 @@ from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import compare, conclusion, intervals, page, plots, scorers
+from imgclf.evaluation import report as reports
 from imgclf.evaluation.page import Block
-from imgclf.evaluation.scorers import Table
+from imgclf.evaluation.scorers import Described, Table
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
@@ -411,6 +412,22 @@ def draw(found: Estimates) -> bytes:
         plots.tidy(left, right)
     figure.subplots_adjust(wspace=0.3, hspace=0.35)
     return plots.to_png(figure)
+
+
+def described(facts: dict[str, Any]) -> Described:
+    """See `Scorer`."""
+    scores = facts["scores"]
+    names = list(scores["per_value"])
+    shown = headline(scores)
+    lines = [f"{shown[:1].upper()}{shown[1:]}.", ""]
+    for title, columns, rows in tables(scores):
+        lines += [f"## {title}", "", *reports.table(columns, rows)]
+    return Described(
+        f"Estimates {'a number' if len(names) == 1 else f'{len(names)} numbers'} for an image: {reports.named(names)}",
+        "image-regression",
+        lines,
+        "Every image gets numbers, also one that shows nothing of the kind.",
+    )
 
 
 def conclude(run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
