@@ -28,7 +28,7 @@ LR_MULTIPLIER = 10 / 3
 """Of the learning rate where automatic training makes all layers trainable, unless training the upper ones alone
 helped: to change features in a few epochs takes large steps."""
 
-SMALL_PX, SMALL_SIZE_PX = 128, 160
+SMALL_PX, SMALL_SIZE_PX = 64, 160
 """Where the median of the images' shorter sides is at most the first, the default image size is the second, if the
 backbone takes any size: to enlarge such images further adds nothing but time."""
 

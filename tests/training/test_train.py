@@ -263,12 +263,12 @@ def test_the_weights_of_a_run_bring_its_backbone_and_size(trained_run: imgclf.Ru
 @pytest.mark.parametrize(
     ("given", "side_px", "expected"),
     [
-        ({}, 100.0, 160),
-        ({}, 128.0, 160),
-        ({}, 129.0, 224),
+        ({}, 32.0, 160),
+        ({}, 64.0, 160),
+        ({}, 65.0, 224),
         ({}, math.inf, 224),
-        ({"image_size": 224}, 100.0, 224),
-        ({"image_sizes": "192,224", "method": "finetune"}, 100.0, 224),
+        ({"image_size": 224}, 32.0, 224),
+        ({"image_sizes": "192,224", "method": "finetune"}, 32.0, 224),
         ({"backbone": "small-cnn", "method": "scratch"}, 32.0, 96),
     ],
 )
