@@ -72,6 +72,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
     fits = sum(least) + len("│  ") * len(columns) + 1 <= width
     if not out.is_terminal:
         width, fits = max(width, sum(least) + len("│  ") * len(columns) + 1), True
+    widths = _widths(least, [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)], width)
     drawn = Table(title=None if title is None else Text(title), title_justify="left")
     for place, name in enumerate(columns):
         numeric = all(_is_number(row[place]) for row in cells)
@@ -79,12 +80,24 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
             Text(name),
             justify="right" if numeric else "left",
             overflow="fold",
-            min_width=least[place] if fits else None,
+            width=widths[place] if fits else None,
         )
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
     console = _Console(file=out.file, width=width) if fits and not out.is_terminal else out
     console.print(drawn, soft_wrap=False)
+
+
+def _widths(least: Sequence[int], natural: Sequence[int], width: int) -> list[int]:
+    """Narrow the widest columns until a table fits. Rich can leave it one wider, and cut off its right border."""
+    widths = list(natural)
+    excess = sum(widths) + len("│  ") * len(widths) + 1 - width
+    for _ in range(excess):
+        flexible = [place for place, own in enumerate(widths) if own > least[place]]
+        if not flexible:
+            break
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+    return widths
 
 
 LONG = 40
@@ -207,11 +220,14 @@ class _Lines:
         self._now: tuple[str, str] = ("", "")
 
     def update(self, phase: str, done: int, total: int | None, status: str = "") -> None:
+        begins = self._now[0] not in ("", phase)
         self._now = phase, status or _numbers(done, total)
+        if begins:  # it may be a call into TensorFlow, during which no thread of Python's runs
+            self.tick(LINE_AFTER_S / 2)
 
-    def tick(self) -> None:
+    def tick(self, after_s: float | None = None) -> None:
         now = time.monotonic()
-        if now - _Silence.since > LINE_AFTER_S:
+        if now - _Silence.since > (LINE_AFTER_S if after_s is None else after_s):
             note(f"{' '.join(filter(None, self._now))} ({now - self._begin:.0f} s)")
 
     def stop(self) -> None:

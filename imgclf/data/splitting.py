@@ -191,12 +191,18 @@ def folds(
 
 
 def linked_groups(dataset: Dataset, units: Sequence[int], related: Iterable[Sequence[int]]) -> list[str]:
-    """Say which groups stay together, and name the files that link them."""
-    notes = []
-    for names, files in grouping.joined(dataset.samples, units, related):
-        linked = "; ".join(" = ".join(listed([path]) for path in paths) for paths in files)
-        notes.append(f"Groups {listed(names)} stay together, because they share images: {linked}.")
-    return notes
+    """Say that groups stay together, and name the files that link the first of them."""
+    found = grouping.joined(dataset.samples, units, related)
+    if not found or (all(s.split for s in dataset.samples) and {s.split for s in dataset.samples} >= set(SPLITS)):
+        return []  # nothing is moved in given splits: the doctor names what they share
+    names, files = found[0]
+    linked = "; ".join(" = ".join(listed([path]) for path in paths) for paths in files[:_LINKS_SHOWN])
+    more = f" and {len(files) - _LINKS_SHOWN:,} more" if len(files) > _LINKS_SHOWN else ""
+    others = f" So do {len(found) - 1:,} more such sets of groups." if len(found) > 1 else ""
+    return [f"Groups {listed(names)} stay together, because they share images: {linked}{more}.{others}"]
+
+
+_LINKS_SHOWN = 3
 
 
 def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:

@@ -4,9 +4,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from imgclf.data.dataset import listed
 from imgclf.evaluation import report, scorers
 from imgclf.evaluation.metrics import FEW_GROUPS
 from imgclf.runs import Run
+from imgclf.settings import DataConfig
 
 WIDE = 0.1
 """From this width on, an interval is called wide, with the reason and a remedy."""
@@ -27,6 +29,9 @@ def lines(run: Run, folder: Path, scores: dict[str, Any], train_counts: dict[str
         train_counts: training images of each class; empty if unknown.
     """
     found = [_result(scores), *pages(folder)]
+    untested = [name for name, row in scores["per_class"].items() if not row["support"]]
+    if untested:
+        found.insert(1, f"Not tested, as the test images contain none of it: {listed(map(repr, untested))}.")
     first, second = _commands(run, scores, train_counts)[:2]
     return [*found, f"Next: {first}", f"  or: {second}"]
 
@@ -66,7 +71,7 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
     """Commands with their purpose, the most useful first."""
     config = run.read_config()
     settings, folder = config["config"], short(run.path)
-    train, found = f"imgclf train {short(config['data'])}", []
+    train, found = " ".join(["imgclf train", short(config["data"]), *_read_as(settings)]), []
     most = max(train_counts.values(), default=0)
     rare = [name for name, count in train_counts.items() if count * RARE < most]
     if rare and settings.get("balance") == "none":
@@ -78,6 +83,17 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
         found.append(f"{train} --method finetune (trains upper layers, too)")
     found.append(f"imgclf predict {folder} IMAGES (classifies new images)")
     found.append(f"imgclf calibrate {folder} --reject-below auto (rejects unsure images)")
+    return found
+
+
+def _read_as(settings: dict[str, Any]) -> list[str]:
+    """The options without which the same data would be read, or split, in another way."""
+    found = []
+    for name, usual in DataConfig().to_dict().items():
+        value = settings.get(name, usual)
+        if value != usual:
+            option = f"--{name.replace('_', '-')}"
+            found.append(option if value is True else f"{option} {shlex.quote(str(value))}")
     return found
 
 

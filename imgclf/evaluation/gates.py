@@ -1,5 +1,6 @@
 """Gates: the minimum scores of a model, such as `accuracy=0.9,macro_f1.low=0.85`."""
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -56,9 +57,12 @@ def parse(text: str | None) -> dict[str, float]:
     for item in names(text):
         key, _, value = (part.strip() for part in item.rpartition("="))
         if not _KEY.fullmatch(key):
+            near = difflib.get_close_matches(key, KEYS, 1)
+            problem = f"unknown score {key!r}" if key else f"expected key=value, found {item!r}"
+            guess = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"--fail-under: expected key=value, found {item!r}. The keys are {', '.join(KEYS)}; .low and .high are "
-                "the ends of an interval, such as accuracy.low=0.9."
+                f"--fail-under: {problem}.{guess} The keys are {', '.join(KEYS)}; .low and .high are the ends of an "
+                "interval, such as accuracy.low=0.9."
             )
         try:
             number = float(value)

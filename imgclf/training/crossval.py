@@ -173,12 +173,13 @@ def _all_folds(
     if done:
         log.info("%d of %d folds are finished already.", done, len(folds))
 
-    def tell() -> None:
+    def tell(newly: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += newly
         if on_progress:
             on_progress("folds", done, len(folds))
 
+    tell(0)
     for item in work[: 1 if settings.jobs > 1 else None]:  # the first alone: it computes what all share
         _train_fold(*item)
         tell()

@@ -64,6 +64,17 @@ def test_a_table_fits_80_columns_in_a_pipe_by_wrapping_headings_and_texts(capsys
     assert sum("few" in line for line in lines) > 1
 
 
+def test_a_wrapped_text_leaves_the_right_border_within_80_columns(capsys):
+    rows = [
+        ["insects/site_1/wasps/w0.jpg", "bees", "64.0%", None],
+        ["insects/site_1/bees/cut.jpg", None, None, "damaged or truncated (Truncated File Read)"],
+    ]
+    console.table(None, ["path", "label", "confidence", "error"], rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert {len(line) for line in lines} == {80}
+    assert {line[-1] for line in lines} == set("┓┃┩│┘")
+
+
 def test_a_long_name_stays_whole_in_a_pipe(capsys):
     name = "a folder/" * 10 + "x.jpg"
     console.table(None, ["path", "label"], [[name, "oak"]])
@@ -100,6 +111,17 @@ def test_progress_outside_a_terminal_breaks_every_silence(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "starting (0 s)"
     assert lines[-1] in ("exporting 1/2 (0 s)", "exporting 1/2 (1 s)")
+
+
+def test_a_phase_that_begins_in_silence_is_named_before_it_can_block_the_ticker(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_AFTER_S", 0.4)
+    monkeypatch.setattr(console, "TICK_S", 100)
+    with console.phases() as on_progress:
+        time.sleep(0.25)
+        on_progress("exporting litert,", 1, 2)
+        on_progress("exporting savedmodel,", 2, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["exporting litert, 1/2 (0 s)"]
 
 
 def test_a_note_is_no_silence(capsys, monkeypatch):

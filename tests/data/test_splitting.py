@@ -323,6 +323,35 @@ def test_images_shared_by_two_groups_join_them_and_are_named() -> None:
         )
 
 
+def test_many_groups_with_images_in_common_are_one_line() -> None:
+    pairs = [(f"person {i}", f"person {i + 1}", i, n) for i in (0, 2, 4) for n in range(5)]
+    shared = [
+        Sample(f"a/x{i}{n}-{own}.png", "a", group=group, sha256=sha(f"{i} {n}"))
+        for *groups, i, n in pairs
+        for own, group in enumerate(groups)
+    ]
+    _, notes = split(people(9) + shared)
+    assert [note for note in notes if "stay together" in note] == [
+        "Groups person 0, person 1 stay together, because they share images: a/x00-0.png = a/x00-1.png; "
+        "a/x01-0.png = a/x01-1.png; a/x02-0.png = a/x02-1.png and 2 more. So do 2 more such sets of groups."
+    ]
+
+
+def test_groups_in_given_splits_are_not_said_to_stay_together() -> None:
+    samples = [
+        Sample(
+            f"{group}/{n}.png",
+            "ab"[n % 2],
+            SPLITS[group],
+            group=str(group),
+            sha256=sha("x" if n == 0 else f"{group} {n}"),
+        )
+        for group in range(3)
+        for n in range(4)
+    ]
+    assert not any("stay together" in note for note in split(samples)[1])
+
+
 @given(st.integers(10, 110), SEEDS)
 @settings(deadline=None)
 def test_images_that_are_added_to_a_kept_split_move_no_old_one(added: int, seed: int) -> None:

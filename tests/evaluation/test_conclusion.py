@@ -55,6 +55,21 @@ def test_a_rare_class_is_named_with_the_option_for_it(run):
     assert "--balance" not in found[1]
 
 
+def test_the_next_command_reads_the_same_data(run):
+    facts = run.read_config()
+    facts["config"] |= {"depth": "last", "label_column": "the species", "crowd": True, "seed": 0}
+    storage.write_json(run.config, facts)
+    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 9, "good": 50})
+    assert found[1] == (
+        "Next: imgclf train 'my data' --depth last --label-column 'the species' --crowd --balance weights (rare: 'bad')"
+    )
+
+
+def test_a_class_without_test_images_is_named(run):
+    found = conclusion.lines(run, run.path, scores(np.zeros(40, dtype=int), 36), {})
+    assert found[1] == "Not tested, as the test images contain none of it: 'good'."
+
+
 def test_few_groups_are_the_reason_of_a_wide_interval(run):
     groups = ["north", "south"] * 20
     found = conclusion.lines(run, run.path, scores(np.arange(40) % 2, 36, groups), {})

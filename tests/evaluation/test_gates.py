@@ -122,6 +122,7 @@ def test_every_score_can_be_a_gate_with_both_ends():
 def test_the_error_lists_every_key():
     with pytest.raises(UsageError) as raised:
         gates.parse("acuracy=0.9")
+    assert "unknown score 'acuracy'. Did you mean accuracy?" in str(raised.value)
     listed = str(raised.value).partition("keys are ")[2].partition(";")[0].split(", ")
     for key in listed:
         assert gates.parse(f"{key.replace('NAME', 'ant').replace('K', '5')}=1")

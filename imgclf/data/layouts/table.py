@@ -338,11 +338,14 @@ def _places(table: Table, settings: ReadConfig) -> _Places:
             "--label-column."
         )
     if path is None or not labels:
-        what, option = ("paths", "--path-column") if path is None else ("labels", "--label-column")
+        lacking = [name for name, found in (("path", path is not None), ("label", bool(labels))) if not found]
+        what, option = (
+            " and ".join(form.format(name) for name in lacking) for form in ("a column of {}s", "--{}-column")
+        )
         missing = "" if table.has_header else " (numbered, for want of a header)"
         raise DatasetError(
-            f"{table.path}: expected a column of {what}, found the columns {listed(table.header)}{missing}. Name it "
-            f"with {option}."
+            f"{table.path}: expected {what}, found the columns {listed(table.header)}{missing}. Name "
+            f"{'it' if len(lacking) == 1 else 'them'} with {option}."
         )
     return _Places(path, labels, split, group, sha256)
 
