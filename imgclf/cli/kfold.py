@@ -54,7 +54,7 @@ def show(result: "CrossValidation", *, json: bool) -> None:
     for place, title in enumerate(("95% CI, low", "95% CI, high")):
         ends = (summary[key]["interval"] for key in keys)
         rows.append((title, None, *(_number(end[place] if end else None) for end in ends)))
-    console.table(None, ("fold", "n", *(key.replace("_", " ") for key in keys)), rows)
+    console.table(None, ("fold", "n", *(key.replace("_", " ").replace("f1", "F1") for key in keys)), rows)
     console.out.print(result.folds["sentence"])
     console.note(f"Wrote {result.folder}.")
 

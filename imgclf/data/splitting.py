@@ -90,7 +90,7 @@ def split(
     elif given:
         fractions = {VALIDATION: validation_fraction, TEST: test_fraction}
         lacking = [name for name, fraction in fractions.items() if fraction > 0 and name not in given]
-        kept = f"The given splits ({', '.join(name for name in SPLITS if name in given)}) are kept."
+        kept = f"{KEPT} ({', '.join(name for name in SPLITS if name in given)}) are kept."
         notes.append(f"{kept} Carved from train/: {', '.join(lacking)}." if lacking else kept)
 
     before = _splits_in(dataset, old) if old else [UNASSIGNED] * len(dataset)
@@ -203,6 +203,8 @@ def linked_groups(dataset: Dataset, units: Sequence[int], related: Iterable[Sequ
 
 
 _LINKS_SHOWN = 3
+KEPT = "The given splits"
+"""How the note begins that says which splits came with the data."""
 
 
 def _hold_out(dataset: Dataset, units: Sequence[int], name: str) -> Dataset:

@@ -255,7 +255,8 @@ def _split(dataset: Dataset, config: TrainConfig, fold: _Fold) -> Dataset:
         related=reading.related(dataset, config),
     )
     settings = replace(dataset.settings, seed=fold.seed) if dataset.settings else None
-    return replace(own, settings=settings, notes=(), split_notes=tuple(notes), checkup=None)
+    told = tuple(note for note in notes if not note.startswith(splitting.KEPT))  # a fold's are not the user's
+    return replace(own, settings=settings, notes=(), split_notes=told, checkup=None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -60,6 +60,19 @@ def test_a_test_part_that_the_data_came_with_stays_out(tmp_path):
     assert len(crossval.images_to_fold(Dataset(tmp_path, unsplit, ("a", "b")), SMALL)[0]) == 12
 
 
+def test_a_fold_says_nothing_of_given_splits_and_has_validation_images(tmp_path):
+    samples = tuple(
+        Sample(f"{name}{i}.png", name, TEST if i < 2 else TRAIN, sha256=f"{name}{i}")
+        for name in "ab"
+        for i in range(20)
+    )
+    fold = crossval._Fold(tmp_path, (0, 1, 20, 21), 0)
+    config = replace(SMALL, near_duplicates="off")
+    own = crossval._split(Dataset(tmp_path, samples, ("a", "b")), config, fold)
+    assert sum(s.split == "validation" for s in own.samples) > 0
+    assert not any("given splits" in note for note in own.split_notes)
+
+
 @pytest.mark.slow
 def test_every_image_is_tested_once_and_a_killed_fold_is_done_again(image_folder, tmp_path):
     dataset = imgclf.read(image_folder(count=8))
