@@ -276,11 +276,13 @@ def read_settings(path: Path) -> "tuple[TrainConfig, Path | None]":
     """Return the settings of a run and the path of its data, from a `config.json` or the folder that contains it.
 
     Raises:
-        RunError: if the file contains no settings.
+        RunError: if the file is missing or contains no settings.
         UsageError: if this version does not know one of them.
     """
     from imgclf.settings import TrainConfig  # 30 ms, of which prediction needs nothing
 
     path = path / "config.json" if path.is_dir() else path
+    if not path.exists():
+        raise RunError(f"--config {path}: no such file. Pass the config.json of a run, or the run.")
     facts = read_json(path, documents.fields({"config": SETTINGS}, {"data": documents.maybe(documents.text)}))
     return TrainConfig.from_dict(facts["config"]), Path(facts["data"]) if facts.get("data") else None

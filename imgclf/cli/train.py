@@ -45,6 +45,7 @@ def train(
     with console.phases() as on_progress:
         if resume:
             given.refuse_others(RESUMED, "--resume keeps the run's own settings and data.")
+            runs.find(resume)  # before TensorFlow is loaded, which takes seconds
             run = imgclf.resume(resume, epochs=settings.epochs, data=moved, on_progress=on_progress, started=started)
         else:
             settings, data = _settled(data, config, moved, settings, given)

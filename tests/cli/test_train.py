@@ -146,3 +146,10 @@ def test_what_can_fail_at_once_fails_before_the_data_are_read(train, tmp_path, h
         code, _, err = train(tmp_path / "no such data", *options)
         assert code == 5 and f"pip install 'imgclf[{extra}]'" in err
     assert handed == []
+
+
+def test_a_missing_config_or_run_fails_before_anything_is_loaded(train: Train, tmp_path: Path) -> None:
+    code, _, err = train("--config", tmp_path / "confg.json")
+    assert code == 4 and f"--config {tmp_path / 'confg.json'}: no such file." in err
+    code, _, err = train("--resume", tmp_path / "none")  # the fixture's library has no `resume` to be called
+    assert code == 4 and f"{tmp_path / 'none'}: expected a run folder" in err
