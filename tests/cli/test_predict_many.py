@@ -125,7 +125,7 @@ def test_each_path_on_stdin_is_answered_when_it_comes(trained_run, photos):
             name, answer = line_of(process).rstrip("\n").split("\t")
             assert name == str(path)
             assert answer.rsplit(" ", 1)[0] in CLASSES
-        assert process.communicate(timeout=60) == ("", "")
+        assert process.communicate(timeout=60) == ("", "3 images: disc 3.\n")
         assert process.returncode == 0
 
 
