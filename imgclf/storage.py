@@ -36,7 +36,7 @@ LOCK = ".lock"
 _ORDERS = ".orders.json"
 _OLD = ".old"
 _YOUNG_S = 60.0
-"""For so long, a stage without a lock may be one that is being made."""
+"""How long a stage without a lock may be one that is being made."""
 
 _SETTLE_S = 60.0
 """How long a reader waits for another process that moves a set of files into place."""

@@ -18,7 +18,7 @@ MOST_SHOWN = 400
 
 THUMB_PX = 40
 PERPLEXITY = 30.0
-"""Of t-SNE; a third of the images where they are few. Source: van der Maaten and Hinton 2008."""
+"""Perplexity of t-SNE; a third of the images where they are few. Source: van der Maaten and Hinton 2008."""
 
 
 def project(vectors: np.ndarray, projection: str, seed: int = 0) -> np.ndarray:

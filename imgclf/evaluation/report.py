@@ -325,6 +325,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
     return [*head, *(f"| {' | '.join(markdown(str(cell)) for cell in row)} |" for row in rows), ""]
 
 
+def summary(headline: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]]) -> list[str]:
+    """Return a headline and tables, each its title, columns and rows, as lines of Markdown."""
+    lines = [f"{headline[:1].upper()}{headline[1:]}.", ""]
+    for title, columns, rows in tables:
+        lines += [f"## {title}", "", *table(columns, rows)]
+    return lines
+
+
 def markdown(text: str) -> str:
     """Escape text so that Markdown shows it as it is, on one line."""
     plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

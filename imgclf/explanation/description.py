@@ -23,7 +23,7 @@ CLASSES = 10
 """Classes of the head that a backbone without one is described with."""
 
 BYTES = 4
-"""Of a float32."""
+"""Bytes of a float32."""
 
 _POOLINGS = (layers.MaxPooling1D, layers.MaxPooling2D, layers.AveragePooling1D, layers.AveragePooling2D)
 

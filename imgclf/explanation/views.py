@@ -21,7 +21,7 @@ MOST_UNITS = 64
 """Filters or channels on a drawing, at most."""
 
 MOST_CHANNELS = 8
-"""Of a filter on many channels, the slices that are drawn."""
+"""Slices of a filter on many channels that are drawn."""
 
 UNITS, EACH = 12, 6
 """Units whose top activations are drawn, and images for each."""

@@ -28,7 +28,7 @@ NAME = "TFLITE_METADATA"
 
 IDENTIFIER = b"M001"
 VERSION = "1.0.0"
-"""Of the metadata's schema: the oldest that has all that is written here."""
+"""Version of the metadata's schema: the oldest that has all that is written here."""
 
 NORMALIZATION_OPTIONS, IMAGE_PROPERTIES = 1, 2
 """Members of the unions ProcessUnitOptions and ContentProperties."""

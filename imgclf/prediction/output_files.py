@@ -240,7 +240,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _rewrite(path: Path, without: Sequence[tuple[int, int]], end: int) -> None:
-    """Write a file anew up to `end`, without some ranges of bytes."""
+    """Rewrite a file up to `end`, without some ranges of bytes."""
     with storage.replacing(path) as new, path.open("rb") as old, new.open("wb") as file:
         for begin, stop in (*without, (end, end)):
             file.write(old.read(begin - old.tell()))

@@ -19,10 +19,10 @@ from imgclf.prediction import sources
 log = logging.getLogger(__name__)
 
 STABLE_S = 0.5
-"""For so long, size and time of a file must stay as they are before it is taken for whole."""
+"""How long size and time of a file must stay the same before it is taken for whole."""
 
 GRACE_S = 10.0
-"""For so long, an image with an error is taken for one that is still being written."""
+"""How long an image with an error is taken for one that is still being written."""
 
 RETRY_S = 1.0
 LATE_RETRY_S = 30.0

@@ -28,7 +28,7 @@ log = logging.getLogger("imgclf")
 MISSES = 2
 FEWEST_EPOCHS = 2
 SHARES = (1 / 3, 2 / 3, 1.0)
-"""Of the backbone's multiply-adds: what the stages after the probe unfreeze."""
+"""Shares of the backbone's multiply-adds that the stages after the probe unfreeze."""
 
 Stage = Callable[[str], bool]
 """Called with its name; returns whether there may be time for another."""

@@ -28,7 +28,7 @@ from imgclf.training.neural import Network
 log = logging.getLogger("imgclf")
 
 SMALLEST = 1e-12
-"""Of a probability, before its logarithm."""
+"""Smallest probability whose logarithm is taken."""
 
 
 def check(settings: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from imgclf.models import classifier, graph
 log = logging.getLogger("imgclf")
 
 UNFROZEN_SHARE = 1 / 3
-"""Of the backbone's multiply-adds."""
+"""Share of the backbone's multiply-adds."""
 
 
 def freeze(model: keras.Model) -> None:

@@ -19,14 +19,14 @@ LARGE_BATCH_SIZE = 256
 """The first try of `--batch-size auto` on an accelerator; it is halved as long as it does not fit in memory."""
 
 LEARNING_RATE = 1e-4
-"""Of fine-tuning."""
+"""Learning rate of fine-tuning."""
 
 AUTO_LEARNING_RATE = 3e-4
-"""Of the upper layers in automatic training, which has few epochs."""
+"""Learning rate of the upper layers in automatic training, which has few epochs."""
 
 LR_MULTIPLIER = 10 / 3
-"""Of the learning rate where automatic training makes all layers trainable, unless training the upper ones alone
-helped: to change features in a few epochs takes large steps."""
+"""Multiplier of the learning rate where automatic training makes all layers trainable, unless training the upper ones
+alone helped: to change features in a few epochs takes large steps."""
 
 SMALL_PX, SMALL_SIZE_PX = 64, 160
 """Where the median of the images' shorter sides is at most the first, the default image size is the second, if the

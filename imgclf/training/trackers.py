@@ -9,7 +9,7 @@ from imgclf.settings import TrainConfig
 
 
 def callbacks(run: Run, config: TrainConfig) -> tuple[keras.callbacks.Callback, ...]:
-    """Of Keras, for what the settings ask for."""
+    """Return the Keras callbacks for what the settings ask for."""
     found: list[keras.callbacks.Callback] = []
     if config.tensorboard:
         found.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard"), write_graph=False))

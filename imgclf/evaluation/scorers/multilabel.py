@@ -479,14 +479,10 @@ def described(facts: dict[str, Any]) -> Described:
     """See `Scorer`."""
     scores = facts["scores"]
     names = list(scores["per_class"])
-    shown = headline(scores)
-    lines = [f"{shown[:1].upper()}{shown[1:]}.", ""]
-    for title, columns, rows in tables(scores):
-        lines += [f"## {title}", "", *reports.table(columns, rows)]
     return Described(
         f"Says of {len(names)} classes which ones an image shows, any number of them: {reports.named(names)}",
         "image-classification",
-        lines,
+        reports.summary(headline(scores), tables(scores)),
         "It can answer that an image shows none of the classes; it does not tell images unlike the training images.",
     )
 

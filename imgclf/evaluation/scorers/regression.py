@@ -418,14 +418,10 @@ def described(facts: dict[str, Any]) -> Described:
     """See `Scorer`."""
     scores = facts["scores"]
     names = list(scores["per_value"])
-    shown = headline(scores)
-    lines = [f"{shown[:1].upper()}{shown[1:]}.", ""]
-    for title, columns, rows in tables(scores):
-        lines += [f"## {title}", "", *reports.table(columns, rows)]
     return Described(
         f"Estimates {'a number' if len(names) == 1 else f'{len(names)} numbers'} for an image: {reports.named(names)}",
         "image-regression",
-        lines,
+        reports.summary(headline(scores), tables(scores)),
         "Every image gets numbers, also one that shows nothing of the kind.",
     )
 
