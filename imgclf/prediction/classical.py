@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imgclf import environment, runs, storage
-from imgclf.descriptors.kinds import Descriptor
 from imgclf.errors import ArtifactError, RunError, UsageError
 from imgclf.prediction.litert import LiteRTRuntime
 
@@ -127,6 +126,8 @@ class ClassicalRuntime:
     names: tuple[str, ...] = ("probabilities", "embedding")
 
     def __init__(self, path: Path) -> None:
+        from imgclf.descriptors.kinds import Descriptor  # 10 ms that networks do not need
+
         self._estimator, about = read(path)
         self.size_px, self.classes, self._temperature = about.size_px, about.classes, about.temperature
         try:
