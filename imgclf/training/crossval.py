@@ -227,7 +227,8 @@ def _is_finished(fold: Run) -> bool:
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     """Train one fold, or resume it; one without a checkpoint is retrained."""
     tested = set(fold.tested)
-    own = _split(dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))]), config, fold)
+    dealt = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
+    own = carve_validation(dealt, config, fold.seed)
     started = Run(fold.folder)
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
@@ -245,16 +246,16 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     gc.collect()
 
 
-def _split(dataset: Dataset, config: TrainConfig, fold: _Fold) -> Dataset:
-    """Carve the validation images out of a fold's training images."""
+def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Dataset:
+    """Carve the validation images out of a fold's training images; say nothing of a split that the user did not make."""
     own, notes = splitting.split(
         dataset,
         validation_fraction=config.validation_fraction,
         test_fraction=0.0,
-        seed=fold.seed,
+        seed=seed,
         related=reading.related(dataset, config),
     )
-    settings = replace(dataset.settings, seed=fold.seed) if dataset.settings else None
+    settings = replace(dataset.settings, seed=seed) if dataset.settings else None
     told = tuple(note for note in notes if not note.startswith(splitting.KEPT))  # a fold's are not the user's
     return replace(own, settings=settings, notes=(), split_notes=told, checkup=None)
 

@@ -244,10 +244,16 @@ def test_a_run_without_a_test_part_asks_for_data(run, tmp_path):
         evaluate(run)
 
 
-@pytest.mark.parametrize("make", [lambda path: path.touch(), lambda path: (path / "x").mkdir(parents=True)])
-def test_an_output_that_holds_something_is_refused(run, tmp_path, make: Callable[[Path], None]):
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.touch(), "a file has its name"),
+        (lambda path: (path / "x").mkdir(parents=True), "expected a new or empty folder"),
+    ],
+)
+def test_an_output_that_holds_something_is_refused(run, tmp_path, make: Callable[[Path], None], told):
     make(tmp_path / "output")
-    with pytest.raises(RunError, match="expected a new or empty folder"):
+    with pytest.raises(RunError, match=told):
         evaluate(run, output=tmp_path / "output")
 
 

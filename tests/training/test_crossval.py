@@ -66,9 +66,8 @@ def test_a_fold_says_nothing_of_given_splits_and_has_validation_images(tmp_path)
         for name in "ab"
         for i in range(20)
     )
-    fold = crossval._Fold(tmp_path, (0, 1, 20, 21), 0)
     config = replace(SMALL, near_duplicates="off")
-    own = crossval._split(Dataset(tmp_path, samples, ("a", "b")), config, fold)
+    own = crossval.carve_validation(Dataset(tmp_path, samples, ("a", "b")), config, seed=0)
     assert sum(s.split == "validation" for s in own.samples) > 0
     assert not any("given splits" in note for note in own.split_notes)
 
