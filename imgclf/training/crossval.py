@@ -247,7 +247,7 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
 
 
 def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Dataset:
-    """Carve the validation images out of a fold's training images; say nothing of a split that the user did not make."""
+    """Carve the validation images out of a fold's training images, saying nothing of a split that no user made."""
     own, notes = splitting.split(
         dataset,
         validation_fraction=config.validation_fraction,
