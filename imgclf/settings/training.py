@@ -15,6 +15,7 @@ from imgclf.settings.base import FRACTION, POSITIVE, Check, Config, at_least, be
 from imgclf.settings.classical import MODEL, NETWORK, Kind
 from imgclf.settings.dataset import DataConfig
 from imgclf.settings.reading import DECODING
+from imgclf.settings.small_cnn import SmallCnn
 
 AUTO = "auto"
 METHODS = ("auto", "probe", "finetune", "full", "scratch")
@@ -42,7 +43,7 @@ _LOW, _HIGH = SIZE_RANGE
 
 
 @dataclass(frozen=True)
-class TrainConfig(DataConfig, Kind, Orientation):
+class TrainConfig(DataConfig, Kind, SmallCnn, Orientation):
     """How to train. None means: what suits the backbone and the method; the run's `config.json` contains the value."""
 
     backbone: str = setting(

@@ -35,6 +35,7 @@ from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.settings.augmentation import AUGMENTATION
 from imgclf.settings.base import about, flag_of
+from imgclf.settings.small_cnn import PANEL as LAYERS
 from imgclf.settings.training import TRAINING
 from imgclf.training import features, history
 from imgclf.training.callbacks import OnProgress, Row
@@ -48,7 +49,7 @@ log = logging.getLogger("imgclf")
 FOLDER = "estimator"
 FORMAT = "sklearn"
 
-_WITHOUT_EFFECT = (TRAINING, AUGMENTATION)
+_WITHOUT_EFFECT = (TRAINING, AUGMENTATION, LAYERS)
 _MORE_WITHOUT_EFFECT = ("precision", "tensorboard", "mlflow", "image_sizes", "cached_augmentations")
 _PROBE: dict[str, Any] = {"method": "probe", "augment": "none", "batch_size": 32}
 """How a run records that nothing is trained but the classifier on frozen features."""

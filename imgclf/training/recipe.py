@@ -10,7 +10,7 @@ from imgclf.errors import UsageError
 from imgclf.models import sources
 from imgclf.models.sources import Facts
 from imgclf.policies import Policy
-from imgclf.settings import AUTO, TrainConfig
+from imgclf.settings import AUTO, TrainConfig, small_cnn
 from imgclf.settings.base import flag_of
 from imgclf.training import devices
 
@@ -243,13 +243,31 @@ def _with_backbone(config: TrainConfig) -> tuple[TrainConfig, Facts, list[str]]:
     notes: list[str] = []
     if config.backbone == AUTO and config.weights != AUTO and not sources.is_word(config.weights):
         config = _as_in_run(config)
-    name = config.backbone
+    name = _with_layers(config)
     if name == AUTO:
         name, note = sources.default(config.weights, scratch=config.method == "scratch")
         notes.append(note)
     facts = sources.find(name, offline=config.offline).facts
     notes += [facts.note] if facts.note else []
     return replace(config, backbone=facts.name, weights=_choose_weights(facts, config)), facts, notes
+
+
+def _with_layers(config: TrainConfig) -> str:
+    """The name of the backbone with the layers that were asked for.
+
+    Raises:
+        UsageError: if it is another one than the small network, which alone has them.
+    """
+    asked = config.layer_options
+    if not asked:
+        return config.backbone
+    named = small_cnn.parse(config.backbone)
+    if named is None and config.backbone not in (AUTO, small_cnn.SMALL_CNN):
+        raise UsageError(
+            f"{', '.join(map(flag_of, asked))}: expected --backbone {small_cnn.SMALL_CNN}, which alone has these "
+            f"options, found --backbone {config.backbone}."
+        )
+    return small_cnn.backbone_name(small_cnn.SmallCnn(**(named.layer_options if named else {}) | asked))
 
 
 def _choose_method(config: TrainConfig, asked: str) -> str:

@@ -26,7 +26,7 @@ from imgclf.evaluation import plots, report, scorers
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
-from imgclf.settings import REPORT_FORMATS, TrainConfig
+from imgclf.settings import REPORT_FORMATS, TrainConfig, small_cnn
 from imgclf.training import calibration_fit, estimators
 from imgclf.training.calibration_fit import Calibrated
 from imgclf.training.callbacks import OnProgress, Row
@@ -301,6 +301,8 @@ def _save_own(backbone: keras.Model, folder: Path) -> Path:
 
 def short(backbone: str) -> str:
     """A backbone's name as part of a folder's."""
+    if small_cnn.parse(backbone):
+        return small_cnn.SMALL_CNN
     return re.sub(r"[^\w.-]+", "-", re.split(r"[/\\:]", backbone.rstrip("/\\"))[-1].removesuffix(".keras"))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from imgclf.errors import UsageError
 from imgclf.models import catalog
 from imgclf.models.catalog import DEFAULT as DEFAULT
+from imgclf.settings import small_cnn
 
 if TYPE_CHECKING:
     import keras
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """MB that have arrived, and MB in all."""
 
-SCRATCH = "small-cnn"
+SCRATCH = small_cnn.SMALL_CNN
 """The backbone to train from random weights."""
 
 STRONGER = "efficientnetv2-b0"
