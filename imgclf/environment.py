@@ -194,6 +194,15 @@ def open_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (open to the end)
 
 
+def part_stderr() -> None:
+    """Give Python's stderr a descriptor of its own, so that `silence_stderr_fd` discards only what C++ writes."""
+    before = sys.__stderr__
+    if before is None or before is not sys.stderr or before.fileno() != 2:
+        return
+    with contextlib.suppress(OSError):
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=before.encoding)
+
+
 def discard(stream: TextIO) -> None:
     """Let a stream lead nowhere whose reader is gone: Python would try to write the rest at exit, and fail."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

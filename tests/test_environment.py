@@ -51,3 +51,16 @@ except Exception as error:
 """
     done = run(code, tmp_path, KERAS_BACKEND=backend)
     assert advice in done.stdout, done.stderr
+
+
+def test_what_python_says_is_seen_while_libraries_are_silenced(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from imgclf import environment
+environment.part_stderr()
+with environment.silence_stderr_fd():
+    os.write(2, b"a library")
+    print("progress", file=sys.stderr)
+os.write(2, b"after")
+"""
+    assert run(code, tmp_path).stderr == "progress\nafter"

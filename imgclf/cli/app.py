@@ -176,6 +176,7 @@ class _Notes(logging.Handler):
 def main() -> None:
     """Run the command line on `sys.argv` and exit."""
     environment.open_streams()
+    environment.part_stderr()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names that are not text in this encoding are printed escaped
             stream.reconfigure(errors="backslashreplace")

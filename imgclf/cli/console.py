@@ -4,11 +4,13 @@ User text (class names, paths) is never interpreted as Rich markup: a folder nam
 """
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -22,6 +24,10 @@ from imgclf.printable import printable, safe_json
 PROGRESS_AFTER_S = 2.0
 LINE_AFTER_S = 8.0
 TICK_S = 0.5
+CHILD_AFTER_S = 1.0
+
+LOADING = "loading Keras"
+"""The phase in which TensorFlow, or another backend, is imported: up to 10 s."""
 
 OnProgress = Callable[..., None]
 
@@ -121,7 +127,7 @@ def _is_number(text: str) -> bool:
 
 def note(text: str) -> None:
     """Print a line to stderr, unless quiet."""
-    _Silence.since = time.monotonic()
+    _Silence.broken()
     try:
         err.print(printable(text))
     except (OSError, ValueError):  # full or closed: a note stops no work
@@ -135,9 +141,61 @@ def notes(texts: Iterable[str]) -> None:
 
 
 class _Silence:
-    """When stderr was last written to, of `time.monotonic`: by notes of any origin, so it is one for the process."""
+    """When stderr was last written to, of `time.monotonic`: by notes of any origin, so it is one for the process.
+
+    `ticker` breaks it where no thread can, once it has been started.
+    """
 
     since = 0.0
+    ticker: "_Ticker | None" = None
+
+    @classmethod
+    def broken(cls) -> None:
+        cls.since = time.monotonic()
+        if cls.ticker is not None:
+            cls.ticker.tell("")
+
+
+class _Ticker:
+    """A small process that writes to our stderr while a call into TensorFlow stops the threads here: `cli/ticker.py`.
+
+    Raises:
+        OSError: if stderr is no file, or the process cannot be started.
+    """
+
+    def __init__(self, age_s: float) -> None:
+        import subprocess
+
+        from imgclf.cli import ticker
+
+        times = (str(os.getpid()), str(age_s), str(LINE_AFTER_S))
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(ticker.__file__)), *times],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=sys.stderr.fileno(),
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin.fileno()
+        with suppress(OSError, AttributeError):  # of Windows before Python 3.12
+            os.set_blocking(self._pipe, False)
+
+    def tell(self, line: str) -> None:
+        """Say what is being done, or by an empty line that something was just written."""
+        with suppress(OSError):  # it is gone, or is stopped: a line of progress is not worth waiting for
+            os.write(self._pipe, printable(line).encode(sys.stderr.encoding or "utf-8", "backslashreplace") + b"\n")
+
+    def stop(self) -> None:
+        import subprocess
+
+        with suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:  # it is stopped
+            self._process.kill()
+            self._process.wait()
 
 
 @contextmanager
@@ -145,7 +203,7 @@ def phases(first: str = "starting") -> Iterator[OnProgress]:
     """Show progress of work in phases on stderr.
 
     In a terminal: one bar, for the current phase, after PROGRESS_AFTER_S seconds. Elsewhere: a line after LINE_AFTER_S
-    seconds without any other. Nothing when quiet.
+    seconds without any other, also during a call that stops all threads. Nothing when quiet.
 
     Args:
         first: the phase before the first call.
@@ -218,20 +276,45 @@ class _Lines:
     def __init__(self) -> None:
         self._begin = _Silence.since = time.monotonic()
         self._now: tuple[str, str] = ("", "")
+        self._told: tuple[float, str] = (0.0, "")
+        self._ticker: _Ticker | None = None
+        self._has_tried = _Silence.ticker is not None  # of work around this
 
     def update(self, phase: str, done: int, total: int | None, status: str = "") -> None:
         begins = self._now[0] not in ("", phase)
         self._now = phase, status or _numbers(done, total)
-        if begins:  # it may be a call into TensorFlow, during which no thread of Python's runs
-            self.tick(LINE_AFTER_S / 2)
+        self._tell()
+        if begins and self._ticker is None:  # it may be a call into TensorFlow, which stops the thread that ticks
+            self._break(LINE_AFTER_S / 2)
 
-    def tick(self, after_s: float | None = None) -> None:
+    def tick(self) -> None:
+        if not self._has_tried and time.monotonic() - self._begin > CHILD_AFTER_S:
+            self._has_tried = True  # quick work needs no other process
+            with suppress(OSError, ValueError):
+                self._ticker = _Silence.ticker = _Ticker(time.monotonic() - self._begin)
+                self._tell()
+        if self._ticker is None:
+            self._break(LINE_AFTER_S)
+
+    def _text(self) -> str:
+        return " ".join(filter(None, self._now))
+
+    def _tell(self) -> None:
+        """Tell the other process what is being done: at once where it is another phase, else twice a second."""
+        now, (at, phase) = time.monotonic(), self._told
+        if self._ticker is not None and (phase != self._now[0] or now - at > TICK_S):
+            self._told = now, self._now[0]
+            self._ticker.tell(self._text())
+
+    def _break(self, after_s: float) -> None:
         now = time.monotonic()
-        if now - _Silence.since > (LINE_AFTER_S if after_s is None else after_s):
-            note(f"{' '.join(filter(None, self._now))} ({now - self._begin:.0f} s)")
+        if now - _Silence.since > after_s:
+            note(f"{self._text()} ({now - self._begin:.0f} s)")
 
     def stop(self) -> None:
-        pass
+        if self._ticker is not None:
+            _Silence.ticker = None
+            self._ticker.stop()
 
 
 @contextmanager

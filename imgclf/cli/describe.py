@@ -27,7 +27,8 @@ def describe(
     """Describe a network layer by layer."""
     from imgclf.cli import console
 
-    found = imgclf.describe(model, settings, output=output)
+    with console.phases(console.LOADING):
+        found = imgclf.describe(model, settings, output=output)
     if json:
         console.print_json(found.to_dict())
         return

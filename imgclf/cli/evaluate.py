@@ -58,7 +58,7 @@ def _cross_validate(run: Path, folds: int, moved: Path | None, fail_under: str |
     from imgclf.evaluation import gates
 
     least = gates.parse(fail_under)
-    with console.phases() as on_progress:
+    with console.phases(console.LOADING) as on_progress:
         result = imgclf.kfold(runs.find(run), settings=KfoldConfig(folds), data=moved, on_progress=on_progress)
     kfold.show(result, json=json)
     gates.check(result.metrics, least)

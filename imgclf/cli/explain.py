@@ -97,17 +97,22 @@ def _draw(
         raise UsageError(
             f"{option}: expected {'one image' if name == 'feature_maps' else 'images'}, found {len(found)}."
         )
-    from imgclf.explanation import views
+    correct = ""
+    with console.phases(console.LOADING) as on_progress:
+        from imgclf.explanation import views
 
-    if name == "filters":
-        views.draw_filters(path, layers[name], output)
-    elif name == "feature_maps":
-        views.draw_feature_maps(path, layers[name], found[0], output)
-    elif name == "top_activations":
-        views.draw_top_activations(path, layers[name], found, output)
-    elif data:
-        count, correct = views.draw_embedding_map(path, imgclf.read(data), output)
-        console.out.print(f"{count} images, {correct} predicted correctly")
+        on_progress("drawing", 0, None)
+        if name == "filters":
+            views.draw_filters(path, layers[name], output)
+        elif name == "feature_maps":
+            views.draw_feature_maps(path, layers[name], found[0], output)
+        elif name == "top_activations":
+            views.draw_top_activations(path, layers[name], found, output)
+        elif data:
+            counts = views.draw_embedding_map(path, imgclf.read(data), output)
+            correct = "{} images, {} predicted correctly".format(*counts)
+    if correct:
+        console.out.print(correct)
     console.out.print(str(output))
 
 

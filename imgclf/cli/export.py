@@ -26,7 +26,7 @@ def export(
 
     console.err.quiet = quiet
     refused = None
-    with console.phases() as on_progress:
+    with console.phases(console.LOADING) as on_progress:
         try:
             rows = imgclf.export(run, settings, output=output, on_progress=on_progress)
         except imgclf.ExportError as error:

@@ -22,8 +22,11 @@ def info(json: options.Json = False) -> None:
 
 def _devices() -> list[str]:
     """The devices of the Keras backend."""
+    from imgclf.cli import console
+
     try:
-        environment.prepare_keras()
+        with console.phases(console.LOADING):
+            environment.prepare_keras()
     except ImgclfError as error:
         return [f"unknown: {error}"]
     from imgclf.training import devices

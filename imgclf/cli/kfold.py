@@ -34,6 +34,7 @@ def kfold(
     console.err.quiet = quiet
     with console.phases() as on_progress:
         dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
+        on_progress(console.LOADING, 0, None)
         result = imgclf.kfold(dataset, settings, folds, output=output, on_progress=on_progress)
     show(result, json=json)
 

@@ -45,13 +45,15 @@ def train(
     with console.phases() as on_progress:
         if resume:
             given.refuse_others(RESUMED, "--resume keeps the run's own settings and data.")
-            runs.find(resume)  # before TensorFlow is loaded, which takes seconds
+            runs.find(resume)  # before Keras is loaded, which takes seconds
+            on_progress(console.LOADING, 0, None)
             run = imgclf.resume(resume, epochs=settings.epochs, data=moved, on_progress=on_progress, started=started)
         else:
             settings, data = _settled(data, config, moved, settings, given)
             runs.check_new(output)
             environment.require_extras(settings.extras)
             dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
+            on_progress(console.LOADING, 0, None)
             run = imgclf.train(dataset, settings, output=output, on_progress=on_progress, started=started)
     console.notes(conclusion.of_run(run))
     scores = run.scores if run.metrics.exists() else None

@@ -1,6 +1,9 @@
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -122,6 +125,40 @@ def test_a_phase_that_begins_in_silence_is_named_before_it_can_block_the_ticker(
         on_progress("exporting savedmodel,", 2, 2)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["exporting litert, 1/2 (0 s)"]
+
+
+BLOCKED = """
+import ctypes, time
+from imgclf.cli import console
+console.CHILD_AFTER_S, console.TICK_S, console.LINE_AFTER_S = 0.0, 0.01, 0.2
+with console.phases() as on_progress:
+    on_progress("exporting [x],", 1, 2)
+    time.sleep(0.5)
+    ctypes.PyDLL(None).sleep({seconds})  # as many calls into TensorFlow, it stops all threads
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sleep() of the C library")
+def test_a_call_that_stops_all_threads_is_no_silence():
+    command = [sys.executable, "-c", BLOCKED.format(seconds=1)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) > 1
+    assert set(lines) <= {f"exporting [x], 1/2 ({second} s)" for second in range(60)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sleep() of the C library")
+def test_the_ticker_ends_with_a_killed_command():
+    command = [sys.executable, "-c", BLOCKED.format(seconds=100)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.kill()
+        killed = time.monotonic()
+        process.stderr.read()  # ends when nobody can write any more
+    assert time.monotonic() - killed < 10
 
 
 def test_a_note_is_no_silence(capsys, monkeypatch):
