@@ -55,13 +55,14 @@ CROSS_VALIDATED = ("run", "kfold", "moved", "fail_under", "json", "quiet")
 
 def _cross_validate(run: Path, folds: int, moved: Path | None, fail_under: str | None, *, json: bool) -> None:
     from imgclf.cli import console, kfold
-    from imgclf.evaluation import gates
+    from imgclf.evaluation import gates, scorers
 
-    least = gates.parse(fail_under)
+    keys = scorers.of(runs.find(run)).GATES
+    least = gates.parse(fail_under, keys)
     with console.phases(console.LOADING) as on_progress:
         result = imgclf.kfold(runs.find(run), settings=KfoldConfig(folds), data=moved, on_progress=on_progress)
     kfold.show(result, json=json)
-    gates.check(result.metrics, least)
+    gates.check(result.metrics, least, keys)
 
 
 def _print(task: str, metrics: dict[str, Any]) -> None:

@@ -3,17 +3,18 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imgclf import prediction, runs, storage, tasks
+from imgclf import prediction, runs, storage
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import gates, scorers
+from imgclf.evaluation.gates import Keys
 from imgclf.evaluation.scorers import Scored
 from imgclf.prediction import Classifier, artifact
 from imgclf.prediction.forms import Answer
@@ -33,7 +34,8 @@ class Evaluation:
     folder: Path
     metrics: dict[str, Any]
     skipped: tuple[Skipped, ...]
-    gates: Mapping[str, float] = field(default_factory=dict)
+    gates: Mapping[str, float]
+    keys: Keys
 
     def check(self) -> None:
         """Apply the gates of `EvaluateConfig.fail_under`.
@@ -42,7 +44,8 @@ class Evaluation:
             GateError: if a score misses its gate.
             UsageError: if a gate names an unknown class or k.
         """
-        gates.check(self.metrics, self.gates)
+        if self.gates:
+            gates.check(self.metrics, self.gates, self.keys)
 
 
 def evaluate(
@@ -74,9 +77,9 @@ def evaluate(
             written.
     """
     config = config or EvaluateConfig()
-    least, run = gates.parse(config.fail_under), runs.find(run)
-    if least:
-        tasks.refuse(scorers.task_of(run), "--fail-under")
+    run = runs.find(run)
+    scorer = scorers.of(run)
+    least = gates.parse(config.fail_under, scorer.GATES)
     labels = run.read_labels()
     output = Path(output) if output else None
     if dataset is not None and data is not None:
@@ -100,10 +103,10 @@ def evaluate(
     try:
         with _whole(run, folder) as stage:
             scored.write(stage)
-            scorers.of(run).report(run, folder, files=files, formats=config.formats, stage=stage)
+            scorer.report(run, folder, files=files, formats=config.formats, stage=stage)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
-    return Evaluation(folder, scored.metrics, skipped, least)
+    return Evaluation(folder, scored.metrics, skipped, least, scorer.GATES)
 
 
 @contextlib.contextmanager

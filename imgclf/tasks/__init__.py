@@ -22,6 +22,12 @@ JOINED = "|"
 """Stands between the labels of an image, or its numbers, in `Sample.label` and in files."""
 
 
+INSTEAD = {
+    "ordinal": " Ordered classes are no task of their own: --task regression takes grades as numbers and knows their "
+    "order, --task multiclass does not."
+}
+"""What to use for a task that people look for and that is none here."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.][0-9]{1,300})?")
 
 
@@ -178,7 +184,7 @@ def find(name: str) -> Task:
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = INSTEAD.get(name) or (f" Did you mean {near[0]!r}?" if near else "")
         raise UsageError(f"--task: expected one of {', '.join(known)}, found {name!r}.{hint}")
     return cast(Task, import_module(f"{__name__}.{name}"))
 

@@ -21,7 +21,7 @@ UNITES = True
 LACKS = frozenset(
     {
         *("--model", "--class-names", "--cutmix", "--balance sampling", "--positive", "--coverage", "--outliers"),
-        *("baseline", "augment", "explain", "--explain", "--to", "--fail-under"),
+        *("baseline", "explain", "--explain", "--to"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

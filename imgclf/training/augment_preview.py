@@ -18,11 +18,12 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import plots
 from imgclf.policies import Policy
 from imgclf.settings import AugmentConfig
+from imgclf.tasks import JOINED
 from imgclf.training.augmentation import Augment
 
 log = logging.getLogger("imgclf")
 
-MOST_CLASSES = 12
+MOST_ROWS = 12
 """Rows of a contact sheet, at most."""
 
 _BATCH = 32
@@ -62,7 +63,8 @@ def augment(
         UsageError: if a file exists already or cannot be written, or `config` asks for other data than the dataset's.
         DatasetError: if no training image can be decoded.
     """
-    tasks.refuse(dataset.task, "augment")
+    if to:
+        tasks.refuse(dataset.task, "--to")
     config = reading.settled(dataset, config or AugmentConfig())
     output, to = (Path(path) if path else None for path in (output, to))
     storage.refuse_existing(output)
@@ -71,7 +73,7 @@ def augment(
     policy, losses = config.final_policy
     for note in (*dataset.notes, *dataset.split_notes, *losses):
         log.info("%s", note)
-    if policy.strength("flip") and all(len(name) == 1 for name in dataset.class_names):
+    if policy.strength("flip") and all(len(name) == 1 for name in _strata(dataset)):
         log.info("The classes look like digits or letters; --keep-orientation avoids flips.")
     drawn = (output or _free(f"{dataset.name}-{policy.name or 'policy'}")) if output or not to else None
     if drawn:
@@ -96,25 +98,27 @@ def _free(stem: str) -> Path:
 
 
 def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path) -> None:
-    """Draw a contact sheet: for each class an image of the training part, as it is and in variants.
+    """Draw a contact sheet: for each class or range of numbers, a training image as it is and in variants.
 
     Raises:
         DatasetError: if not one image can be decoded.
         OSError: if the file cannot be written.
     """
     part = dataset.part(TRAIN)
+    strata = _strata(part)
     names, originals = [], []
-    for name in dataset.class_names:
-        found = _first_readable(part, name, settings)
+    for name, samples in strata.items():
+        found = _first_readable(part, samples, settings)
         if found is not None:
-            names.append(name)
-            originals.append(found)
-        if len(names) == MOST_CLASSES:
+            sample, pixels = found
+            names.append(name if name in dataset.class_names else sample.label.replace(JOINED, ", ") or "(none)")
+            originals.append(pixels)
+        if len(names) == MOST_ROWS:
             break
     if not names:
         raise DatasetError(f"{dataset.root}: expected training images, but none of {len(part)} could be decoded.")
-    if len(dataset.class_names) > len(names):
-        log.info("The sheet shows %d of %d classes; --classes chooses them.", len(names), len(dataset.class_names))
+    if len(strata) > len(names):
+        log.info("The sheet shows %d of %d classes; --classes chooses them.", len(names), len(strata))
     pixels = np.stack(originals)
     made = _variants(Augment(policy, settings.image_size), pixels, settings.variants, (settings.seed,))
     title = f"{policy.name}: {policy}" if policy.name else str(policy)
@@ -127,13 +131,22 @@ def _variants(augment: Augment, pixels: np.ndarray, count: int, seed: tuple[int,
     return made.reshape(len(pixels), count, *made.shape[1:])
 
 
-def _first_readable(part: Dataset, class_name: str, settings: AugmentConfig) -> np.ndarray | None:
-    """uint8 (s, s, 3) of a class's image, drawn by the seed."""
-    of_class = [sample for sample in part.samples if sample.label == class_name]
-    for place in np.random.default_rng(settings.seed).permutation(len(of_class)):
-        pixels = _load(part, of_class[place], settings)
+def _strata(dataset: Dataset) -> dict[str, list[Sample]]:
+    """The images of each class, in their order, or of each range of numbers; those without a class come last."""
+    found: dict[str, list[Sample]] = {name: [] for name in dataset.class_names}
+    names = tasks.find(dataset.task).strata([sample.label for sample in dataset.samples])
+    for sample, own in sorted(zip(dataset.samples, names, strict=True), key=lambda pair: pair[1]):
+        for name in own:
+            found.setdefault(name, []).append(sample)
+    return {name: samples for name, samples in found.items() if samples}
+
+
+def _first_readable(part: Dataset, samples: list[Sample], settings: AugmentConfig) -> tuple[Sample, np.ndarray] | None:
+    """One of the images, drawn by the seed, and its pixels: uint8 (s, s, 3)."""
+    for place in np.random.default_rng(settings.seed).permutation(len(samples)):
+        pixels = _load(part, samples[place], settings)
         if pixels is not None:
-            return pixels
+            return samples[place], pixels
     return None
 
 

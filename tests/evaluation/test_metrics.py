@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from imgclf.errors import GateError
 from imgclf.evaluation import areas, gates, metrics
+from imgclf.evaluation.scorers import multiclass
 
 KEYS = [
     *("n", *metrics.SCORES, "log_loss", "brier", "per_class", "top_k", "confusion_matrix", "most_confused"),
@@ -192,7 +193,7 @@ def test_what_is_undefined_is_none_and_not_0():
     assert scores["per_class"]["dogs"]["specificity"] == 1
     for key in undefined:
         with pytest.raises(GateError, match=rf"{key} is undefined, since the images do not suffice"):
-            gates.check(scores, {key: 0.5})
+            gates.check(scores, {key: 0.5}, multiclass.GATES)
     constant = metrics.score(np.array([0, 1, 1]), sure([1, 1, 1], 2), ["cats", "dogs"])
     assert constant["matthews"] is None and constant["cohen_kappa"] == 0
     assert constant["macro_precision"] == (0 + 2 / 3) / 2

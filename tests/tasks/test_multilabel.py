@@ -19,14 +19,16 @@ from imgclf import prediction
 from imgclf.data import reading, splitting
 from imgclf.data.dataset import TEST, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, UsageError
-from imgclf.evaluation import card
+from imgclf.evaluation import card, plots
 from imgclf.evaluation.scorers import multilabel as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.decision import Decision
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
-from imgclf.settings import CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
+from imgclf.settings import AugmentConfig, CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
 from imgclf.tasks import multiclass, multilabel
+
+Interrupted = Callable[..., Run]
 
 NAMES = ["a", "b", "c"]
 
@@ -325,6 +327,21 @@ def test_evaluating_again_and_other_classes(run: Run, colors: Path, tmp_path: Pa
     assert found.metrics["n"] == 90 and found.metrics["per_class"]["red"]["support"] == 0
 
 
+def test_augmentation_is_shown_for_each_class_and_for_images_without_any(
+    colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, title: drawn.extend([rows, names]))
+    config = AugmentConfig(task="multilabel", image_size=16, variants=2, policy="flip=0.5", near_duplicates="off")
+    imgclf.augment(imgclf.read(colors, config), config, output=tmp_path / "sheet.png")
+    rows, names = drawn
+    assert names == ["blue", "green", "red", "(none)"] and rows.shape == (4, 3, 16, 16, 3)
+    colors_of = rows[:, 0].mean(axis=(1, 2))
+    assert colors_of[0, 2] > 150 and colors_of[1, 1] > 150 and colors_of[2, 0] > 150 and (colors_of[3] < 100).all()
+    with pytest.raises(UsageError, match="--to does not support --task multilabel"):
+        imgclf.augment(imgclf.read(colors, config), config, to=tmp_path / "copies")
+
+
 def test_what_it_lacks_is_refused(run: Run) -> None:
     with pytest.raises(UsageError, match="explain does not support --task multilabel yet"):
         imgclf.explain(run, [])
@@ -384,13 +401,26 @@ def test_folds_are_pooled_and_runs_compared(tmp_path: Path) -> None:
     assert pooled.metrics["hamming_loss"] == pytest.approx(wrong[0])
 
 
+def test_a_probe_that_was_interrupted_ends_as_one_that_was_not(
+    colors: Path, run: Run, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    config = replace(CONFIG, export="none")
+    broken = interrupted(imgclf.read(colors, config), config, tmp_path / "broken", "fitting the head")
+    resumed, whole = (scorer.read(one.predictions) for one in (imgclf.resume(broken), run))
+    assert resumed.paths == whole.paths
+    np.testing.assert_array_equal(resumed.predicted, whole.predicted)
+    np.testing.assert_allclose(resumed.outputs, whole.outputs, atol=1e-5)
+
+
 @pytest.mark.slow
-def test_every_method_folds_and_resuming(colors: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8, mixup=0.2)
+def test_every_method_folds_and_resuming(colors: Path, tmp_path: Path, interrupted: Interrupted) -> None:
+    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8, mixup=0.2, deterministic=True)
     dataset = imgclf.read(colors, config)
     run = imgclf.train(dataset, config, output=tmp_path / "finetune", backbone=tiny_backbone())
     assert [row["phase"] for row in run.history] == ["probe", "finetune", "finetune"]
     assert run.history[-1]["val_mean_average_precision"] > 0.9
+    resumed = imgclf.resume(interrupted(dataset, config, tmp_path / "broken", "finetune", epochs=1))
+    assert resumed.predictions.read_text() == run.predictions.read_text()
     more = imgclf.resume(run, epochs=3)
     assert len(more.history) == 4
     scratch = replace(CONFIG, export="none", method="scratch", backbone="small-cnn", epochs=2, balance="weights")

@@ -16,13 +16,15 @@ import imgclf
 from imgclf import prediction
 from imgclf.data import reading, splitting
 from imgclf.errors import DatasetError, UsageError
-from imgclf.evaluation import card, scorers
+from imgclf.evaluation import card, plots, scorers
 from imgclf.evaluation.scorers import regression as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
-from imgclf.settings import CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
+from imgclf.settings import AugmentConfig, CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
 from imgclf.tasks import regression
+
+Interrupted = Callable[..., Run]
 
 NUMBERS = arrays.arrays(np.float64, st.integers(3, 30), elements=st.floats(-50, 50, width=16))
 
@@ -183,6 +185,19 @@ def test_evaluating_again_gives_the_same_scores_whatever_the_order_of_columns(ru
         imgclf.evaluate(run, imgclf.read(table, EvaluateConfig(label_column="dark"), split=False))
 
 
+def test_augmentation_is_shown_for_images_from_the_smallest_number_to_the_largest(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, title: drawn.extend([rows, names]))
+    config = AugmentConfig(task="regression", label_column="light", image_size=16, variants=1, policy="flip=0.5")
+    imgclf.augment(imgclf.read(table, config), config, output=tmp_path / "sheet.png")
+    rows, names = drawn
+    numbers = [float(name) for name in names]
+    assert len(numbers) == 10 and numbers == sorted(numbers)
+    assert rows[:, 0].mean(axis=(1, 2, 3)) / 255 == pytest.approx(numbers, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
@@ -270,13 +285,26 @@ def test_folds_are_pooled_and_runs_compared(tmp_path: Path) -> None:
     assert pooled.metrics["mae"] == pytest.approx(np.abs(good - labels).mean())
 
 
+def test_a_probe_that_was_interrupted_ends_as_one_that_was_not(
+    table: Path, run: Run, tmp_path: Path, interrupted: Interrupted
+) -> None:
+    config = replace(CONFIG, export="none")
+    broken = interrupted(imgclf.read(table, config), config, tmp_path / "broken", "fitting the head")
+    resumed, whole = (scorer.read(one.predictions) for one in (imgclf.resume(broken), run))
+    assert resumed.paths == whole.paths
+    np.testing.assert_allclose(resumed.outputs, whole.outputs, rtol=1e-4)
+
+
 @pytest.mark.slow
-def test_every_method_folds_and_resuming(table: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8)
-    run = imgclf.train(imgclf.read(table, config), config, output=tmp_path / "finetune", backbone=tiny_backbone())
+def test_every_method_folds_and_resuming(table: Path, tmp_path: Path, interrupted: Interrupted) -> None:
+    config = replace(CONFIG, export="none", method="finetune", epochs=2, batch_size=8, deterministic=True)
+    dataset = imgclf.read(table, config)
+    run = imgclf.train(dataset, config, output=tmp_path / "finetune", backbone=tiny_backbone())
     assert [row["phase"] for row in run.history] == ["probe", "finetune", "finetune"]
     assert run.history[-1]["val_r2"] > 0.8
-    assert len(imgclf.resume(run, epochs=3).history) == 4
+    resumed = imgclf.resume(interrupted(dataset, config, tmp_path / "broken", "finetune", epochs=1))
+    assert resumed.predictions.read_text() == run.predictions.read_text()
+    assert len(imgclf.resume(run, epochs=3).history) == 4 and run.scores["r2"] > 0.8
     again = imgclf.evaluate(run)
     assert again.metrics["r2"] == pytest.approx(json.loads(run.metrics.read_text())["r2"], abs=1e-4)
     scratch = replace(CONFIG, export="none", method="scratch", backbone="small-cnn", epochs=2)

@@ -32,6 +32,10 @@ def test_the_default_comes_first_and_the_help_lists_all() -> None:
     assert tasks.names()[0] == tasks.DEFAULT == ReadConfig().task
     with pytest.raises(UsageError, match=r"--task: expected one of multiclass, .*found 'regresion'.*'regression'"):
         tasks.find("regresion")
+    with pytest.raises(
+        UsageError, match=r"found 'ordinal'\. Ordered classes .*--task regression takes grades as numbers"
+    ):
+        tasks.find("ordinal")
 
 
 def test_a_task_from_outside_is_read_and_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Any) -> None:

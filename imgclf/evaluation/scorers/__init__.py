@@ -11,6 +11,7 @@ import numpy as np
 from imgclf import documents, runs, tasks
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import RunError
+from imgclf.evaluation import gates
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import Decision
 from imgclf.runs import Run
@@ -58,11 +59,13 @@ class Scorer(Protocol):
         OUTLIERS: whether images unlike the training images are rejected.
         SUMMARY: the scores whose mean over folds is given, and their ranges; the first is the most important.
         SHAPE: what its report and its conclusion rely on in a `metrics.json`.
+        GATES: the scores in it that `--fail-under` knows.
     """
 
     OUTLIERS: bool
     SUMMARY: Mapping[str, tuple[float, float]]
     SHAPE: documents.Shape
+    GATES: gates.Keys
 
     def temperature(self, targets: np.ndarray, logits: np.ndarray) -> float:
         """The divisor of the logits that suits validation images best."""

@@ -12,12 +12,14 @@ import numpy as np
 from imgclf import documents, runs
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import calibration, compare, conclusion, decisions, outputs, scoring
+from imgclf.evaluation import calibration, compare, conclusion, decisions, gates, outputs, scoring
 from imgclf.evaluation import report as reports
+from imgclf.evaluation.metrics import INTERVALS, LOSSES, SCORES
 from imgclf.evaluation.metrics import score as score_arrays
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.scorers import Described, Table
 from imgclf.evaluation.scoring import Scored
+from imgclf.evaluation.sums import PER_CLASS
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.runs import Run
@@ -46,6 +48,42 @@ HEADLINES = {
     "brier": "Brier score, 0 to 2",
 }
 """What is printed of the scores, and as what; `metrics.json` has them all."""
+
+_OF_CLASS = (*PER_CLASS, "roc_auc", "average_precision")
+_RULES = (
+    *("answered", "unsure", "outlier", "precision", "set_coverage"),
+    *("positive_precision", "positive_recall", "positive_specificity"),
+)
+"""What the rules make of the images: shares."""
+
+_OF_RULES = {
+    "decision.precision": "decision.interval",
+    "decision.set_coverage": "decision.set_interval",
+    **{f"decision.{key}": f"decision.{key}_interval" for key in _RULES if key.startswith("positive_")},
+}
+
+GATES = gates.Keys(
+    ranges={
+        "n": (0, math.inf),
+        **dict.fromkeys(SCORES, (0, 1)),
+        **dict.fromkeys(("cohen_kappa", "matthews"), (-1, 1)),
+        **dict.fromkeys(LOSSES, (0, math.inf)),
+        **dict.fromkeys((f"top_k.{gates.K}", "calibration.ece", "calibration.mce"), (0, 1)),
+        **{f"per_class.{gates.NAME}.{key}": (0, 1) for key in _OF_CLASS},
+        f"per_class.{gates.NAME}.support": (0, math.inf),
+        **{f"decision.{key}": (0, 1) for key in _RULES},
+        "decision.set_size": (0, math.inf),
+    },
+    losses=frozenset(
+        {*LOSSES, "calibration.ece", "calibration.mce", "decision.unsure", "decision.outlier", "decision.set_size"}
+    ),
+    intervals={
+        **gates.scores_and("per_class", INTERVALS, _OF_CLASS),
+        "top_k.1": "argmax.intervals.accuracy",
+        f"top_k.{gates.K}": f"intervals.top_{gates.K}",
+        **_OF_RULES,
+    },
+)
 
 _OF_SETS = ("coverage", "set_coverage", "set_size", "set_interval")
 _OF_POSITIVE = ("positive", "threshold", "positive_precision", "positive_recall", "positive_specificity")

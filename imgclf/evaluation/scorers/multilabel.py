@@ -15,7 +15,7 @@ from imgclf import documents, runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample, listed
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import calibration, compare, conclusion, intervals, page, plots, scorers
+from imgclf.evaluation import calibration, compare, conclusion, gates, intervals, page, plots, scorers
 from imgclf.evaluation import report as reports
 from imgclf.evaluation.intervals import wilson
 from imgclf.evaluation.page import Block
@@ -68,6 +68,17 @@ SHAPE = documents.fields(
             }
         ),
     }
+)
+
+GATES = gates.Keys(
+    ranges={
+        "n": (0, math.inf),
+        **dict.fromkeys((*SCORES, "decision.empty"), (0, 1)),
+        **{f"per_class.{gates.NAME}.{key}": (0, 1) for key in PER_CLASS},
+        **{f"per_class.{gates.NAME}.{key}": (0, math.inf) for key in ("support", "predicted")},
+    },
+    losses=frozenset({"hamming_loss", "decision.empty"}),
+    intervals=gates.scores_and("per_class", SCORES, PER_CLASS),
 )
 
 FEWEST = 5

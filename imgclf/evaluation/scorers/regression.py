@@ -14,7 +14,7 @@ from imgclf import documents, runs, storage
 from imgclf.data import cells
 from imgclf.data.dataset import Dataset, Sample
 from imgclf.errors import DatasetError, RunError
-from imgclf.evaluation import compare, conclusion, intervals, page, plots, scorers
+from imgclf.evaluation import compare, conclusion, gates, intervals, page, plots, scorers
 from imgclf.evaluation import report as reports
 from imgclf.evaluation.page import Block
 from imgclf.evaluation.scorers import Described, Table
@@ -67,6 +67,19 @@ SHAPE = documents.fields(
             }
         )
     },
+)
+
+_RANGES = {"r2": (-math.inf, 1.0), "spearman": (-1.0, 1.0), **dict.fromkeys(UNITS, (0.0, math.inf))}
+
+GATES = gates.Keys(
+    ranges={
+        "n": (0, math.inf),
+        **_RANGES,
+        **{f"per_value.{gates.NAME}.{key}": ends for key, ends in _RANGES.items()},
+        f"decision.coverage.{gates.NAME}": (0, 1),
+    },
+    losses=frozenset({*UNITS, *(f"per_value.{gates.NAME}.{key}" for key in UNITS)}),
+    intervals=gates.scores_and("per_value", _RANGES, _RANGES),
 )
 
 WORST = 24
