@@ -6,7 +6,7 @@ Its predictions are a module of the same name in `prediction/forms`, its scores 
 import difflib
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -164,6 +164,16 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
     if all(map(_NUMBER.fullmatch, names)):
         names.sort(key=Decimal)
     return tuple(names)
+
+
+def joined_names(names: Collection[str]) -> tuple[str, str, list[str]] | None:
+    """A name that looks like several of the others: what separates them, the name, and its parts; None for none."""
+    for separator in "|;,":
+        joined = sorted(name for name in names if separator in name)
+        parts = {part.strip() for name in joined for part in name.split(separator)}
+        if joined and parts <= set(names):
+            return separator, joined[0], sorted(parts)
+    return None
 
 
 def names() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgclf.errors import DatasetError
-from imgclf.tasks import ordered
+from imgclf.tasks import joined_names, ordered
 
 ABOUT = "one class for each image"
 OUTPUT = "probabilities"
@@ -68,14 +68,12 @@ def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...
         DatasetError: if a table's labels look like several labels in a cell.
     """
     found = ordered(set(labels))
-    for separator in "|;," if columns else "":
-        joined = [name for name in found if separator in name]
-        parts = {part.strip() for name in joined for part in name.split(separator)}
-        if joined and parts <= set(found):
-            raise DatasetError(
-                f"expected one class for each image, found {joined[0]!r} beside {', '.join(map(repr, sorted(parts)))}. "
-                f"Read several labels for each image with --task multilabel --label-separator '{separator}'."
-            )
+    if columns and (several := joined_names(found)):
+        separator, name, parts = several
+        raise DatasetError(
+            f"expected one class for each image, found {name!r} beside {', '.join(map(repr, parts))}. Read several "
+            f"labels for each image with --task multilabel --label-separator '{separator}'."
+        )
     return found
 
 

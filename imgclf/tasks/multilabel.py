@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgclf.errors import DatasetError
-from imgclf.tasks import JOINED, ordered
+from imgclf.tasks import JOINED, joined_names, ordered
 
 ABOUT = "any number of classes for each image"
 OUTPUT = "probabilities"
@@ -97,8 +97,18 @@ def united(labels: Sequence[str]) -> str:
 
 
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """The classes that images have; a table's columns of classes, too, where no image has them."""
+    """The classes that images have; a table's columns of classes, too, where no image has them.
+
+    Raises:
+        DatasetError: if a name in a table looks like several.
+    """
     found = {name for label in labels for name in members(label)}
+    if columns and (several := joined_names(found)):
+        separator, name, parts = several
+        raise DatasetError(
+            f"expected a name of one class, found {name!r} beside {', '.join(map(repr, parts))}. Name what separates "
+            f"the labels with --label-separator '{separator}'."
+        )
     return ordered(found | set(columns if len(columns) > 1 else ()))
 
 

@@ -1,6 +1,7 @@
 """Multi-label classification: scores against scikit-learn, thresholds, splits, and one run from the table on."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,11 @@ def test_classes_are_chosen_and_renamed_within_labels(images: Callable[..., Path
             {"label_separator": ";"},
             r"expected names without '\|'.*found 'a\|b'",
         ),
+        (
+            "path,labels\n1.png,a;b\n2.png,a\n1.png,b\n",
+            {},
+            r"found 'a;b' beside 'a', 'b'\. .*--label-separator ';'",
+        ),
     ],
 )
 def test_bad_labels_are_named(images: Callable[..., Path], table: str, options: dict[str, str], message: str) -> None:
@@ -228,6 +234,7 @@ def test_a_class_that_is_always_or_never_there_is_named() -> None:
         "path,cat,dog\n1.png,1,1\n2.png,0,1\n",
         "path,label\n1.png,cat|dog\n2.png,cat\n3.png,dog\n4.png,cat|dog\n",
         "path,label\n1.png,cat\n2.png,dog\n1.png,dog\n",
+        "path,tags\n1.png,cat\n2.png,dog|cat\n",
     ],
 )
 def test_data_that_look_like_several_labels_name_the_option(images: Callable[..., Path], table: str) -> None:
@@ -318,8 +325,9 @@ def test_evaluating_again_and_other_classes(run: Run, colors: Path, tmp_path: Pa
     own = imgclf.evaluate(run)
     assert own.metrics["macro_f1"] == pytest.approx(json.loads(run.metrics.read_text())["macro_f1"])
     text = (colors / "table.csv").read_text().replace("path,red", "path,pink")
-    (colors / "other.csv").write_text(text)
-    other = imgclf.read(colors / "other.csv", EvaluateConfig(task="multilabel"), split=False)
+    renamed = Path(shutil.copytree(colors, tmp_path / "renamed"))
+    (renamed / "table.csv").write_text(text)
+    other = imgclf.read(renamed, EvaluateConfig(task="multilabel"), split=False)
     with pytest.raises(DatasetError, match="found 'pink', too"):
         imgclf.evaluate(run, other, output=tmp_path / "1")
     config = EvaluateConfig(task="multilabel", unknown_classes="skip", missing_classes="allow")

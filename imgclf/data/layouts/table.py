@@ -324,6 +324,15 @@ class _Reader:
             self.listing.hashes[path] = sha256
 
 
+def _other_task(table: Table, settings: ReadConfig) -> str:
+    """The end of an error, where another task knows the name of a column."""
+    for name in tasks.names():
+        found = [column for column in table.header if column.strip().lower() in tasks.find(name).USUAL]
+        if found and name != settings.task:
+            return f", or read {found[0]} with --task {name}"
+    return ""
+
+
 def _places(table: Table, settings: ReadConfig) -> _Places:
     path = _column(table, "path", settings.path_column)
     by = settings.group_by if isinstance(settings, DataConfig) else None
@@ -343,9 +352,10 @@ def _places(table: Table, settings: ReadConfig) -> _Places:
             " and ".join(form.format(name) for name in lacking) for form in ("a column of {}s", "--{}-column")
         )
         missing = "" if table.has_header else " (numbered, for want of a header)"
+        instead = "" if labels else _other_task(table, settings)
         raise DatasetError(
             f"{table.path}: expected {what}, found the columns {listed(table.header)}{missing}. Name "
-            f"{'it' if len(lacking) == 1 else 'them'} with {option}."
+            f"{'it' if len(lacking) == 1 else 'them'} with {option}{instead}."
         )
     return _Places(path, labels, split, group, sha256)
 
