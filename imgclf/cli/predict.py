@@ -90,7 +90,7 @@ def _writing(model: Path, settings: PredictConfig, sort_into: Path | None, expla
     for option, value in asked.items():
         if value not in (None, False):
             tasks.refuse(facts.task, option)
-    return Writing(facts.task, facts.labels)
+    return Writing(facts.task, facts.labels, settings.neighbors or 0)
 
 
 def find_model(model: str, offline: bool) -> Path:

@@ -12,7 +12,7 @@ from imgclf import __version__, documents, runs
 from imgclf.data import run_data
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, RunError
-from imgclf.evaluation import scorers
+from imgclf.evaluation import learned, scorers
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.prediction import artifact
@@ -55,13 +55,14 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
     Returns:
         `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
         `calibration` (temperature and rules), `settings`, `defaults` (the names of settings at their defaults),
-        `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first), and
-        `folds` for cross-validation.
+        `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first),
+        `folds` for cross-validation, and `learned`, what `learned.collect` says of a classical model.
 
     Raises:
         RunError: if the scores are missing or damaged, or were written by an older version.
     """
-    return about(run, folder, stage) | _rankings(predictions)
+    found = learned.collect(run, predictions.class_names)
+    return about(run, folder, stage) | _rankings(predictions) | {"learned": found}
 
 
 def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from imgclf import storage
 from imgclf.data import relocate, run_data
 from imgclf.data.dataset import listed
 from imgclf.errors import ArtifactError, ImgclfError, MissingError, RunError, UsageError
-from imgclf.evaluation import decisions, metrics, outputs, plots, thumbnails
+from imgclf.evaluation import decisions, learned, metrics, outputs, plots, thumbnails
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
@@ -163,9 +163,12 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
             columns=metrics.outcomes(facts["scores"])[1],
             cells=cells,
             thumbs={row: uri for row, uri in drawn.items() if uri},
+            drawn_depth=learned.DRAWN_DEPTH,
+            tree=_image(learned.draw_tree(run, predictions.class_names)),
+            support=_support(facts, run),
             evidence=_evidence(run, facts["mistakes"], files),
             coverage=decisions.describe(facts["scores"]),
-            plots={name: _png(content) if content else None for name, content in shown.items()},
+            plots={name: _image(content) for name, content in shown.items()},
         )
     )
 
@@ -184,6 +187,19 @@ def _evidence(run: Run, mistakes: Sequence[dict[str, Any]], files: Mapping[str, 
         log.debug("%s: no class activation maps in the report (%s)", run.path, error)
         return {}
     return {row["row"]: tuple(map(thumbnails.to_uri, pair)) for row, pair in zip(shown, found, strict=True) if pair}
+
+
+def _support(facts: dict[str, Any], run: Run) -> list[tuple[str, dict[str, Any]]]:
+    """The thumbnails of an SVM's support vectors and what is known of them, as far as the images are here."""
+    shown = ((facts["learned"] or {}).get("support_vectors") or {}).get("largest", [])
+    files = run_files(run, [row["path"] for row in shown]) if shown else {}
+    here = [row for row in shown if row["path"] in files]
+    drawn = thumbnails.draw_all([files[row["path"]] for row in here], decoding(facts["settings"]))
+    return [(uri, row) for uri, row in zip(drawn, here, strict=True) if uri]
+
+
+def _image(content: bytes | None) -> str | None:
+    return _png(content) if content else None
 
 
 def _png(content: bytes) -> str:
@@ -300,6 +316,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
         lines += ["## Most confused", ""]
         pairs = [(*pair["classes"], *pair["counts"]) for pair in scores["most_confused"]]
         lines += table(("class", "and class", "first as second", "second as first"), pairs)
+    lines += _learned(facts["learned"])
     if facts["folds"]:
         lines += ["## Folds", ""]
         rows = [(r["fold"], r["n"], *(number(r[k]) for k in facts["folds"]["keys"])) for r in facts["folds"]["rows"]]
@@ -311,6 +328,18 @@ def to_markdown(facts: dict[str, Any]) -> str:
     )
     lines += ["## How to reproduce", "", "```bash", *map(visible, facts["reproduce"]), "```", ""]
     return "\n".join(lines)
+
+
+def _learned(found: dict[str, Any] | None) -> list[str]:
+    """What a classical model learned, as lines of Markdown."""
+    if found is None:
+        return []
+    if "tree" in found:
+        rules = "\n".join(visible(line).replace("`", "'") for line in found["tree"].splitlines())
+        return ["## Tree", "", f"{found['nodes']} nodes, depth {found['depth']}.", "", "```", rules, "```", ""]
+    support = found["support_vectors"]
+    lines = ["## Support vectors", "", f"{support['count']} of {support['of']} training images.", ""]
+    return lines + table(("image", "class", "coefficient"), [tuple(row.values()) for row in support["largest"]])
 
 
 def named(names: Sequence[str], most: int = 30) -> str:

@@ -196,6 +196,7 @@ def run(
             tta=config.tta,
             embeddings=batch.embeddings is not None,
             maps=overlays is not None,
+            neighbors=config.neighbors,
         )
         actions: list[Callable[[Answer], None]] = [tally.add]
         if batch.embeddings:
@@ -302,7 +303,7 @@ def _open(
 
 def _how(classifier: "Classifier", config: PredictConfig) -> dict[str, Any]:
     """What shapes predictions, by the options that a user knows; JSON gives it back as it is."""
-    options = ("top", "tta", "precision", "allow_truncated")
+    options = ("top", "tta", "neighbors", "precision", "allow_truncated")
     made_by: dict[str, Any] = {"model": classifier.identity}
     made_by |= {f"--{name.replace('_', '-')}": getattr(config, name) for name in options}
     return made_by | {"rules": {key: value for key, value in asdict(classifier.rules).items() if value is not None}}

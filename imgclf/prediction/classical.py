@@ -14,6 +14,7 @@ import numpy as np
 
 from imgclf import environment, runs, storage
 from imgclf.errors import ArtifactError, RunError, UsageError
+from imgclf.prediction.decision import Neighbor
 from imgclf.prediction.litert import LiteRTRuntime
 
 EXTRA = "'imgclf[classical]'"
@@ -42,6 +43,7 @@ class About:
         features: the kind of the feature vectors, as `descriptors.kinds` knows it.
         width: the length of a feature vector.
         temperature: what the logits are divided by.
+        paths: the images that it was fitted to, in their order, where it keeps their vectors: `knn` and `svm`.
     """
 
     size_px: int
@@ -49,6 +51,14 @@ class About:
     width: int
     features: str
     temperature: float = 1.0
+    paths: Sequence[str] = ()
+
+
+def parts(estimator: Any) -> tuple[Any, list[Any]]:
+    """What scales vectors, None for nothing, and the classifiers behind it: one, or one for each class."""
+    scaler, last = (estimator[0], estimator[-1]) if hasattr(estimator, "named_steps") else (None, estimator)
+    is_several = type(last).__name__ == "OneVsRestClassifier"  # forests have estimators_, too
+    return scaler, list(last.estimators_) if is_several else [last]
 
 
 def logits(estimator: Any, vectors: np.ndarray) -> np.ndarray:
@@ -129,6 +139,7 @@ class ClassicalRuntime:
         from imgclf.descriptors.kinds import Descriptor  # 10 ms that networks do not need
 
         self._estimator, about = read(path)
+        self._path, self._paths = path, about.paths
         self.size_px, self.classes, self._temperature = about.size_px, about.classes, about.temperature
         try:
             self._descriptor = Descriptor(about.features, about.size_px)
@@ -161,6 +172,32 @@ class ClassicalRuntime:
         if "probabilities" in names:
             found["probabilities"] = softmax(logits(self._estimator, vectors) / self._temperature)
         return {name: found[name] for name in names}
+
+    def neighbors(self, vectors: np.ndarray | None, count: int) -> list[tuple[Neighbor, ...]]:
+        """The nearest training images of each feature vector, the nearest first.
+
+        Args:
+            vectors: float32 (n, width), as `outputs` returns them; None to check alone.
+
+        Raises:
+            UsageError: if the classifier is not k nearest neighbors, or has fewer training images.
+            ArtifactError: if the training images are not named.
+        """
+        scaler, (knn, *_) = parts(self._estimator)
+        if not hasattr(knn, "kneighbors"):
+            raise UsageError("--neighbors: expected a run of --model knn, found one of another classifier.")
+        known = int(knn.n_samples_fit_)
+        if count > known:
+            raise UsageError(f"--neighbors: expected at most {known}, the number of training images, found {count}.")
+        if len(self._paths) != known:
+            raise ArtifactError(f"{self._path}: the training images are not named. Train again for --neighbors.")
+        if vectors is None:
+            return []
+        found = knn.kneighbors(vectors if scaler is None else scaler.transform(vectors), count)
+        return [
+            tuple(Neighbor(self._paths[row], float(distance)) for distance, row in zip(*pair, strict=True))
+            for pair in zip(*found, strict=True)
+        ]
 
 
 def softmax(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from imgclf.data import images
 from imgclf.errors import ArtifactError, ImageError, UsageError
 from imgclf.prediction import forms, pipeline
 from imgclf.prediction.artifact import Artifact
-from imgclf.prediction.decision import Decision, Outliers
+from imgclf.prediction.decision import Decision, Neighbor, Outliers
 from imgclf.prediction.forms import Form
 from imgclf.prediction.runtime import Runtime
 from imgclf.settings import Decoding, PredictConfig, Resize
@@ -63,13 +63,15 @@ class Classifier:
                 )
             self._outliers = outliers
 
-    def predict(self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False) -> list[Any]:
+    def predict(
+        self, sources: Iterable[Source], *, tta: bool = False, embeddings: bool = False, neighbors: int | None = None
+    ) -> list[Any]:
         """Classify images; an image that cannot be read gets a prediction with its error. See `stream`.
 
         Returns:
             For each image what the task says: a `Prediction` of classes; `forms` has those of other tasks.
         """
-        return list(self.stream(sources, tta=tta, embeddings=embeddings))
+        return list(self.stream(sources, tta=tta, embeddings=embeddings, neighbors=neighbors))
 
     def stream(
         self,
@@ -79,6 +81,7 @@ class Classifier:
         tta: bool = False,
         embeddings: bool = False,
         maps: bool = False,
+        neighbors: int | None = None,
     ) -> Iterator[Any]:
         """Classify any number of images in order, while holding only a few at a time.
 
@@ -90,11 +93,16 @@ class Classifier:
             tta: average over the image and its mirror image (test-time augmentation).
             embeddings: whether to return the feature vectors, too.
             maps: whether to return the feature maps and the pixels that the model saw, too.
+            neighbors: how many of the nearest training images to return, too: for a classifier of k-NN alone.
 
         Raises:
-            UsageError: if `sources` is itself one image, `batch_size` is below 1, or the model lacks an output.
+            UsageError: if `sources` is itself one image, `batch_size` is below 1, or the model lacks an output, or
+                neighbors.
+            ArtifactError: if the model does not name its training images.
         """
         names = self._check(sources, batch_size, embeddings, maps)
+        if neighbors is not None:
+            self._near(None, neighbors)
         workers = environment.cpu_count()
         try:
             few = len(sources) < FEW * workers  # type: ignore[arg-type]
@@ -104,9 +112,9 @@ class Classifier:
             self.runtime.prepare(workers)
         ahead = 2 * batch_size
         together = max(1, min(self.runtime.batch_size, ahead // workers))
-        if self._outliers is not None and not embeddings:
+        if (self._outliers is not None or neighbors) and not embeddings:
             names = (*names, "embedding")
-        work = partial(self._classify, names=names, tta=tta, embeddings=embeddings)
+        work = partial(self._classify, names=names, tta=tta, embeddings=embeddings, neighbors=neighbors)
         return pipeline.run(iter(sources), work, workers=workers, batch=together, ahead=ahead)
 
     def _check(self, sources: Iterable[Source], batch_size: int, embeddings: bool, maps: bool) -> tuple[str, ...]:
@@ -122,7 +130,17 @@ class Classifier:
                 raise UsageError(f"expected a model that gives {what}, found one that does not. Export again.")
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
-    def _classify(self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool) -> list[Any]:
+    def _near(self, vectors: np.ndarray | None, count: int) -> list[tuple[Neighbor, ...]]:
+        """The nearest training images; None for a check alone."""
+        find = getattr(self.runtime, "neighbors", None)
+        if find is None:
+            raise UsageError("--neighbors: expected a run of --model knn, found a network.")
+        found: list[tuple[Neighbor, ...]] = find(vectors, count)
+        return found
+
+    def _classify(
+        self, sources: list[Source], names: Sequence[str], tta: bool, embeddings: bool, neighbors: int | None
+    ) -> list[Any]:
         decoded = [self._decode(source) for source in sources]
         pixels = [item for item in decoded if not isinstance(item, str)]
         found = self._run(np.stack(pixels).astype(np.float32), names) if pixels else {}
@@ -132,6 +150,7 @@ class Classifier:
                 mirrored["feature_map"] = mirrored["feature_map"][:, :, ::-1]
             found = {name: (values + mirrored[name]) / 2 for name, values in found.items()}
         distances = self._outliers.scores(found["embedding"]).tolist() if self._outliers and pixels else None
+        near = self._near(found["embedding"], neighbors) if neighbors and pixels else None
         row = iter(range(len(pixels)))
         predictions = []
         for source, item in zip(sources, decoded, strict=True):
@@ -151,6 +170,7 @@ class Classifier:
                     pixels=item if "feature_map" in found else None,
                     file=file,
                     outlier_score=distances[place] if distances else None,
+                    **({"neighbors": near[place]} if near else {}),
                 )
             )
         return predictions

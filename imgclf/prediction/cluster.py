@@ -71,6 +71,7 @@ class ClusterClassifier(Classifier):
         tta: bool = False,
         embeddings: bool = False,
         maps: bool = False,
+        neighbors: int | None = None,
     ) -> Iterator[Answer]:
         """Classify files in order, each once, as long as one machine stays.
 
@@ -81,6 +82,7 @@ class ClusterClassifier(Classifier):
             batch_size: has no effect on the machines; the size of their blocks depends on their number.
             tta, embeddings: as in `Classifier.stream`.
             maps: feature maps are too large to travel.
+            neighbors: no machine looks for them.
 
         Raises:
             UsageError: as in `Classifier.stream`; or without a cluster, or for a source that is not a path.
@@ -88,6 +90,8 @@ class ClusterClassifier(Classifier):
         """
         if maps:
             raise UsageError("--engine ray gives no feature maps. Choose another engine.")
+        if neighbors is not None:
+            raise UsageError("--engine ray finds no neighbors. Choose another engine.")
         self._check(sources, batch_size, embeddings, maps)
         return self._in_portions(iter(sources), tta, embeddings)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -124,13 +125,21 @@ def decide(
     return Decided(argmax, chosen, confidence, unsure, outlier, members)
 
 
+class Neighbor(NamedTuple):
+    """A training image, as the data set names it, and how far its feature vector is, each feature standardized."""
+
+    path: str
+    distance: float
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model and its rules say of one image: `probabilities`, float32 (classes,), or else an `error`.
 
     `path` is the name of the image and `file` where it lies; both are None for an image that is no file. `embedding`,
     float32 (d,), `feature_map`, float32 (h, w, d), and `pixels`, uint8 (s, s, 3), as the model saw them, are given on
-    request. `outlier_score` is the distance from the training images; None where the model has no rule for it.
+    request, as are the nearest training images, `neighbors`. `outlier_score` is the distance from the training images;
+    None where the model has no rule for it.
     """
 
     path: str | None
@@ -143,6 +152,7 @@ class Prediction:
     rules: Decision = NO_RULES
     feature_map: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    neighbors: tuple[Neighbor, ...] | None = None
 
     @property
     def output(self) -> np.ndarray | None:

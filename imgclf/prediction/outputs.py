@@ -44,12 +44,31 @@ def to_csv(predictions: Iterable[Answer], top: int, writing: Writing = CLASSES) 
 
 def columns(top: int, writing: Writing = CLASSES) -> tuple[str, ...]:
     """The names of a table's columns."""
-    return tuple(writing.form.columns(writing.labels, top))
+    return tuple(_kinds(top, writing))
+
+
+def _kinds(top: int, writing: Writing) -> dict[str, type]:
+    """The columns and what they contain; those of neighbors come last."""
+    near = range(1, writing.neighbors + 1)
+    more = {name: kind for rank in near for name, kind in ((f"neighbor_{rank}", str), (f"distance_{rank}", float))}
+    return writing.form.columns(writing.labels, top) | more
+
+
+def _near(prediction: Answer, writing: Writing) -> list[object]:
+    """The values of the columns of neighbors; None for an image that cannot be read."""
+    found = [value for near in getattr(prediction, "neighbors", None) or () for value in near]
+    return found or [None] * (2 * writing.neighbors)
+
+
+def _values(prediction: Answer, top: int, writing: Writing) -> dict[str, Any]:
+    near = _near(prediction, writing)
+    names = columns(top, writing)[-len(near) :] if near else ()
+    return {**writing.form.values(prediction, top), **dict(zip(names, near, strict=True))}
 
 
 def to_csv_line(prediction: Answer, top: int, writing: Writing = CLASSES) -> str:
     """Return one line of CSV in the order of `columns`."""
-    return cells.line([_cell(value) for value in writing.form.cells(prediction, top)])
+    return cells.line([_cell(value) for value in [*writing.form.cells(prediction, top), *_near(prediction, writing)]])
 
 
 def _cell(value: object) -> object:
@@ -69,6 +88,9 @@ def to_rows(prediction: Answer, top: int, writing: Writing = CLASSES) -> list[tu
     if prediction.error is not None:
         return [(path, *("" for _ in writing.form.HEADS), printable(prediction.error))]
     shown = [tuple(map(printable, row)) for row in writing.form.rows(prediction, top)]
+    if writing.neighbors:
+        for rank, near in enumerate(getattr(prediction, "neighbors", None) or (), start=1):
+            shown.append((f"neighbor {rank}: {printable(near.path)}", f"distance {near.distance:.3g}"))
     return [("" if rank else path, *row, "") for rank, row in enumerate(shown)]
 
 
@@ -95,11 +117,11 @@ def parquet(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callab
     import pyarrow
 
     types = {str: pyarrow.string(), float: pyarrow.float32(), bool: pyarrow.bool_()}
-    kinds = {name: types[kind] for name, kind in writing.form.columns(writing.labels, top).items()}
+    kinds = {name: types[kind] for name, kind in _kinds(top, writing).items()}
     with parquet_rows(path, kinds) as write:
 
         def add(prediction: Answer) -> None:
-            write(writing.form.values(prediction, top))
+            write(_values(prediction, top, writing))
 
         yield add
 
@@ -133,7 +155,7 @@ def excel(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callable
         nonlocal count
         if count % (SHEET_ROWS - 1) == 0:
             workbook.create_sheet("predictions").append([cell(name) for name in names])
-        values = writing.form.values(prediction, top)
+        values = _values(prediction, top, writing)
         workbook.worksheets[-1].append([cell(values.get(name)) for name in names])
         count += 1
 

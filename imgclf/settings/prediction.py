@@ -31,6 +31,9 @@ class PredictConfig(Truncation, Memory):
         everyday=True,
     )
     tta: bool = setting(False, "Average over each image and its mirror image.")
+    neighbors: int | None = setting(
+        None, "Show the N nearest training images (--model knn).", metavar="N", check=at_least(1)
+    )
     reject_below: float | None = setting(
         None, "Reject predictions below this confidence.", check=between(0, 1), everyday=True
     )

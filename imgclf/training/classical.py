@@ -161,6 +161,7 @@ class FittedClassical:
                 width=self.embeddings.shape[1],
                 features=self.settings.features,
                 temperature=self.temperature,
+                paths=self._kept_paths(),
             )
             stored.write(stage, self.estimator, facts)
             if self.model is not None:
@@ -170,6 +171,13 @@ class FittedClassical:
                 os.replace(place, parent / "old")
             os.replace(stage, place)
         return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
+
+    def _kept_paths(self) -> tuple[str, ...]:
+        """The training images, where the classifier keeps vectors of theirs."""
+        if self.settings.model not in ("knn", "svm"):
+            return ()
+        samples = self.images.dataset.samples
+        return tuple(samples[row].path for row in self.images.rows(TRAIN))
 
     def _write_backbone(self, model: keras.Model, path: Path) -> None:
         """Convert the backbone, or find it converted by an earlier run or fold."""

@@ -79,10 +79,15 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Writing:
-    """How the predictions of one model are written."""
+    """How the predictions of one model are written.
+
+    Args:
+        neighbors: how many training images stand beside each prediction.
+    """
 
     task: str = tasks.DEFAULT
     labels: tuple[str, ...] = ()
+    neighbors: int = 0
 
     @cached_property
     def form(self) -> Form:

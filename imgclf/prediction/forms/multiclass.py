@@ -29,7 +29,7 @@ def to_json(prediction: Prediction, top: int) -> dict[str, object]:
 
     An image that cannot be read has null values and an empty `top`. A rejected image has the label null and a `reason`,
     "unsure" or "outlier". Models with the rules for it give `outlier_score`, and `set`, the classes of the prediction
-    set.
+    set. On request there are `neighbors`, [{`path`, `distance`}] of training images.
     """
     best = [{"label": label, "confidence": confidence} for label, confidence in prediction.top(top)]
     values: dict[str, object] = {
@@ -46,6 +46,8 @@ def to_json(prediction: Prediction, top: int) -> dict[str, object]:
         values["outlier_score"] = round(prediction.outlier_score, 6)
     if prediction.classes is not None:
         values["set"] = list(prediction.classes)
+    if prediction.neighbors is not None:
+        values["neighbors"] = [near._asdict() for near in prediction.neighbors]
     return values
 
 
