@@ -60,14 +60,24 @@ def print_json(value: Any) -> None:
         environment.discard(sys.stdout)
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, optional: Sequence[str] = ()
+) -> list[str]:
     """Print a table to stdout, with columns of numbers aligned right.
 
-    It fits the terminal, or WIDTH columns elsewhere: headings and long texts wrap between words. Names and numbers stay
-    whole, for which a table outside a terminal may be wider; in a narrower terminal they are folded.
+    It fits the terminal, or WIDTH columns elsewhere, or what COLUMNS in the environment says: headings and long texts
+    wrap between words. Names and numbers stay whole, for which a table outside a terminal may be wider; in a narrower
+    terminal they are folded.
+
+    Args:
+        optional: columns to leave out, in this order, until the others fit.
+
+    Returns:
+        The columns that were left out.
     """
     cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-    width = out.width if out.is_terminal else WIDTH
+    asked = os.environ.get("COLUMNS", "")
+    width = out.width if out.is_terminal else int(asked) if asked.isdecimal() else WIDTH
     least = [
         max(
             *(cell_len(word) for word in name.split()),
@@ -75,11 +85,19 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
         )
         for place, name in enumerate(columns)
     ]
-    fits = sum(least) + len("│  ") * len(columns) + 1 <= width
+    kept, left_out = list(range(len(columns))), []
+    for name in optional:
+        if _drawn([least[place] for place in kept]) <= width:
+            break
+        kept.remove(columns.index(name))
+        left_out.append(name)
+    columns, least = [columns[place] for place in kept], [least[place] for place in kept]
+    cells = [[row[place] for place in kept] for row in cells]
+    fits = _drawn(least) <= width
     if not out.is_terminal:
-        width, fits = max(width, sum(least) + len("│  ") * len(columns) + 1), True
+        width, fits = max(width, _drawn(least)), True
     widths = _widths(least, [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)], width)
-    drawn = Table(title=None if title is None else Text(title), title_justify="left")
+    drawn = Table()
     for place, name in enumerate(columns):
         numeric = all(_is_number(row[place]) for row in cells)
         drawn.add_column(
@@ -90,15 +108,22 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
         )
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
+    if title is not None:  # not as the table's own, which would wrap where the table is narrow
+        out.print(title)
     console = _Console(file=out.file, width=width) if fits and not out.is_terminal else out
     console.print(drawn, soft_wrap=False)
+    return left_out
+
+
+def _drawn(widths: Sequence[int]) -> int:
+    """The columns of the screen that a table takes, with its borders."""
+    return sum(widths) + len("│  ") * len(widths) + 1
 
 
 def _widths(least: Sequence[int], natural: Sequence[int], width: int) -> list[int]:
     """Narrow the widest columns until a table fits. Rich can leave it one wider, and cut off its right border."""
     widths = list(natural)
-    excess = sum(widths) + len("│  ") * len(widths) + 1 - width
-    for _ in range(excess):
+    for _ in range(_drawn(widths) - width):
         flexible = [place for place, own in enumerate(widths) if own > least[place]]
         if not flexible:
             break

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from imgclf import Description
 
 
+OPTIONAL = ("padding", "stride", "formula", "type", "kernel")
+"""The columns that a narrow terminal lacks, in this order."""
+
+
 def describe(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Run, exported model, .keras file, or a name in imgclf models.")
@@ -48,18 +52,20 @@ def describe(
         (
             layer.name,
             layer.type,
-            _times(layer.output),
-            layer.kernel and _times(layer.kernel),
-            layer.stride and _times(layer.stride),
+            _short(layer.output),
+            layer.kernel and _short(layer.kernel),
+            layer.stride and _short(layer.stride),
             layer.padding,
             f"{layer.parameters:,}" if layer.parameters else "",
             layer.formula if layer.parameters else "",
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
-            _times(layer.receptive_field) if layer.receptive_field else "all",
+            _square(layer.receptive_field) if layer.receptive_field else "all",
         )
         for layer in found.layers
     ]
-    console.table(None, columns, rows)
+    left_out = console.table(None, columns, rows, optional=OPTIONAL)
+    if left_out:
+        console.note(f"Left out to fit: {', '.join(left_out)}. A wider terminal, COLUMNS=160 or --json shows them.")
     for line in _totals(found):
         console.out.print(line)
     if output:
@@ -68,6 +74,15 @@ def describe(
 
 def _times(sizes: tuple[int, ...]) -> str:
     return " x ".join(map(str, sizes))
+
+
+def _short(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _square(sizes: tuple[int, ...]) -> str:
+    """One number where both sides are equal."""
+    return str(sizes[0]) if len(set(sizes)) == 1 else _short(sizes)
 
 
 def _totals(found: "Description") -> list[str]:

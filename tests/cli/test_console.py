@@ -78,6 +78,16 @@ def test_a_wrapped_text_leaves_the_right_border_within_80_columns(capsys):
     assert {line[-1] for line in lines} == set("┓┃┩│┘")
 
 
+@pytest.mark.parametrize(("width", "left_out"), [(80, ["note"]), (20, ["note", "n"]), (160, [])])
+def test_a_table_leaves_out_optional_columns_until_it_fits(capsys, monkeypatch, width, left_out):
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns, row = ["name", "n", "note"], ["oak" * 5, 12, "x" * 90]
+    assert console.table("a title longer than the table", columns, [row], optional=["note", "n"]) == left_out
+    title, _, heads, *_ = capsys.readouterr().out.splitlines()
+    assert title == "a title longer than the table"
+    assert heads.strip("┃ ").replace("┃", " ").split() == [name for name in columns if name not in left_out]
+
+
 def test_a_long_name_stays_whole_in_a_pipe(capsys):
     name = "a folder/" * 10 + "x.jpg"
     console.table(None, ["path", "label"], [[name, "oak"]])

@@ -3,11 +3,22 @@
 import json
 
 
-def test_a_table_with_totals(imgclf, capsys):
+def test_a_table_with_totals(imgclf, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert imgclf("describe", "small-cnn", "--classes", "2") == 0
     out = capsys.readouterr().out
     assert "3 x 3 x 3 x 24" in out
     assert "662,282 parameters (2.6 MB in float32)" in out  # 661,896 of the backbone and (192 + 1) x 2
+
+
+def test_a_table_in_a_pipe_leaves_out_what_does_not_fit_and_says_so(imgclf, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert imgclf("describe", "small-cnn", "--classes", "2") == 0
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if line.startswith("│")]
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[1:-1:2] == ["stage_1_1_conv", "48x48x24", "3x3", "648", "1,492,992", "3"] for line in lines)
+    assert "Left out to fit: padding, stride, formula, type." in printed.err
 
 
 def test_published_facts_and_a_drawing(imgclf, capsys, tmp_path):
