@@ -4,7 +4,7 @@ Nothing is rendered here and no file is opened: all facts are those of the scan.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,7 +43,7 @@ class Kind:
 
 
 KINDS = {
-    "conflict": Kind(ERROR, "the same image in two classes", "kept in one split; exact copies only in train", "all"),
+    "conflict": Kind(ERROR, "the same image in two classes", "one label must be wrong; used in one split only", "all"),
     "leakage": Kind(ERROR, "the same image in two given splits", "kept; scores are too good", "training"),
     "unreadable": Kind(ERROR, "damaged, truncated or not readable", "left out", "all"),
     "empty": Kind(ERROR, "0 bytes", "left out", "all"),
@@ -75,6 +75,16 @@ KINDS = {
     "other-file": Kind(NOTE, "not named as an image", "left out"),
 }
 """In the order of the report."""
+
+
+EXPLAINED = ("conflict", "leakage")
+"""Kinds whose names alone do not say what they are."""
+
+MOST_NAMED = 20
+"""Files that are left out for one reason, each with a line of its own."""
+
+LEFT_OUT = ("unreadable", "empty", "not-an-image", "empty-class")
+"""Kinds of what reading left out: `Dataset.skipped` has the reason for each file."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +140,20 @@ class Checkup:
             if (found := self.of(name))
         ]
 
-    def lines(self, most: int = 2) -> list[str]:
-        """Write a line for each kind that occurs: severity, files or classes, what training does, the first names."""
+    def lines(self, most: int = 2, *, without: Collection[str] = ()) -> list[str]:
+        """Write a line for each kind that occurs: severity, files or classes, what training does, the first names.
+
+        Args:
+            without: kinds to leave out.
+        """
         lines = []
         for kind in self.kinds:
+            if kind["kind"] in without:
+                continue
             named = [name for found in self.of(kind["kind"]) for name in found.paths or found.classes]
             named = list(dict.fromkeys(named))
-            lines.append(f"{kind['severity']}: {kind['kind']} {len(named):,}, {kind['action']}: {listed(named, most)}")
+            action = f"{kind['what']}; {kind['action']}" if kind["kind"] in EXPLAINED else kind["action"]
+            lines.append(f"{kind['severity']}: {kind['kind']} {len(named):,}, {action}: {listed(named, most)}")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,6 +246,21 @@ def _of_files(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("other-file", skipped.reason, (skipped.path,))
         elif skipped.kind == "unreadable":
             yield Finding(_unreadable(skipped), skipped.reason, (skipped.path,))
+
+
+def told(dataset: Dataset) -> list[str]:
+    """Return what a training says of its data: findings, notes on reading and split, and the files left out with the
+    reason, each once."""
+    found = dataset.checkup.lines(without=LEFT_OUT) if dataset.checkup else []
+    left_out = [s for s in dataset.skipped if s.kind in ("unreadable", "unlabelled", "empty-class", "excluded")]
+    lines = [*found, *dataset.notes, *dataset.split_notes]
+    for reason, count in Counter(skipped.reason for skipped in left_out).items():
+        paths = [skipped.path for skipped in left_out if skipped.reason == reason]
+        if count > MOST_NAMED:
+            lines.append(f"Left out {count:,} files, such as {listed(paths[:3])}: {reason}")
+        else:
+            lines += [f"Left out {path}: {reason}" for path in paths]
+    return lines
 
 
 def _unreadable(skipped: Skipped) -> str:

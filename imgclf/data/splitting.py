@@ -320,7 +320,10 @@ def _instead(count: int, size: int, share: float) -> str:
 
 
 def _warnings(dataset: Dataset, asked: Collection[str]) -> list[str]:
-    """Say what is missing or suspicious in the split; `asked` are the splits that should have been carved."""
+    """Say what is missing or suspicious in the split; `asked` are the splits that should have been carved.
+
+    Copies are the doctor's (`conflict`, `leakage`).
+    """
     notes = []
     distinct = "distinct images or groups" if any(s.group for s in dataset.samples) else "distinct images"
     for part in (TEST, VALIDATION):
@@ -331,19 +334,10 @@ def _warnings(dataset: Dataset, asked: Collection[str]) -> list[str]:
         elif lacking:
             start, reason = ("The", f": too few {distinct}") if part in asked else ("The given", "")
             notes.append(f"{start} {part} split contains no images of {listed(lacking)}{reason}.")
-    if leaks := _unlike(dataset, grouping.content, lambda s: s.split):
-        notes.append(
-            f"Identical files in two given splits: {len(leaks)} (such as {listed(leaks[0])}). "
-            "Scores on them flatter the model."
-        )
     if leaks := _unlike(dataset, lambda s: s.group, lambda s: s.split):
         notes.append(
             f"Groups in two given splits: {len(leaks)} (such as that of {listed(leaks[0])}). "
             "Scores on them flatter the model."
-        )
-    if torn := _unlike(dataset, grouping.content, lambda s: s.label):
-        notes.append(
-            f"Identical files in two classes: {len(torn)} (such as {listed(torn[0])}). One label must be wrong."
         )
     return notes
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,8 +18,8 @@ import numpy as np
 import imgclf
 from imgclf import environment, runs, storage, tasks
 from imgclf.data import dataset as datasets
-from imgclf.data import reading, run_data
-from imgclf.data.dataset import TEST, TRAIN, Dataset, listed
+from imgclf.data import doctor, reading, run_data
+from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import MissingError, UsageError
 from imgclf.evaluation import plots, report, scorers
 from imgclf.prediction import artifact, decision
@@ -308,26 +307,14 @@ def short(backbone: str) -> str:
 
 def _describe_data(dataset: Dataset, notes: Sequence[str]) -> None:
     """Log what was chosen, and what is wrong with the images."""
-    found = dataset.checkup.lines() if dataset.checkup else []
-    for note in (*notes, *found, *dataset.notes, *dataset.split_notes):
+    for note in (*notes, *doctor.told(dataset)):
         log.info("%s", note)
-    left_out = [s for s in dataset.skipped if s.kind in ("unreadable", "unlabelled", "empty-class", "excluded")]
-    of_reason = Counter(skipped.reason for skipped in left_out)
-    for reason, count in of_reason.items():
-        paths = [skipped.path for skipped in left_out if skipped.reason == reason][:_NAMED]
-        for path in paths if count <= _NAMED else ():
-            log.warning("Left out %s: %s", path, reason)
-        if count > _NAMED:
-            log.warning("Left out %s files, such as %s: %s", f"{count:,}", listed(paths[:3]), reason)
     if alike := [name for name in dataset.class_names if name.casefold() == decision.UNKNOWN]:
         log.warning(
             "The class %s has the name that tables give to rejected images. Programs should read the columns predicted "
             "and rejected, people may want another name for it: --rename %s=other.",
             *(repr(alike[0]), alike[0]),
         )
-
-
-_NAMED = 20  # files that are left out for one reason, each with a line of its own
 
 
 def _facts(dataset: Dataset, settings: TrainConfig) -> dict[str, Any]:

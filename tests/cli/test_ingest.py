@@ -87,7 +87,7 @@ def test_the_summary_has_at_most_25_lines(ingest: Run, image_folder: Callable[..
     lines = out.splitlines()
     assert (code, len(lines)) == (0, 25)
     assert "24 more" in out
-    assert "error: conflict 2, " in out
+    assert "error: conflict 2, the same image in two classes; one label must be wrong; used in one split only: " in out
     assert "more kinds of findings; --json and --report list all" in lines[-1]
 
 

@@ -190,6 +190,19 @@ def test_copies_are_told_apart_by_label_and_side(tmp_path: Path, examine: Examin
         doctor.check(checkup, doctor.forbidden("error"))
 
 
+def test_a_file_that_is_left_out_is_told_once_with_the_reason(photographs: Path) -> None:
+    (photographs / "ant/cut.jpg").write_bytes((photographs / "ant/00.jpg").read_bytes()[:9000])
+    for number in range(21):
+        (photographs / f"bee/empty-{number}.png").touch()
+    lines = doctor.told(imgclf.read(photographs, pixels=True))
+    [cut] = [line for line in lines if "cut.jpg" in line]
+    assert cut.startswith("Left out ant/cut.jpg: damaged or truncated (")
+    assert [line for line in lines if "empty-1.png" in line] == [
+        "Left out 21 files, such as bee/empty-0.png, bee/empty-1.png, bee/empty-10.png: an empty file"
+    ]
+    assert not any(line.startswith("error:") for line in lines)
+
+
 def test_near_duplicates_share_a_split(photographs: Path) -> None:
     for number in range(24):
         name = ("ant", "bee")[number % 2]
