@@ -43,9 +43,9 @@ def _print(result: dict[str, Any]) -> None:
         (
             *pair["runs"],
             f"{100 * pair['accuracy']:+.1f}",
-            " to ".join(f"{100 * end:+.1f}" for end in pair["interval"]),
+            " to ".join(f"{100 * end:+.1f}" for end in pair["interval"]) if _differ(pair) else None,
             f"{pair['only_first']} : {pair['only_second']}",
-            f"{pair['p']:.2g}",
+            f"{pair['p']:.2g}" if _differ(pair) else None,
         )
         for pair in result["pairs"]
     ]
@@ -57,6 +57,11 @@ def _print(result: dict[str, Any]) -> None:
     console.out.print(result["sentence"])
 
 
+def _differ(pair: dict[str, Any]) -> bool:
+    """Whether there is anything to compute an interval from."""
+    return bool(pair["only_first"] or pair["only_second"])
+
+
 def _print_losses(result: dict[str, Any]) -> None:
     from imgclf.cli import console
 
@@ -64,9 +69,9 @@ def _print_losses(result: dict[str, Any]) -> None:
         (
             *pair["runs"],
             f"{pair['loss']:+.4g}",
-            " to ".join(f"{end:+.4g}" for end in pair["interval"]),
+            " to ".join(f"{end:+.4g}" for end in pair["interval"]) if _differ(pair) else None,
             f"{pair['only_first']} : {pair['only_second']}",
-            f"{pair['p']:.2g}",
+            f"{pair['p']:.2g}" if _differ(pair) else None,
         )
         for pair in result["pairs"]
     ]

@@ -343,6 +343,17 @@ class _Lines:
 
 
 @contextmanager
+def nothing_written() -> Iterator[None]:
+    """Say so when the user interrupts before the library has begun a folder, which it notes in the exception."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if not getattr(stop, "__notes__", ()):
+            note("Nothing was written yet.")
+        raise
+
+
+@contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[OnProgress]:
     """Show progress of work in one phase.
 

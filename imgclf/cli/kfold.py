@@ -32,7 +32,7 @@ def kfold(
     from imgclf.cli import console
 
     console.err.quiet = quiet
-    with console.phases() as on_progress:
+    with console.nothing_written(), console.phases() as on_progress:
         dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
         on_progress(console.LOADING, 0, None)
         result = imgclf.kfold(dataset, settings, folds, output=output, on_progress=on_progress)

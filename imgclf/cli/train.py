@@ -42,7 +42,7 @@ def train(
 
     started = environment.process_start()
     console.err.quiet = quiet
-    with console.phases() as on_progress:
+    with console.nothing_written(), console.phases() as on_progress:
         if resume:
             given.refuse_others(RESUMED, "--resume keeps the run's own settings and data.")
             runs.find(resume)  # before Keras is loaded, which takes seconds

@@ -85,7 +85,26 @@ def of_classes(
         {"runs": [str(paths[i]), str(paths[j])], **pair(labels, aligned[i][1], aligned[j][1], groups)}
         for i, j in itertools.combinations(range(len(paths)), 2)
     ]
-    return {"n": len(labels), "runs": table, "pairs": pairs, "sentence": _sentence(table, pairs)}
+    independent = len({group or str(row) for row, group in enumerate(groups)})
+    if all(not each["only_first"] and not each["only_second"] for each in pairs):
+        same = all((predicted == aligned[0][1]).all() for _, predicted in aligned)
+        sentence = _alike([str(path) for path in paths], len(labels), independent, same=same)
+    else:
+        sentence = _sentence(table, pairs)
+    return {"n": len(labels), "runs": table, "pairs": pairs, "sentence": sentence}
+
+
+def _alike(names: Sequence[str], n: int, independent: int, *, same: bool) -> str:
+    """What follows from runs that are correct on the same images: not that they are equally good.
+
+    Source: the exact binomial limit of what was seen 0 times, 1 - 0.05^(1/n), about 3/n.
+    """
+    most = 1 - LEVEL ** (1 / independent)
+    what = "make the same predictions" if same else "are correct on the same images"
+    return (
+        f"{' and '.join(names)} {what}, so these {n:,} images cannot tell which is better: on others, their accuracies "
+        f"may differ by up to {100 * most:.1f} percentage points (95% confidence)."
+    )
 
 
 def pair(
@@ -165,6 +184,11 @@ def of_losses(
     names = ", ".join(next(name for name in p["runs"] if name != str(paths[best])) for p in close)
     sentence = f"{paths[best]} loses least on these images"
     sentence += f", but chance alone can explain its lead over {names}." if close else f" (each p < {LEVEL})."
+    if not any(p["only_first"] or p["only_second"] for p in pairs):
+        sentence = (
+            f"{' and '.join(map(str, paths))} lose the same on each image, so these {len(losses[0]):,} images cannot "
+            "tell which is better."
+        )
     table = [{"run": str(path), "loss": mean, **own} for path, mean, own in zip(paths, means, scores, strict=True)]
     return {"n": len(losses[0]), "runs": table, "pairs": pairs, "sentence": sentence}
 
@@ -225,7 +249,11 @@ def _sentence(table: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) 
         by = f"{100 * abs(only['accuracy']):.1f} percentage points"
         other = next(name for name in only["runs"] if name != best["run"])
         if not only["accuracy"]:
-            return f"No difference: {best['run']} and {other} make equally many correct predictions."
+            count = only["only_first"]
+            return (
+                f"{best['run']} and {other} make equally many correct predictions: each is correct on {count} "
+                f"image{'s' * (count > 1)} on which the other is not. These images cannot tell which is better."
+            )
         if not close:
             return (
                 f"{best['run']} is better than {other}: its accuracy is {by} higher, which chance alone hardly "

@@ -25,6 +25,7 @@ from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import scorers
 from imgclf.runs import Run
 from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
+from imgclf.settings.classical import NETWORK
 from imgclf.training import ensemble, estimators
 from imgclf.training import train as training
 from imgclf.training.callbacks import OnProgress
@@ -89,6 +90,8 @@ def kfold(
         ensemble.check(estimator.settings)
     for note in (*notes, *found):
         log.info("%s", note)
+    for note in _cost(estimator, settings):
+        log.info("%s", note)
     formats = estimator.settings.export_formats
     config = replace(estimator.settings, export="none")
     stem = f"{dataset.name}-{training.short(estimator.name)}-kfold"
@@ -103,12 +106,30 @@ def kfold(
                     run, dataset, _of_all_folds(config, len(dataset.class_names)), places, config, formats, on_progress
                 )
             return done
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"{folder} was begun")
             more = "" if output else f" with -o {folder}"
             log.info("%s: finished folds are kept; the same command%s resumes from there.", folder, more)
             raise
         finally:
             _of_all_folds.cache_clear()
+
+
+def _cost(estimator: estimators.Estimator, settings: KfoldConfig) -> list[str]:
+    """What a cross-validation takes that fine-tunes the network in every fold, and what is quicker."""
+    trained = estimator.settings
+    if trained.model != NETWORK or trained.method not in ("auto", "finetune"):
+        return []
+    count = settings.folds * settings.repeats
+    limit = "" if math.isinf(estimator.limit_s) else f", up to {_minutes(estimator.limit_s)} each"
+    return [
+        f"Cross-validation trains {count} times with --method {trained.method}{limit}: each fold as imgclf train "
+        "would. --method probe takes seconds for a fold."
+    ]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnProgress | None) -> CrossValidation:

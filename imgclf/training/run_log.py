@@ -14,8 +14,12 @@ log = logging.getLogger("imgclf")
 
 
 @contextmanager
-def explained(run: Run) -> Iterator[None]:
-    """Say what is kept when the disk is full or the user interrupts."""
+def explained(run: Run, *, alone: bool = True) -> Iterator[None]:
+    """Say what is kept when the disk is full or the user interrupts.
+
+    Args:
+        alone: whether the run is no fold, of which the cross-validation speaks.
+    """
     again = f"imgclf train --resume {run.path} resumes from there."
     try:
         yield
@@ -24,9 +28,12 @@ def explained(run: Run) -> Iterator[None]:
             raise RunError(f"{run.path}: the run folder was deleted during training, so training stopped.") from None
         kept = f" Finished epochs are kept: {again}" if _is_kept(run) else ""
         raise RunError(f"{run.path}: the run cannot be written ({error.strerror or error}).{kept}") from None
-    except KeyboardInterrupt:
-        if _is_kept(run):
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{run.path} was begun")  # without which `imgclf train` says that nothing was written
+        if alone and _is_kept(run):
             log.info("Finished epochs are kept: %s", again)
+        elif alone:
+            log.info("%s: interrupted before an epoch was finished. Delete the folder and start over.", run.path)
         raise
 
 

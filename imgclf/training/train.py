@@ -81,7 +81,7 @@ def train(
         built = built if built is not None else estimator.build(len(dataset.class_names))
         stem = f"{dataset.name}-{short(estimator.name)}"
         run = runs.create(Path(output)) if output else runs.create(runs.create_next(Path("runs"), stem))
-        for context in (explained(run), run.lock(), log_to(run)):
+        for context in (explained(run, alone=with_report), run.lock(), log_to(run)):
             stack.enter_context(context)
         _describe_data(dataset, notes)
         run.write_labels(list(dataset.class_names))
@@ -185,7 +185,7 @@ def resume(
     run = runs.find(run)
     clock_from = time.monotonic() if started is None else started
     settings = TrainConfig.from_dict(run.read_config()["config"])
-    with explained(run), run.lock(), log_to(run):
+    with explained(run, alone=with_report), run.lock(), log_to(run):
         is_finished = run.artifact.exists()
         if is_finished and epochs is None and not run.extension.config.is_file():
             _complete(run, settings, with_report)

@@ -39,6 +39,14 @@ def test_what_are_no_probabilities_ends_with_4_and_names_the_file(imgclf, tmp_pa
     assert str(other / "predictions.csv") in printed and "row 1" in printed and "Traceback" not in printed
 
 
+def test_equal_results_have_no_interval_that_looks_sure(imgclf, tmp_path, capsys):
+    one, other = write(tmp_path / "one", [1] * 4), write(tmp_path / "other", [1] * 4)
+    assert imgclf("compare", one, other) == 0
+    out = capsys.readouterr().out
+    assert "+0.0 to +0.0" not in out
+    assert "make the same predictions, so these 4 images cannot tell which is better" in out
+
+
 def test_one_image_is_enough_for_a_careful_sentence(imgclf, tmp_path, capsys):
     one, other = write(tmp_path / "one", [0]), write(tmp_path / "other", [1])
     assert imgclf("compare", one, other) == 0

@@ -153,3 +153,11 @@ def test_a_missing_config_or_run_fails_before_anything_is_loaded(train: Train, t
     assert code == 4 and f"--config {tmp_path / 'confg.json'}: no such file." in err
     code, _, err = train("--resume", tmp_path / "none")  # the fixture's library has no `resume` to be called
     assert code == 4 and f"{tmp_path / 'none'}: expected a run folder" in err
+
+
+def test_an_interruption_before_there_is_a_run_says_that_nothing_was_written(train, tmp_path, monkeypatch):
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("imgclf.read", stop)
+    assert train(tmp_path) == (130, "", "Nothing was written yet.\nInterrupted.\n")

@@ -97,6 +97,19 @@ def test_a_difference_that_chance_explains_is_called_so(tmp_path):
     assert f"p = {stats.binomtest(1, 1).pvalue:.2g}" in sentence
 
 
+def test_equal_results_are_no_proof_of_equal_models(tmp_path):
+    one, other = write(tmp_path / "one", [1] * 9 + [0]), write(tmp_path / "other", [1] * 9 + [0])
+    assert compare.compare([one, other])["sentence"] == (
+        f"{one} and {other} make the same predictions, so these 10 images cannot tell which is better: on others, "
+        "their accuracies may differ by up to 25.9 percentage points (95% confidence)."  # 1 - 0.05^(1/10)
+    )
+    third = write(tmp_path / "third", [0] + [1] * 9)
+    assert compare.compare([one, third])["sentence"] == (
+        f"{one} and {third} make equally many correct predictions: each is correct on 1 image on which the other is "
+        "not. These images cannot tell which is better."
+    )
+
+
 def test_several_runs_name_those_that_chance_explains(tmp_path):
     paths = [write(tmp_path / name, right) for name, right in (("a", [0] * 20), ("b", [1] * 19 + [0]), ("c", [1] * 20))]
     found = compare.compare(paths)

@@ -48,20 +48,32 @@ def test_a_good_model_with_many_images_is_to_be_used(run):
     ]
 
 
-def test_a_rare_class_is_named_with_the_option_for_it(run):
-    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 9, "good": 50})
-    assert found[1] == "Next: imgclf train 'my data' --balance weights (rare: 'bad')"
-    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 10, "good": 50})
-    assert "--balance" not in found[1]
+def with_missed(count: int) -> dict:
+    """Scores of 1,000 bad and 1,000 good ones, with `count` bad ones that are taken for good."""
+    labels = np.arange(2000) % 2
+    probabilities = np.eye(2)[labels] * 0.8 + 0.1
+    probabilities[: 2 * count : 2] = (0.1, 0.9)
+    return metrics.score(labels, probabilities, ("bad", "good"), replicates=50)
+
+
+def test_a_rare_class_that_is_missed_is_named_with_the_option_for_it(run):
+    missed = with_missed(250)
+    found = conclusion.lines(run, run.path, missed, {"bad": 9, "good": 50})
+    assert found[1] == "Next: imgclf train 'my data' --balance weights (rare and often missed: 'bad', recall 0.75)"
+    found = conclusion.lines(run, run.path, missed, {"bad": 10, "good": 50})
+    assert "--balance" not in " ".join(found)  # not rare
+    found = conclusion.lines(run, run.path, missed, {"bad": 50, "good": 9})
+    assert "--balance" not in " ".join(found)  # the rare one is found
 
 
 def test_the_next_command_reads_the_same_data(run):
     facts = run.read_config()
     facts["config"] |= {"depth": "last", "label_column": "the species", "crowd": True, "seed": 0}
     storage.write_json(run.config, facts)
-    found = conclusion.lines(run, run.path, scores(np.arange(2000) % 2, 1980), {"bad": 9, "good": 50})
+    found = conclusion.lines(run, run.path, with_missed(250), {"bad": 9, "good": 50})
     assert found[1] == (
-        "Next: imgclf train 'my data' --depth last --label-column 'the species' --crowd --balance weights (rare: 'bad')"
+        "Next: imgclf train 'my data' --depth last --label-column 'the species' --crowd --balance weights "
+        "(rare and often missed: 'bad', recall 0.75)"
     )
 
 

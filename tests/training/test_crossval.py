@@ -42,6 +42,15 @@ def test_more_folds_than_images_of_a_class_or_groups_are_an_error(image_folder, 
         crossval.kfold(grouped, SMALL, output=tmp_path / "groups")
 
 
+@pytest.mark.parametrize(("method", "told"), [("auto", True), ("probe", False)])
+def test_the_cost_of_fine_tuning_each_fold_is_told_before_it_begins(image_folder, tmp_path, caplog, method, told):
+    caplog.set_level("INFO", "imgclf")
+    with pytest.raises(DatasetError):  # too few images, which shows later
+        crossval.kfold(imgclf.read(image_folder(count=4)), TrainConfig(method=method), output=tmp_path / "folds")
+    line = "Cross-validation trains 5 times with --method auto, up to 5 min each: each fold as imgclf train would. "
+    assert (line in caplog.text) is told
+
+
 def test_a_folder_of_other_folds_is_refused(image_folder, tmp_path):
     (tmp_path / "folds").mkdir()
     (tmp_path / "folds" / "config.json").write_text('{"data": "x", "config": {}, "data_sha256": "0"}')

@@ -154,6 +154,22 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_says_so(
     assert "is finished" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kept", "advice"), [(True, "imgclf train --resume"), (False, "Delete the folder and start over.")]
+)
+def test_an_interruption_advises_to_resume_only_what_can_be_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: bool, advice: str
+) -> None:
+    caplog.set_level("INFO", "imgclf")
+    run = runs.create(tmp_path / "run")
+    if kept:
+        run.checkpoint.touch()
+    with pytest.raises(KeyboardInterrupt) as stop, explained(run):
+        raise KeyboardInterrupt
+    assert advice in caplog.text and len(caplog.messages) == 1
+    assert stop.value.__notes__ == [f"{run.path} was begun"]
+
+
 def test_a_class_without_training_images_is_named(image_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = image_folder(count=12)
     (folder / "lonely").mkdir()
