@@ -27,6 +27,7 @@ from PIL import Image
 from imgclf.cli.app import COMMANDS, app
 from imgclf.data.doctor import KINDS
 from imgclf.policies import OPERATIONS
+from imgclf.settings import preprocessing
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -164,6 +165,12 @@ def test_the_docs_list_the_operations_of_augmentation():
     page = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
     listed = re.search(r"^The operations are (.*?)\.", page, re.MULTILINE | re.DOTALL)
     assert listed and re.findall(r"`(.+?)`", listed[1]) == list(OPERATIONS)
+
+
+def test_the_docs_list_the_steps_of_preprocessing():
+    page = (ROOT / "docs" / "preprocessing.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`([a-z]+)(?:=[XN])?`", "\n".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE)))
+    assert listed == list(preprocessing.KINDS)
 
 
 @every_page

@@ -1,4 +1,4 @@
-"""Turn a file into pixels: decode, orient, RGB, resize.
+"""Turn a file into pixels: decode, orient, RGB, resize, preprocess.
 
 Training, prediction and the server call these functions and nothing else, so that an image means the same everywhere.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from imgclf import environment
-from imgclf.data import content, deep_gray, losses, memory, signatures, tiffs
+from imgclf.data import content, deep_gray, losses, memory, preprocessing, signatures, tiffs
 from imgclf.errors import ImageError
 from imgclf.settings import Decoding as Decoding
 from imgclf.settings import Resize
@@ -417,7 +417,7 @@ def resize(image: Image.Image, size_px: int, mode: Resize = "squash") -> Image.I
 
 
 def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding = DEFAULT) -> np.ndarray:
-    """Turn a file, bytes, or an array into the model's pixels.
+    """Turn a file, bytes, or an array into the model's pixels: decoded, resized, then preprocessed as the rules say.
 
     Args:
         source: a path, encoded bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), 0-255.
@@ -435,6 +435,10 @@ def load(source: Path | str | bytes | np.ndarray, size_px: int, rules: Decoding 
                 f"expected a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), found {source.dtype} {source.shape}"
             )
         image = to_rgb(Image.fromarray(source.reshape(source.shape[:2]) if channels == 1 else source))
-        return np.asarray(resize(image, size_px, rules.resize))
+        return _finished(image, size_px, rules)
     with _decoded(source, rules, size_px) as image:
-        return np.asarray(resize(image, size_px, rules.resize))
+        return _finished(image, size_px, rules)
+
+
+def _finished(image: Image.Image, size_px: int, rules: Decoding) -> np.ndarray:
+    return np.asarray(preprocessing.apply(resize(image, size_px, rules.resize), rules.steps))

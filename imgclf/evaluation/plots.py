@@ -188,14 +188,17 @@ def tidy(*several: "Axes") -> None:
             label.set_fontsize(9)
 
 
-def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str) -> None:
-    """Draw rows of images: first the original, then its variants.
+def contact_sheet(
+    path: Path, rows: np.ndarray, names: Sequence[str], title: str, firsts: Sequence[str] = ("original",)
+) -> None:
+    """Draw rows of images: first the original, perhaps what preprocessing made of it, then its variants.
 
     Args:
         path: the PNG file to write.
         rows: uint8 (n, m, s, s, 3).
         names: of the rows.
         title: wrapped to the width of the sheet.
+        firsts: the names of the columns before the variants.
 
     Raises:
         OSError: if the file cannot be written; an old one stays as it is.
@@ -207,11 +210,12 @@ def contact_sheet(path: Path, rows: np.ndarray, names: Sequence[str], title: str
     axes.imshow(cells, extent=(0, columns, count, 0), aspect="auto", interpolation="antialiased")
     style: dict[str, Any] = {"fontsize": 9, "parse_math": False}
     axes.set_yticks(np.arange(count) + 0.5, [drawable(name) for name in names], **style)
-    axes.set_xticks(np.arange(columns) + 0.5, ["original", *map(str, range(1, columns))], **style)
+    shown = [*firsts, *map(str, range(1, columns - len(firsts) + 1))]
+    axes.set_xticks(np.arange(columns) + 0.5, shown, **style)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.vlines(range(1, columns), 0, count, color="white", linewidth=1)
     axes.hlines(range(1, count), 0, columns, color="white", linewidth=1)
-    axes.vlines(1, 0, count, color="white", linewidth=5)
+    axes.vlines(range(1, len(firsts) + 1), 0, count, color="white", linewidth=5)
     axes.spines[:].set_visible(False)
     axes.set_title(textwrap.fill(title, round(14 * columns * CELL_IN)), fontsize=10, loc="left", parse_math=False)
     save(figure, path)

@@ -61,6 +61,11 @@ ATTENTION = (
 
 NUMBERS = "MediaPipe's Image Classifier is for classes, and this model predicts numbers. Use --format litert."
 
+PREPROCESSED = (
+    "MediaPipe feeds an image as it is, and this model was trained with --preprocess {}. Use --format litert: imgclf "
+    "predict preprocesses, and so can your own code before it calls the model."
+)
+
 
 def everything(run: Run) -> list[str]:
     """All that can be exported of a run here.
@@ -95,8 +100,12 @@ def _why_not(run: Run, format: str) -> str:
     """The reason for which a run cannot have a format; empty where it can."""
     if format == INT8 and _describes(run, "num_heads", default=False):  # of layers with attention
         return ATTENTION
-    if format == MEDIAPIPE and tasks.find(artifact.read(run.path).task).OUTPUT != "probabilities":
-        return NUMBERS
+    if format == MEDIAPIPE:
+        facts = artifact.read(run.path)
+        if tasks.find(facts.task).OUTPUT != "probabilities":
+            return NUMBERS
+        if facts.preprocess is not None:
+            return PREPROCESSED.format(facts.preprocess)
     return ""
 
 

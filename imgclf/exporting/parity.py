@@ -183,7 +183,7 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     proof = compare(
         place, what, samples, known, found[task.OUTPUT], allowed.probabilities * unit, allowed.tie, facts.task
     )
-    takes_bytes = file.format == "savedmodel"
+    takes_bytes = file.format == "savedmodel" and facts.preprocess is None
     readable = [row for row, image in enumerate(samples.encoded) if takes_bytes and savedmodel.reads(image)]
     if not readable:
         return proof

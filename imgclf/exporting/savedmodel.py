@@ -10,6 +10,7 @@ blocks around the cut may differ. One image that cannot be decoded fails its who
 
 import contextlib
 import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ import keras  # noqa: E402  (after prepare_keras, which must come before Keras's
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # noqa: E402
+
+log = logging.getLogger("imgclf")
 
 SERVING, SERVING_BYTES = "serving_default", "serve_bytes"
 
@@ -108,13 +111,21 @@ def write(folder: Path, model: keras.Model, graph: Any, facts: Artifact) -> None
     """Write a SavedModel with two signatures.
 
     `serving_default` takes `pixels` float32 (n, s, s, 3), 0-255; `serve_bytes` takes `images`, strings (n,): encoded
-    JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes).
+    JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes). A model with
+    preprocessing has the first one alone, since TensorFlow's operations give other pixels than Pillow's.
 
     Args:
         folder: where to write; it must not exist.
         model: the model itself, for its weights.
         graph: what `trace` made of the model.
     """
+    if facts.preprocess is not None:
+        log.warning(
+            "%s: takes pixels, not encoded images, since TensorFlow cannot do --preprocess %s exactly. imgclf predict "
+            "does it, and other programs have to.",
+            folder.name,
+            facts.preprocess,
+        )
     size_px = model.input_shape[1]
     names = [label.encode("utf-8", "surrogateescape") for label in facts.labels]
 
@@ -130,10 +141,9 @@ def write(folder: Path, model: keras.Model, graph: Any, facts: Artifact) -> None
     module.weights = [variable.value for variable in model.variables]  # what is not tracked is not written
     with environment.silence_stderr_fd(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        signatures = {
-            SERVING: _function(serve, tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="pixels")),
-            SERVING_BYTES: _function(serve_bytes, tf.TensorSpec((None,), tf.string, name="images")),
-        }
+        signatures = {SERVING: _function(serve, tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="pixels"))}
+        if facts.preprocess is None:
+            signatures[SERVING_BYTES] = _function(serve_bytes, tf.TensorSpec((None,), tf.string, name="images"))
         tf.saved_model.save(module, str(folder), signatures, OPTIONS)
 
 

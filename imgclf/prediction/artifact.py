@@ -13,7 +13,12 @@ from imgclf.prediction import decision
 from imgclf.prediction.decision import NO_RULES, Decision
 from imgclf.settings import RESIZES, Decoding, Resize
 
-SCHEMA = 1
+SCHEMA = 2
+"""The newest schema; the oldest that says all of a model is written, so that older versions can read the file."""
+
+PLAIN = 1
+"""The schema of a model without preprocessing, which older versions would leave out."""
+
 NAME = "artifact.json"
 
 MOST_PX = 16_384
@@ -54,11 +59,16 @@ class Artifact:
     files: Mapping[str, File]
     temperature: float = 1.0
     window: str | None = None
+    preprocess: str | None = None
     allow_truncated: bool = False
     decision: Decision = NO_RULES
     task: str = tasks.DEFAULT
     imgclf: str = __version__
-    schema: int = SCHEMA
+
+    @property
+    def schema(self) -> int:
+        """The oldest schema that says all of this."""
+        return PLAIN if self.preprocess is None else SCHEMA
 
     @property
     def identity(self) -> str:
@@ -70,7 +80,7 @@ class Artifact:
     @property
     def decoding(self) -> Decoding:
         """How files become pixels, in training and in prediction."""
-        return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
+        return Decoding(self.resize, self.window, self.preprocess, allow_truncated=self.allow_truncated)
 
 
 def hash_tree(path: Path) -> tuple[str, int]:
@@ -101,11 +111,11 @@ def _hash_file(path: Path) -> tuple[str, int]:
 def write(folder: Path, facts: Artifact) -> None:
     """Write `artifact.json` into a folder, atomically."""
     order = ("schema", "imgclf", "labels", "image_size", "resize", "backbone", "temperature", "outputs", "data_sha256")
-    values = asdict(facts)
+    values = asdict(facts) | {"schema": facts.schema}
     values["decision"] = {key: value for key, value in values["decision"].items() if value is not None}
     values["reject_below"] = values["decision"].pop("reject_below", None)  # at the top, where older versions read it
     values["task"] = None if facts.task == tasks.DEFAULT else facts.task
-    optional = ("task", "window", "allow_truncated", "reject_below", "decision")
+    optional = ("task", "window", "preprocess", "allow_truncated", "reject_below", "decision")
     values["files"] = {name: _described(file) for name, file in facts.files.items()}
     chosen = [key for key in optional if values[key]]  # left out where unset, so that older versions can read the file
     storage.write_json(folder / NAME, {key: values[key] for key in (*order, *chosen, "files")})
@@ -198,6 +208,7 @@ SHAPE = documents.fields(
     {
         "task": documents.text,
         "window": documents.maybe(documents.text),
+        "preprocess": documents.maybe(documents.text),
         "allow_truncated": documents.flag,
         "reject_below": documents.maybe(_SHARE),
         "decision": documents.fields(
@@ -220,7 +231,8 @@ def _parse(values: dict[str, Any]) -> Artifact:
     output = tasks.find(task).OUTPUT
     if output not in values["outputs"]:
         raise ValueError(f"outputs: expected {output} among them, found none")
-    decoding = Decoding(values["resize"], values.get("window"), allow_truncated=values.get("allow_truncated", False))
+    window, preprocess, allow_truncated = (values.get(name) for name in ("window", "preprocess", "allow_truncated"))
+    decoding = Decoding(values["resize"], window, preprocess, allow_truncated=bool(allow_truncated))
     rules = values.get("decision", {})
     if values.get("reject_below") is not None:
         rules = rules | {"reject_below": values["reject_below"]}
@@ -239,6 +251,7 @@ def _parse(values: dict[str, Any]) -> Artifact:
         image_size=values["image_size"],
         resize=decoding.resize,
         window=decoding.window,
+        preprocess=decoding.preprocess,
         allow_truncated=decoding.allow_truncated,
         backbone=values["backbone"],
         outputs=tuple(values["outputs"]),
@@ -257,7 +270,6 @@ def _parse(values: dict[str, Any]) -> Artifact:
         decision=Decision(positive=rules.get("positive"), **numbers, **maps),
         task=task,
         imgclf=values["imgclf"],
-        schema=values["schema"],
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from imgclf import tasks
+from imgclf.settings import preprocessing
 from imgclf.settings.base import POSITIVE, Check, Config, at_least, names, setting
 
 Resize = Literal["squash", "crop", "pad"]
@@ -55,6 +56,8 @@ class Decoding(Truncation):
         window: which gray values become black and white in images of more than 8 bits: "MIN,MAX" in stored units, or
             "percentile" for the image's own 1st and 99th. None is the full range of 16 bits; for floats, the image's
             own minimum and maximum.
+        preprocess: what is done to every image after that, and after it was made square: steps with their values, as
+            `settings.preprocessing` knows them.
     """
 
     resize: Resize = setting("squash", "How to make images square", panel=DECODING, choices=RESIZES)
@@ -68,6 +71,19 @@ class Decoding(Truncation):
         check=Check(_is_window, f"two rising numbers such as 0,4095, or {PERCENTILE}"),
     )
 
+    preprocess: str | None = setting(
+        None,
+        "Process every image, such as denoise=3,autocontrast.",
+        panel=DECODING,
+        metavar="STEP,...",
+        check=Check(lambda text: bool(preprocessing.parse(text)), "a chain of steps"),
+    )
+
+    @property
+    def steps(self) -> tuple[preprocessing.Step, ...]:
+        """The steps of `preprocess`."""
+        return preprocessing.parse(self.preprocess)
+
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The window in stored units; None where the image itself decides."""
@@ -76,7 +92,7 @@ class Decoding(Truncation):
     @property
     def decoding(self) -> "Decoding":
         """These settings alone, without those of a subclass."""
-        return Decoding(self.resize, self.window, allow_truncated=self.allow_truncated)
+        return Decoding(self.resize, self.window, self.preprocess, allow_truncated=self.allow_truncated)
 
 
 def _meanings(text: str | None) -> dict[str, str] | None:

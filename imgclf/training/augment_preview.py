@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from imgclf import environment, storage, tasks
-from imgclf.data import copying, images, reading
+from imgclf.data import copying, images, preprocessing, reading
 from imgclf.data.dataset import TRAIN, Dataset, Sample, listed
 from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import plots
@@ -53,6 +53,8 @@ def augment(
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Augmented:
     """Draw a contact sheet of augmented training images, or write augmented training images.
+
+    With `config.preprocess`, images are preprocessed first; the sheet shows them before and after.
 
     Args:
         dataset: labeled images; those of its training split are augmented.
@@ -108,7 +110,7 @@ def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path)
     strata = _strata(part)
     names, originals = [], []
     for name, samples in strata.items():
-        found = _first_readable(part, samples, settings)
+        found = _first_readable(part, samples, replace(settings, preprocess=None))
         if found is not None:
             sample, pixels = found
             names.append(name if name in dataset.class_names else sample.label.replace(JOINED, ", ") or "(none)")
@@ -119,10 +121,16 @@ def sheet(dataset: Dataset, policy: Policy, settings: AugmentConfig, path: Path)
         raise DatasetError(f"{dataset.root}: expected training images, but none of {len(part)} could be decoded.")
     if len(strata) > len(names):
         log.info("The sheet shows %d of %d classes; --classes chooses them.", len(names), len(strata))
-    pixels = np.stack(originals)
-    made = _variants(Augment(policy, settings.image_size), pixels, settings.variants, (settings.seed,))
+    columns, firsts = [np.stack(originals)], ["original"]
     title = f"{policy.name}: {policy}" if policy.name else str(policy)
-    plots.contact_sheet(path, np.concatenate([pixels[:, None], made], axis=1), names, title)
+    if settings.steps:
+        done = [preprocessing.apply(Image.fromarray(image), settings.steps) for image in originals]
+        columns, firsts = [*columns, np.stack(list(map(np.asarray, done)))], [*firsts, "preprocessed"]
+        title = f"preprocessed: {settings.preprocess}" + (f"; {title}" if policy.operations else "")
+    count = settings.variants if policy.operations or not settings.steps else 0
+    made = _variants(Augment(policy, settings.image_size), columns[-1], count, (settings.seed,)) if count else None
+    rows = np.stack(columns, axis=1)
+    plots.contact_sheet(path, rows if made is None else np.concatenate([rows, made], axis=1), names, title, firsts)
 
 
 def _variants(augment: Augment, pixels: np.ndarray, count: int, seed: tuple[int, ...]) -> np.ndarray:

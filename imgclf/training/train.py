@@ -352,6 +352,7 @@ def describe(run: Run, fitted: Fitted, files: Mapping[str, File], calibrated: Ca
         image_size=fitted.images.size_px,
         resize=settings.resize,
         window=settings.window,
+        preprocess=settings.preprocess,
         allow_truncated=settings.allow_truncated,
         backbone=settings.backbone,
         task=dataset.task,

@@ -134,3 +134,19 @@ def test_classes_of_one_letter_bring_a_hint(augment: Run, image_folder: Callable
     folder = image_folder(classes=("6", "9"))
     assert "--keep-orientation" in augment(folder, "--image-size", 32)[2]
     assert "digits" not in augment(folder, "--image-size", 32, "--keep-orientation")[2]
+
+
+def test_preprocessed_images_are_shown_and_written(augment: Run, image_folder: Callable[..., Path]) -> None:
+    folder = image_folder(count=6)
+    assert augment(folder, "--preprocess", "edges", "--image-size", 32, "--variants", 1)[:2] == (
+        0,
+        "images-standard.png\n",
+    )
+    without_variants = ("--preprocess", "threshold=200", "--policy", "none", "--image-size", 32)
+    assert augment(folder, *without_variants, "-o", "two.png", "--to", "copies")[0] == 0
+    columns = [np.asarray(Image.open(path).convert("RGB")).shape[1] for path in ("two.png", "images-standard.png")]
+    assert columns[0] < columns[1]
+    made = {level for path in Path("copies").rglob("*.png") for level in np.unique(np.asarray(Image.open(path)))}
+    assert made <= {0, 255}
+    code, _, err = augment(folder, "--preprocess", "denoize")
+    assert code == 2 and "unknown step 'denoize'. Did you mean 'denoise'?" in err

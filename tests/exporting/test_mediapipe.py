@@ -139,6 +139,14 @@ def test_a_model_of_numbers_is_refused_before_any_work(
     assert "mediapipe: left out" in caplog.text
 
 
+def test_a_model_with_preprocessing_is_refused_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact.write(run.path, replace(artifact.read(run.path), preprocess="denoise,gray"))
+    monkeypatch.setattr(artifacts, "load_model", None)
+    with pytest.raises(ExportError, match=r"model-mediapipe\.tflite: not exported, .* --preprocess denoise,gray\."):
+        artifacts.write(run, ["mediapipe"])
+    assert "mediapipe" not in artifacts.everything(run)
+
+
 @pytest.mark.parametrize(("resize", "warned"), [("crop", True), ("squash", False)])
 def test_another_way_to_squares_than_that_of_mediapipe_is_told(
     run: Run, resize: str, warned: bool, caplog: pytest.LogCaptureFixture

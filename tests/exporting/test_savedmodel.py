@@ -2,13 +2,15 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from imgclf.data import images
-from imgclf.exporting import savedmodel
+from imgclf.exporting import artifacts, savedmodel
+from imgclf.prediction import artifact
 from imgclf.settings import Decoding
 
 WIDTH, HEIGHT = 61, 40
@@ -187,6 +189,15 @@ def test_both_signatures_give_the_outputs_and_the_labels(exported):
         }
         assert [[name.decode() for name in row] for row in answer["labels"].numpy()] == [["ants", "bées", "[moth]"]] * n
         assert np.allclose(answer["probabilities"].numpy().sum(1), 1)
+
+
+def test_a_model_with_preprocessing_takes_pixels_alone_and_says_so(run, caplog):
+    artifact.write(run.path, replace(artifact.read(run.path), preprocess="denoise=3,threshold"))
+    [row] = artifacts.write(run, ["savedmodel"])
+    assert row["max_difference_from_bytes"] is None and row["label_agreement"] == 1
+    assert "takes pixels, not encoded images" in caplog.text and "--preprocess denoise=3,threshold" in caplog.text
+    with pytest.raises(KeyError, match="serve_bytes"):
+        savedmodel.predict_bytes(run.path / "saved_model", [b""])
 
 
 def test_full_precision_puts_back_what_was_set():

@@ -71,6 +71,18 @@ def test_decoding_rules_are_written_only_where_they_were_chosen(tmp_path):
     assert artifact.read(tmp_path).decoding == Decoding("squash", "0,4095", allow_truncated=True)
 
 
+def test_preprocessing_travels_and_keeps_versions_away_that_would_leave_it_out(tmp_path):
+    artifact.write(tmp_path, FACTS)
+    assert json.loads((tmp_path / "artifact.json").read_text())["schema"] == 1
+    facts = replace(FACTS, preprocess="denoise,jpeg=40")
+    artifact.write(tmp_path, facts)
+    assert json.loads((tmp_path / "artifact.json").read_text())["schema"] == 2
+    assert artifact.read(tmp_path) == facts
+    assert artifact.read(tmp_path).decoding.steps == (("denoise", 3), ("jpeg", 40))
+    with pytest.raises(ArtifactError, match=r"damaged description of a model.*unknown step 'melt'"):
+        artifact.read(changed(tmp_path, preprocess="melt"))
+
+
 def test_keys_of_later_versions_are_ignored_within_a_schema(tmp_path):
     assert artifact.read(changed(tmp_path, threshold=0.5)) == FACTS
 
@@ -81,8 +93,8 @@ def test_a_folder_without_artifact_json_is_named(tmp_path):
 
 
 def test_a_newer_schema_is_refused_with_the_version_that_wrote_it(tmp_path):
-    with pytest.raises(ArtifactError, match=r"schema 1 or older, found 2, written by imgclf 9\.0"):
-        artifact.read(changed(tmp_path, schema=2, imgclf="9.0"))
+    with pytest.raises(ArtifactError, match=r"schema 2 or older, found 3, written by imgclf 9\.0"):
+        artifact.read(changed(tmp_path, schema=3, imgclf="9.0"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"a"', b"null", b"{}", b"\xff\xfe", b'{"schema": "1"}'])

@@ -459,3 +459,16 @@ def test_a_fresh_process_is_quiet_and_loads_tensorflow_for_a_saved_model_only(
     assert (answer, done.stderr) == ("red", "")
     assert loaded == "set()" or loads_tensorflow
     assert ("'tensorflow'" in loaded) == loads_tensorflow
+
+
+@pytest.mark.parametrize("engine", ["litert", "savedmodel"])
+def test_every_engine_gets_preprocessed_pixels(engine, colours, tmp_path):
+    folder = Path(shutil.copytree(colours, tmp_path / "model"))
+    artifact.write(folder, replace(artifact.read(folder), preprocess="brightness=0.5,threshold=99"))
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:4] = 255  # 127 after the first step: half of the image is white after the second, and half black
+    [found] = load(folder, engine=engine).predict([image], embeddings=True)
+    np.testing.assert_allclose(found.embedding, [0.5, 0.5, 0.5], atol=1e-6)
+    artifact.write(folder, replace(artifact.read(folder), preprocess="brightness=0.5"))
+    [found] = load(folder, engine=engine).predict([image], embeddings=True)
+    np.testing.assert_allclose(found.embedding, [127 / 255 / 2] * 3, atol=1e-6)

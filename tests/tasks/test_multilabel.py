@@ -339,7 +339,7 @@ def test_augmentation_is_shown_for_each_class_and_for_images_without_any(
     colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, title: drawn.extend([rows, names]))
+    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, *_: drawn.extend([rows, names]))
     config = AugmentConfig(task="multilabel", image_size=16, variants=2, policy="flip=0.5", near_duplicates="off")
     imgclf.augment(imgclf.read(colors, config), config, output=tmp_path / "sheet.png")
     rows, names = drawn

@@ -189,7 +189,7 @@ def test_augmentation_is_shown_for_images_from_the_smallest_number_to_the_larges
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, title: drawn.extend([rows, names]))
+    monkeypatch.setattr(plots, "contact_sheet", lambda path, rows, names, *_: drawn.extend([rows, names]))
     config = AugmentConfig(task="regression", label_column="light", image_size=16, variants=1, policy="flip=0.5")
     imgclf.augment(imgclf.read(table, config), config, output=tmp_path / "sheet.png")
     rows, names = drawn
