@@ -55,6 +55,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, an exhausted quota and a file at its maximum size."""
 
 
+INSTEAD: dict[tuple[str, str | None], str] = {("predict", "--json"): "--format jsonl"}
+"""What to use in place of options that a command is expected to have."""
+
 OPTION_WIDTH = 27
 """Columns of an option's name in help; what is longer has a line of its own."""
 
@@ -66,6 +69,14 @@ class _Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> Any:
         return parameters.quickened(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # NoSuchOption, which Typer does not export
+            if hint := INSTEAD.get((self.name or "", getattr(error, "option_name", None))):
+                error.possibilities = [hint]  # type: ignore[attr-defined]
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from imgclf.cli import options

@@ -59,6 +59,8 @@ ATTENTION = (
     "--quantize float16."
 )
 
+INSTEAD_OF_INT8 = " Use --quantize float16, which halves the file and stays closer to float32."
+
 NUMBERS = "MediaPipe's Image Classifier is for classes, and this model predicts numbers. Use --format litert."
 
 PREPROCESSED = (
@@ -283,7 +285,7 @@ def _export(
             try:
                 row, facts = _export_one(run, target, format, model, graph, facts, samples, expected)
             except ArtifactError as error:
-                refused.append(str(error))
+                refused.append(f"{error}{INSTEAD_OF_INT8 if format == INT8 else ''}")
             else:
                 rows.append(row)
     if refused:

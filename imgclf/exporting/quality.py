@@ -61,7 +61,7 @@ def calibration(run: Run, facts: Artifact) -> np.ndarray:
     if not pixels:
         raise ArtifactError(
             f"{run.path}: expected training images, on which int8 is calibrated, found none that can be read in "
-            f"{part.root}. Put them back, or choose --quantize float16."
+            f"{part.root}."
         )
     return np.stack(pixels).astype(np.float32)
 

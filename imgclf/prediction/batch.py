@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
@@ -168,6 +168,9 @@ def run(
         BrokenPipeError: if the reader of stdout is gone, and there is nothing else to write.
     """
     tally, config = Tally(), batch.config
+    gone = [name for name in batch.images if name != "-" and not glob.has_magic(name) and not os.path.exists(name)]
+    if gone and len(gone) == len(batch.images) and config.format == "table" and not batch.watch:
+        raise _missing(gone)  # a program gets its line for each image
     with ExitStack() as stack:
         stack.callback(gc.enable)
         gc.disable()  # while modules are loaded, whose objects stay
@@ -224,13 +227,21 @@ def run(
         log.warning("%s", tally.message)
     if tally.summary:
         log.info("%s", tally.summary)
-    if gone := [name for name in batch.images if name != "-" and not glob.has_magic(name) and not os.path.exists(name)]:
-        raise DatasetError(f"{', '.join(map(printable, gone))}: no such file or folder.")
-    if batch.sort_into and tally.labels[None]:
+    if batch.sort_into:
         log.info(
-            "%s contains the rejected images: the model is unsure, or they are unlike the training images.",
-            batch.sort_into / sorting.REJECTED,
+            "%s: %s images linked or copied into a folder for each class.", batch.sort_into, f"{tally.labels.total():,}"
         )
+        if tally.labels[None]:
+            log.info(
+                "%s contains the rejected images: the model is unsure, or they are unlike the training images.",
+                batch.sort_into / sorting.REJECTED,
+            )
+    if gone:
+        raise _missing(gone)
+
+
+def _missing(names: Sequence[str]) -> DatasetError:
+    return DatasetError(f"{', '.join(map(printable, names))}: no such file or folder.")
 
 
 def write_lines(lines: Iterable[str], file: TextIO) -> None:

@@ -144,6 +144,14 @@ def test_anything_unforeseen_is_a_plain_traceback_and_exit_code_1(kind):
     assert "token" not in complaints
 
 
+def test_an_option_of_other_commands_is_answered_with_that_of_this_one(run, capsys):
+    assert run("predict", "model", "x.jpg", "--json") == 2
+    assert "No such option: --json" in (complaint := capsys.readouterr().err)
+    assert "--format jsonl" in complaint
+    assert run("predict", "model", "x.jpg", "--tpo", "2") == 2
+    assert "jsonl" not in capsys.readouterr().err
+
+
 def test_an_interruption_is_one_line_and_130(run, capsys):
     def info() -> None:
         raise KeyboardInterrupt

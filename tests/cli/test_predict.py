@@ -388,6 +388,17 @@ def test_ctrl_c_is_130_and_keeps_the_whole_lines_that_were_written(trained_run, 
     assert all(json.loads(line)["label"] in CLASSES for line in lines)
 
 
+def test_names_of_nothing_alone_are_an_error_and_no_table(imgclf, trained_run, tmp_path, capsys):
+    assert imgclf("predict", trained_run.path, tmp_path / "gone.jpg", tmp_path / "too") == 3
+    error = f"Error: {tmp_path / 'gone.jpg'}, {tmp_path / 'too'}: no such file or folder.\n"
+    assert capsys.readouterr() == ("", error)
+
+
+def test_where_sorted_images_are_is_said(imgclf, trained_run, photos, tmp_path, capsys):
+    assert imgclf("predict", trained_run.path, photos, "--sort-into", tmp_path / "sorted") == 0
+    assert f"{tmp_path / 'sorted'}: 3 images linked or copied into a folder for each class." in capsys.readouterr().err
+
+
 def test_a_name_of_nothing_is_an_error_after_the_others_are_predicted(imgclf, trained_run, photos, tmp_path, capsys):
     options = ("--format", "csv")
     assert imgclf("predict", trained_run.path, tmp_path / "gone.jpg", photos / "0.png", *options) == 3

@@ -115,7 +115,7 @@ def test_a_refused_format_is_reported_after_the_others_were_written(run: Run, mo
         raise ArtifactError("int8: differs by 9")
 
     monkeypatch.setattr(int8, "convert", refuse)
-    with pytest.raises(ExportError, match="int8: differs by 9") as raised:
+    with pytest.raises(ExportError, match="int8: differs by 9 Use --quantize float16") as raised:
         artifacts.write(run, ["litert", "litert-int8", "keras"])
     assert [row["format"] for row in raised.value.rows] == ["litert", "keras"]
     assert set(artifact.read(run.path).files) == {"model.keras", "model.tflite", "classifier.keras"}
