@@ -55,7 +55,8 @@ def check_pictures(folder: Path, paths: list[Path]) -> None:
 @pytest.mark.slow
 def test_the_command_draws_the_committed_pictures_again(tmp_path: Path):
     done = run(tmp_path / "new")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'new'}\n", "")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'new'}\n")
+    assert all(line.startswith("drawing ") for line in done.stderr.splitlines())  # on a slow machine
     check_pictures(tmp_path / "new", sorted(path.relative_to(COMMITTED) for path in COMMITTED.rglob("*.jpg")))
 
 
