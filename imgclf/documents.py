@@ -47,7 +47,7 @@ def read(path: Path, shape: Shape | None = None) -> Any:
     with path.open("rb") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES / 1e6:,.0f} MB")
+        raise ValueError(f"more than the limit of {MOST_BYTES / 1e6:,.0f} MB")
     value = parse(raw.decode("utf-8", "surrogateescape"))
     if shape:
         shape(value, "")
@@ -70,7 +70,7 @@ def arrays(source: Path | bytes, most_bytes: int = MOST_ARRAY_BYTES) -> "dict[st
             members = archive.infolist()
             total = sum(member.file_size for member in members)
             if total > most_bytes:
-                raise ValueError(f"arrays of {total / 1e9:,.1f} GB")
+                raise ValueError(f"arrays of {total / 1e9:,.1f} GB, more than the limit of {most_bytes / 1e9:,.1f} GB")
             found: dict[str, np.ndarray] = {}
             for member in members:
                 with archive.open(member) as file:

@@ -37,6 +37,15 @@ def largest(image: Image.Image, stored: Stored) -> float:
     return high + 2.0**32 if stored.unsigned and high < 0 else 2.0**32 - 1 if stored.unsigned and low < 0 else high
 
 
+def without_number(image: Image.Image) -> float:
+    """The share of the pixels of an image of floats that are NaN, 0 to 1."""
+    if image.mode != "F":
+        return 0.0
+    step = max(1, STRIP_PIXELS // max(image.width, 1))
+    strips = (image.crop((0, top, image.width, min(top + step, image.height))) for top in range(0, image.height, step))
+    return sum(int(np.isnan(np.asarray(strip)).sum()) for strip in strips) / (image.width * image.height)
+
+
 def signed(image: Image.Image, stored: Stored) -> Image.Image:
     """Return an image whose numbers beyond 2**31 are floats, since Pillow has no numbers of 32 bits without sign."""
     if not stored.unsigned or extrema(image)[0] >= 0:

@@ -58,6 +58,7 @@ KINDS = {
     "wrong-extension": Kind(WARNING, "the content is of another format than the name says", "read by content"),
     "flat-block": Kind(WARNING, "part of the image is one flat block, as where data are lost", "used", "all"),
     "lost-detail": Kind(WARNING, "a progressive JPEG that ends early", "used", "all"),
+    "nan": Kind(WARNING, "pixels of a float image that are not a number", "used, NaN as black"),
     "near-blank": Kind(WARNING, "nearly one color", "used", "all"),
     "blurry": Kind(NOTE, "blurred", "used"),
     "very-dark": Kind(NOTE, "nearly black", "used"),
@@ -348,6 +349,9 @@ def _of_pixels(dataset: Dataset, records: np.ndarray, limits: Thresholds, has_wi
     for row in np.flatnonzero((records["lost"] >= limits.flat_block) & seen).tolist():
         text = f"about {records['lost'][row]:.0%} of the image is one flat block: data are lost"
         yield Finding("flat-block", text, (dataset.samples[row].path,))
+    for row in np.flatnonzero((records["without_number"] > 0) & seen).tolist():
+        text = f"{records['without_number'][row]:.2%} of the pixels are NaN, and become black"
+        yield Finding("nan", text, (dataset.samples[row].path,))
     for row in np.flatnonzero(is_narrow & seen).tolist():
         largest = int(records["largest"][row])
         full = 2 ** largest.bit_length() - 1

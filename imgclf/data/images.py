@@ -34,6 +34,9 @@ number is the one from which Pillow itself refuses. What fewer pixels may take, 
 MAX_ASPECT = 100_000
 """Images that are more times as long as wide are refused: nothing of them is left in a square."""
 
+_TOO_MANY = f"more than {MAX_PIXELS:,}, the limit: scale the image down, or cut it into tiles"
+_TOO_LONG = f"more than {MAX_ASPECT:,} to 1, the limit: crop the image"
+
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
@@ -152,7 +155,8 @@ class Look:
 
     `is_gray` is of the stored mode, `is_turned` of the EXIF orientation, `is_animated` of more frames than one.
     `lost` is the share of the image that its file has no data for, 0 to 1, and `lacks_scans` whether a progressive
-    JPEG ends early. `largest` is the largest stored value of gray of 16 bits, else 0.
+    JPEG ends early. `largest` is the largest stored value of gray of 16 bits, else 0. `without_number` is the share of
+    pixels that are NaN, 0 to 1.
     """
 
     header: Header
@@ -162,6 +166,7 @@ class Look:
     lost: float
     lacks_scans: bool
     largest: float
+    without_number: float
 
 
 @contextlib.contextmanager
@@ -187,11 +192,12 @@ def look(data: bytes, side_px: int, allow_truncated: bool = False) -> Iterator[t
             lost = losses.share(image, data)
             lacks_scans = bool(image.info.get("progressive")) and losses.lacks_scans(data)
             largest = deep_gray.largest(image, stored) if image.mode in ("I;16", "I;16B", "I") else 0.0
+            without_number = deep_gray.without_number(image)
             opaque = _opaque(image)
             upright = _upright(opaque)
             is_turned = upright is not opaque
             rgb = to_rgb(upright, stored=stored)
-            yield Look(header, is_gray, is_turned, is_animated, lost, lacks_scans, largest), rgb
+            yield Look(header, is_gray, is_turned, is_animated, lost, lacks_scans, largest, without_number), rgb
 
 
 def decode(source: Path | str | bytes, rules: Decoding = DEFAULT) -> Image.Image:
@@ -294,9 +300,9 @@ def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 short, long = sorted(image.size)
                 if short * long > MAX_PIXELS:
-                    raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+                    raise ImageError(f"{image.width} x {image.height} pixels are {_TOO_MANY}")
                 if long > MAX_ASPECT * short:
-                    raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_ASPECT:,} to 1")
+                    raise ImageError(f"{image.width} x {image.height} pixels are {_TOO_LONG}")
                 if image.format == "TIFF":
                     tiffs.correct(image)
                 yield image
@@ -305,6 +311,8 @@ def _opened(data: bytes, allow_truncated: bool) -> Iterator[Image.Image]:
         except UnidentifiedImageError:
             raise ImageError(signatures.describe(data)) from None
         except Exception as error:  # decoders raise nearly anything on damaged input; one bad image is one bad image
+            if tiffs.cannot_read(data, error):
+                raise ImageError(signatures.describe(data)) from None
             raise ImageError(reason(error)) from None
 
 
@@ -325,7 +333,9 @@ def is_lasting(reason: str) -> bool:
 def reason(error: Exception) -> str:
     """Say in a few words why an image cannot be decoded, from the exception of its decoder."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels"
+        return f"its pixels are {_TOO_MANY}"
+    if isinstance(error, ValueError) and "MAX_TEXT_CHUNK" in str(error):
+        return "text or a color profile that unpacks to more than 1 MB, the limit: save the image without it"
     if isinstance(error, MemoryError):
         return memory.TOO_LARGE
     return f"damaged or truncated ({str(error) or type(error).__name__})"

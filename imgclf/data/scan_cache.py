@@ -33,7 +33,7 @@ log = logging.getLogger("imgclf")
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-VERSION = 2
+VERSION = 3
 """Part of every key: raised when the same file may give another record, or the same thumbnails other pairs."""
 
 SEARCHES = 50
@@ -53,12 +53,14 @@ DTYPE = np.dtype(
         ("lost", "f4"),
         ("lacks_scans", "?"),
         ("largest", "f8"),
+        ("without_number", "f4"),
         *((name, statistics.DTYPE[name]) for name in statistics.DTYPE.names or ()),
     ]
 )
 """The record of one content: stored pixels, Pillow's name of the format, whether it is stored as gray, has an EXIF
 orientation, has more frames than one; the share of it that is lost, whether it is a progressive JPEG that ends early,
-and its largest gray value where it has more than 8 bits (`images.Look`); and `statistics.DTYPE`."""
+its largest gray value where it has more than 8 bits, and the share of its pixels that are NaN (`images.Look`); and
+`statistics.DTYPE`."""
 
 _PAIR = np.dtype([("first", "i8"), ("second", "i8"), ("likeness", "f4")])
 
@@ -242,6 +244,7 @@ class Scanner:
             row["width"], row["height"], row["format"] = look.header.width, look.header.height, look.header.format
             row["gray"], row["turned"], row["animated"] = look.is_gray, look.is_turned, look.is_animated
             row["lost"], row["lacks_scans"], row["largest"] = look.lost, look.lacks_scans, look.largest
+            row["without_number"] = look.without_number
         return [Seen(key.hex(), row.tobytes()) for row, (_, _, key) in zip(rows, fresh, strict=True)]
 
     def _remember(self, files: Sequence[tuple[bytes, bytes, int, int, int, bytes]], seen: Sequence[Seen]) -> None:

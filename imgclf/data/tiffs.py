@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first four bytes of TIFF and BigTIFF."""
@@ -20,7 +20,16 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262
 _FILL_ORDER, _SAMPLES, _PLANAR, _SAMPLE_FORMAT = 266, 277, 284, 339
 
 _NUMBERS = {1: "whole numbers", 2: "signed numbers", 3: "floats", 5: "complex whole numbers", 6: "complex floats"}
-_COLORS = {2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*", 32803: "raw data of a camera"}
+_COLORS = {
+    0: "gray",
+    1: "gray",
+    2: "RGB",
+    3: "palette",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "L*a*b*",
+    32803: "raw data of a camera",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,11 @@ def correct(image: Image.Image) -> None:
 
     libtiff returns numbers in the order of this machine, whatever their order in the file. Of a band that is stored as
     a plane of its own, Pillow takes the first letter of the decoder's name for the decoder: of one that has numbers of
-    two bytes, it would take each byte for a number.
+    two bytes, it would take each byte for a number. Of other images with such planes than RGB and CMYK, it would read
+    the first plane only, or all of them into one.
+
+    Raises:
+        UnidentifiedImageError: if Pillow cannot read such planes.
     """
     from PIL import TiffImagePlugin
 
@@ -92,6 +105,8 @@ def correct(image: Image.Image) -> None:
     if not tiles:
         return
     if _first(tags.get(_SAMPLES), 1) != 1:
+        if tags.get(_PLANAR) == 2 and image.mode not in _OF_PLANES:
+            raise UnidentifiedImageError
         if tiles[0].codec_name == "raw" and tags.get(_PLANAR) == 2 and _first(tags.get(_BITS), 1) == 16:
             end = ";16L" if tags.prefix == b"II" else ";16B"
             image.tile = [tile._replace(args=(tile.args[0] + end, *tile.args[1:])) for tile in tiles]  # type: ignore[attr-defined]
@@ -106,6 +121,11 @@ def correct(image: Image.Image) -> None:
     image.tile = [tile._replace(args=(raw, *tile.args[1:])) for tile in tiles]  # type: ignore[attr-defined]
 
 
+def cannot_read(data: bytes, error: Exception) -> bool:
+    """Whether an error of Pillow means that a file is a TIFF of a kind that it has no decoder for."""
+    return data[:4] in MAGIC and isinstance(error, ValueError) and "raw mode" in str(error)
+
+
 def stored(image: Image.Image) -> Stored:
     """Read from the tags of an opened image what its gray means."""
     if image.format != "TIFF":
@@ -118,6 +138,9 @@ def stored(image: Image.Image) -> Stored:
 
 _NATIVE = {"I;32B": "I;32N", "I;32BS": "I;32NS", "I;16BS": "I;16NS", "F;32BF": "F;32NF", "F;64BF": "F;64NF"}
 _NATIVE |= {"I;32": "I;32N", "I;32S": "I;32NS", "I;16S": "I;16NS", "F;32F": "F;32NF", "F;64F": "F;64NF"}
+
+_OF_PLANES = ("RGB", "RGBA", "CMYK", "YCbCr")
+"""Pillow's modes of images whose bands may be planes of their own."""
 
 
 def describe(data: bytes) -> str:
@@ -134,9 +157,11 @@ def describe(data: bytes) -> str:
         bands, width, height = tags.get(_SAMPLES, 1), tags[_WIDTH], tags[_HEIGHT]
         color = _COLORS.get(_first(tags.get(_PHOTOMETRIC), 1), "")
         numbers = f"{_NUMBERS.get(form, 'numbers')} in {bits} bits"
-        kind = f"{color} with {bands} bands of {numbers}" if color else f"{bands} bands of {numbers}"
         if bands == 1:
             kind = f"{color or 'gray'} of {numbers}"
+        else:
+            kind = f"{bands} bands of {numbers}{' in separate planes' if tags.get(_PLANAR) == 2 else ''}"
+            kind = f"{color} with {kind}" if color else kind
         return f"a TIFF of {width} x {height} px, {kind}, which cannot be read: convert it to gray or to RGB of 8 bits"
     except Exception:  # damaged tags: nothing to describe
         return "damaged or truncated (the begin of a TIFF image)"

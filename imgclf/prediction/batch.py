@@ -336,22 +336,13 @@ def _find(batch: Batch, done: "Done | None", watcher: "Watcher | None") -> tuple
         found = sources.outside(found, batch.sort_into)
     found = sources.shard(found, *batch.config.shards)
     if done:
-        found = _lacking(found, done)
+        found = sources.lacking(found, done.known)
     if watcher:
         found = chain(_noted(found, watcher), sources.shard(watcher, *batch.config.shards))
     if batch.is_live:
         return found, None
     first = list(islice(found, MANY))
     return (first, len(first)) if len(first) < MANY else (chain(first, found), MANY)
-
-
-def _lacking(found: Iterable[Any], done: "Done") -> Iterator[Any]:
-    """The images without a prediction, each once, however often and under whatever spelling it is found."""
-    for path in found:
-        name = getattr(path, "name", path)
-        if name not in done:
-            done.add(name)
-            yield path
 
 
 def _noted(found: Iterable[Any], watcher: "Watcher") -> Iterator[Any]:

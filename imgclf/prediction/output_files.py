@@ -16,6 +16,7 @@ from typing import IO, Any, TextIO
 from imgclf import documents, storage
 from imgclf.data import cells, content
 from imgclf.errors import ImgclfError, UsageError
+from imgclf.prediction import sources
 
 log = logging.getLogger(__name__)
 
@@ -88,39 +89,23 @@ def _locked(path: Path, option: str) -> Iterator[None]:
 
 @dataclass
 class Done:
-    """The images that a file has predictions for. They are known by what a path names, not by its spelling.
+    """The images that a file has predictions for.
 
     Args:
         record: what `record_of` contains.
         rows: predictions in the file.
-        here: the folder in which relative paths begin now.
         changed_ns: when the file was last written to, in ns since 1970.
+        known: the images.
     """
 
     path: Path
     record: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
-    here: str = field(default_factory=lambda: str(Path.cwd()))
     changed_ns: int = 0
-    _known: set[str] = field(default_factory=set)
-    _folders: dict[str, str] = field(default_factory=dict)
+    known: sources.PathSet = field(default_factory=sources.PathSet)
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and self._key(path, self.here) in self._known
-
-    def add(self, path: str, folder: str | None = None) -> None:
-        """Note an image; a relative path begins in `folder`, by default the present one."""
-        self._known.add(self._key(path, folder or self.here))
-
-    def _key(self, path: str, folder: str) -> str:
-        """The folder of the image, links resolved, and the name."""
-        above, name = os.path.split(os.path.join(folder, path))  # noqa: PTH118  (a name with a NUL is no Path)
-        if above not in self._folders:
-            try:
-                self._folders[above] = os.path.normcase(os.path.realpath(above))
-            except (OSError, ValueError):
-                self._folders[above] = above
-        return f"{self._folders[above]}{os.sep}{os.path.normcase(name)}"
+        return path in self.known
 
     def claim(self, made_by: Mapping[str, Any]) -> None:
         """Record what the predictions are made with.
@@ -138,8 +123,8 @@ class Done:
                 now = "" if name == "model" else f", found {_shown(value)}"
                 raise UsageError(f"{self.path}: --resume: it was begun with {differs}{now}. Choose another -o.")
         sessions = self.record.get("sessions", []) if self.rows else []
-        if not sessions or sessions[-1][1] != self.here:
-            sessions = [*sessions, [self.rows, self.here]]
+        if not sessions or sessions[-1][1] != self.known.here:
+            sessions = [*sessions, [self.rows, self.known.here]]
         storage.write_json(record_of(self.path), {"made_by": dict(made_by), "sessions": sessions})
 
 
@@ -206,7 +191,7 @@ def _read(path: Path, format: str, columns: Sequence[str]) -> Done:
             if error and content.may_pass(error):
                 again.append((number, begin, end))
             else:
-                done.add(name, next((folder for first, folder in reversed(sessions) if first <= number), None))
+                done.known.add(name, next((folder for first, folder in reversed(sessions) if first <= number), None))
                 done.rows += 1
     if again:
         _rewrite(path, [(begin, stop) for _, begin, stop in again], end)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +27,48 @@ ENCODING_BYTES = 4
 """The first bytes of a list tell its encoding."""
 
 
+@dataclass
+class PathSet:
+    """A set of images, which are told apart by what a path names, not by its spelling.
+
+    Args:
+        here: the folder in which relative paths begin.
+    """
+
+    here: str = field(default_factory=lambda: str(Path.cwd()))
+    _keys: set[str] = field(default_factory=set)
+    _folders: dict[str, str] = field(default_factory=dict)
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._key(path, self.here) in self._keys
+
+    def add(self, path: str, folder: str | None = None) -> None:
+        """Note an image; a relative path begins in `folder`, by default in `here`."""
+        self._keys.add(self._key(path, folder or self.here))
+
+    def _key(self, path: str, folder: str) -> str:
+        """The folder of the image, links resolved, and the name."""
+        above, name = os.path.split(os.path.join(folder, path))  # noqa: PTH118  (a name with a NUL is no Path)
+        if above not in self._folders:
+            try:
+                self._folders[above] = os.path.normcase(os.path.realpath(above))
+            except (OSError, ValueError):
+                self._folders[above] = above
+        return f"{self._folders[above]}{os.sep}{os.path.normcase(name)}"
+
+
+def lacking(found: Iterable[str | Named], known: PathSet) -> Iterator[str | Named]:
+    """The images that are not known yet, each once, however often and under whatever spelling it is found."""
+    for path in found:
+        name = path.name if isinstance(path, Named) else path
+        if name not in known:
+            known.add(name)
+            yield path
+
+
 def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]:
-    """Find the images, in the order of the names; one by one, so that a list may be endless.
+    """Find the images, in the order of the names; one by one, so that a list may be endless. An image that several
+    names mean is given once; one that a list repeats, each time, since a service may list a file whenever it changes.
 
     Args:
         names: files; folders, searched at any depth for files with the extensions of images, without hidden ones; zip
@@ -39,9 +80,10 @@ def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]
         DatasetError: if none of the names gives an image: folders without images, patterns without a match. A missing
             file is returned as it is.
     """
-    empty = True
+    empty, known = True, PathSet()
     for name in names:
-        for path in _of_list(listed) if name == STDIN else _of_name(name):
+        found = _of_list(listed) if name == STDIN else _of_name(name)
+        for path in found if name == STDIN or len(names) == 1 else lacking(found, known):
             empty = False
             yield path
     if empty:

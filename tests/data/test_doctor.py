@@ -124,6 +124,17 @@ def test_twelve_bits_in_sixteen_name_the_window(photographs: Path, examine: Exam
     assert not windowed.of("narrow-range")
 
 
+def test_values_that_are_no_number_are_named(photographs: Path, examine: Examine) -> None:
+    depth = np.asarray(photograph(99).convert("L")).astype(np.float32)
+    Image.fromarray(depth).save(photographs / "ant/whole.tif")
+    depth[:, ::4] = np.nan  # 25.00%
+    depth[0, 1] = np.inf
+    Image.fromarray(depth).save(photographs / "ant/holes.tif")
+    (finding,) = examine(photographs, thresholds="rare=0").of("nan")
+    assert finding.paths == ("ant/holes.tif",) and finding.severity == "warning"
+    assert finding.text == "25.00% of the pixels are NaN, and become black"
+
+
 def test_what_a_file_is_that_cannot_be_read_is_said(photographs: Path, examine: Examine) -> None:
     (photographs / "ant/phone.jpg").write_bytes(b"\xff\x0a" + bytes(100))
     (finding,) = examine(photographs, thresholds="rare=0").of("unreadable")

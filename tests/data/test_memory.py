@@ -29,7 +29,7 @@ def encode(image: Image.Image, format: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def png(width: int, height: int, color: int, bits: int) -> bytes:
+def png(width: int, height: int, color: int, bits: int, text_bytes: int = 0) -> bytes:
     """A PNG of one row of zeros, whose header claims a size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -37,7 +37,8 @@ def png(width: int, height: int, color: int, bits: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     rows = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(text_bytes))) if text_bytes else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + text + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def test_threads_share_the_budget() -> None:
@@ -89,9 +90,10 @@ def test_the_default_is_half_of_what_is_free_within_bounds(monkeypatch: pytest.M
     [
         (png(13_300, 13_300, 6, 8), "13300 x 13300 pixels take 1.4 GB"),
         (png(9_000, 9_000, 0, 16), "take"),
-        (png(170_000_000, 1, 0, 1), "more than 100,000 to 1"),
+        (png(170_000_000, 1, 0, 1), "more than 100,000 to 1, the limit: crop"),
         (png(1, 170_000_000, 0, 1), "more than 100,000 to 1"),
-        (png(100_000, 100_000, 0, 1), "more than 178,956,970"),
+        (png(100_000, 100_000, 0, 1), "more than 178,956,970, the limit: scale the image down"),
+        (png(8, 8, 2, 8, text_bytes=2_000_000), "unpacks to more than 1 MB, the limit: save the image without"),
         (b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b";", "178,956,970|damaged"),
     ],
 )

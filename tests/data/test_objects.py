@@ -163,7 +163,9 @@ def test_faulty_annotations_are_named_and_the_rest_is_read(voc: tuple[Path, np.n
     found = {Path(path).name: reason for path, (_, reason) in reasons(dataset).items()}
     assert found["gone.xml"] == "its image 'gone.jpg': no such file"
     assert "no such file" in found["out.xml"]
-    assert found["bomb.xml"] == "not an annotation (too large, or with a document type of its own)"
+    assert (
+        found["bomb.xml"] == "not an annotation (with a document type of its own: remove its <!DOCTYPE> and <!ENTITY>)"
+    )
     assert "not an annotation" in found["cut.xml"]
     assert (found["zero.png"], found["zero.xml#2"]) == ("an empty file", "an object without a name")
 

@@ -174,12 +174,21 @@ def test_separate_planes_of_16_bits_have_numbers_of_two_bytes(order: str, layout
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (tiff(np.zeros((5, 7, 13), "u2"), 1), "a TIFF of 7 x 5 px, 13 bands of whole numbers in 16 bits"),
+        (tiff(np.zeros((5, 7, 13), "u2"), 1), "a TIFF of 7 x 5 px, gray with 13 bands of whole numbers in 16 bits"),
         (tiff(np.zeros((5, 7, 13), "u2"), 0, planar=True), "13 bands of whole numbers in 16 bits"),
         (tiff(np.zeros((5, 7, 3), "f4"), 2), "RGB with 3 bands of floats in 32 bits"),
         (tiff(np.zeros((5, 7), "f2"), 1), "gray of floats in 16 bits"),
         (tiff(np.zeros((5, 7), "u8"), 1), "gray of whole numbers in 64 bits"),
-        (tiff(np.zeros((5, 7, 2), "u2"), 0), "2 bands of whole numbers in 16 bits"),
+        (tiff(np.zeros((5, 7, 2), "u2"), 0), "gray with 2 bands of whole numbers in 16 bits"),
+        (tiff(np.zeros((5, 7, 4), "u2"), 5, planar=True), "CMYK with 4 bands of whole numbers in 16 bits in separate"),
+        (
+            tiff(np.zeros((5, 7, 2), "u1"), 1, planar=True, alpha=2),
+            "gray with 2 bands of whole numbers in 8 bits in sep",
+        ),
+        (
+            tiff(np.zeros((5, 7, 3), "u1"), 8, planar=True),
+            r"L\*a\*b\* with 3 bands of whole numbers in 8 bits in separate",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_described(data: bytes, what: str) -> None:

@@ -160,6 +160,23 @@ def test_a_dash_means_the_listed_files_and_folders(found):
     ]
 
 
+def test_an_image_that_several_names_mean_is_given_once_and_one_of_a_list_each_time(found):
+    names = [
+        "photos/a.jpg",
+        "photos/*.jpg",
+        "./photos/../photos/a.jpg",
+        "photos/sub",
+        "photos",
+        str(Path.cwd() / "photos"),
+    ]
+    once = found(*names)
+    assert once[0] == "photos/a.jpg" and sorted({Path(path).name for path in once}) == sorted(
+        Path(p).name for p in once
+    )
+    assert len(once) == len(found("photos"))
+    assert found("-", "photos/a.jpg", listed=[b"photos/a.jpg", b"photos/a.jpg"]) == ["photos/a.jpg"] * 3
+
+
 def test_a_list_is_read_no_further_than_needed():
     lines = (b"%d.jpg\n" % number for number in iter(int, 1))
     assert list(islice(sources.find(["-"], lines), 2)) == ["0.jpg", "0.jpg"]

@@ -149,14 +149,20 @@ class _Room:
         self._bytes += size
         self._entries += 1
         if self._entries > MOST_FILES:
-            raise DatasetError(f"{self._path}: refused, since it contains more than {MOST_FILES:,} entries.")
+            raise DatasetError(
+                f"{self._path}: refused, since it contains more than {MOST_FILES:,} entries, the limit. Unpack it "
+                "yourself, and pass the folder."
+            )
         if self._bytes > self._most:
             raise DatasetError(
                 f"{self._path}: refused, since it unpacks to more than {self._most / 1e9:,.0f} GB, {MOST_RATIO} times "
                 "its size. Unpack it yourself, check it, and pass the folder."
             )
         if self._bytes > self._free:
-            raise DatasetError(f"{self._path}: its content does not fit on the disk of {self._folder.parent}.")
+            raise DatasetError(
+                f"{self._path}: its content does not fit on the disk of {self._folder.parent}. Free some space, or "
+                "unpack it on another disk, and pass the folder."
+            )
 
 
 def _foresee(path: Path, folder: Path) -> None:
@@ -255,7 +261,7 @@ class _Entry(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> Self:
         """Refuse headers that would be read whole into the memory, such as names of gigabytes."""
         if self.type in _HEADERS and self.size > MOST_NAME_BYTES:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes, more than the limit of {MOST_NAME_BYTES:,}")
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
 
 

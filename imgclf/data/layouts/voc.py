@@ -95,8 +95,10 @@ def _below(folder: str, name: str) -> str:
 
 def _xml(path: Path) -> ElementTree.Element:
     data = path.read_bytes()
-    if len(data) > _MOST_XML_BYTES or b"<!DOCTYPE" in data or b"<!ENTITY" in data:  # entities can grow without end
-        raise ValueError("too large, or with a document type of its own")
+    if len(data) > _MOST_XML_BYTES:
+        raise ValueError(f"{len(data):,} bytes, more than the limit of {_MOST_XML_BYTES:,}")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:  # entities can grow without end
+        raise ValueError("with a document type of its own: remove its <!DOCTYPE> and <!ENTITY>")
     return ElementTree.fromstring(data)
 
 
