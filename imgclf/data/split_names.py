@@ -133,6 +133,7 @@ def _plain(text: str) -> str:
 def _words(text: str) -> Iterator[str]:
     """The runs of letters, in lower case; a capital after a small letter begins a word, as in `trainImages`."""
     word = ""
+    text = unicodedata.normalize("NFKC", text)  # letters of full width, too
     for letter in f"{_LOWER_TO_UPPER.sub(' ', text).casefold()} ":
         if letter.isalpha():
             word += letter

@@ -97,6 +97,15 @@ def test_splits_inside_class_folders_are_splits(tmp_path: Path, layers: str) -> 
     assert found(tmp_path, [*paths, "cats/direct.jpg"]) == paths | {"cats/direct.jpg": (UNASSIGNED, "cats")}
 
 
+def test_letters_of_full_width_spell_a_split(tmp_path: Path) -> None:
+    paths = {
+        f"{folder}/{name}/1.jpg": (split, name)
+        for folder, split in ((chr(0xFF34) + "RAIN", TRAIN), ("test", TEST))
+        for name in ("a", "b")
+    }
+    assert found(tmp_path, list(paths)) == paths
+
+
 def test_a_split_with_one_class_does_not_lose_it(tmp_path: Path) -> None:
     paths = ["train/photos/1.jpg", "train/drawings/1.jpg", "test/photos/1.jpg"]
     assert found(tmp_path, paths)["test/photos/1.jpg"] == (TEST, "photos")
@@ -118,7 +127,12 @@ def test_images_without_a_class_in_a_wrapped_test_folder_are_left_out(tmp_path: 
         (["a/train/{}/1.jpg", "a/test/{}/1.jpg", "b/train/{}/1.jpg", "b/test/{}/1.jpg"], "contains the same folders"),
         (["train_cats/1.jpg", "train_dogs/1.jpg", "test_cats/1.jpg", "test_dogs/1.jpg"], "a split and a class"),
         (["train_images/1.jpg", "test_images/1.jpg"], "expected class folders in test_images and train_images"),
-        (["trainval/{}/1.jpg", "test/{}/1.jpg"], "a split .test. beside other folders"),
+        (["trainval/{}/1.jpg", "test/{}/1.jpg"], "a split .test. beside other folders.*--split-names trainval=train"),
+        (["train/{}/1.jpg", "holdout/{}/1.jpg"], "If holdout is a split, too, pass --split-names holdout=test"),
+        (["te/{}/1.jpg", "tr/{}/1.jpg"], "--split-names tr=train,te=test"),
+        (["a/{}/1.jpg", "b/{}/1.jpg", "b/{}/2.jpg"], "--split-names b=train,a=test"),
+        (["seg_train/seg_train/{}/1.jpg", "seg_test/seg_test/{}/1.jpg", "seg_pred/seg_pred/1.jpg"], "seg_pred=none"),
+        (["seg_train/{}/1.jpg", "seg_pred/1.jpg"], "--split-names seg_pred=none"),
     ],
 )
 def test_what_may_be_splits_or_classes_is_a_question_that_names_the_option(

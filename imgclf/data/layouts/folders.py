@@ -1,10 +1,11 @@
 """Class folders: the label is the name of the folder, the split that of a folder above or below."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from imgclf.data.dataset import UNASSIGNED, Sample, Skipped, listed
+from imgclf.data.dataset import TRAIN, UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.file_listing import Found, Listing, Progress, contents, label
 from imgclf.data.layouts import About, Source, table
 from imgclf.data.split_names import Meaning, Vocabulary, is_container
@@ -116,6 +117,12 @@ class _Tree:
         """The names of the folders in a folder."""
         return self._inside.get(folder, set())
 
+    def classes(self, folder: str) -> set[str]:
+        """The names of the folders in a folder, or in the only one in it, at any depth."""
+        while (below := self.only(folder)) is not None:
+            folder = below
+        return self.names(folder)
+
     def only(self, folder: str) -> str | None:
         """The path of the one folder in a folder, if nothing else with images is in it."""
         names = self.names(folder)
@@ -178,11 +185,19 @@ def _splits(found: Found, tree: _Tree, home: str, meanings: Mapping[str, Meaning
     deep = {name for name in used if tree.names(_join(home, name))}
     others = sorted(set(used) - set(splits))
     if others:
-        sure = sorted(name for name in splits if used[name].is_sure and name in deep)
+        inside = {name: tree.classes(_join(home, name)) for name in used}
+        is_one_set = len({used[name].others for name in splits}) == 1  # seg_train and seg_test, beside seg_pred
+        seems_one = is_one_set and len(set.intersection(*(inside[name] for name in splits))) >= _LEAST_SHARED
+        is_alone = seems_one and not any(inside[name] for name in others)
+        is_several = seems_one and len(set(splits.values())) > 1
+        sure = sorted(name for name in splits if name in deep and (used[name].is_sure or is_several or is_alone))
         if sure:
+            likely = "test" if TRAIN in splits.values() else "train"
+            is_part = bool(set.intersection(*(inside[name] for name in (*sure, others[0]))))
+            also = f" If {others[0]} is a split, too, pass --split-names {others[0]}={likely}." if is_part else ""
             raise DatasetError(
                 f"{found.name}: found folders of a split ({listed(sure)}) beside other folders with images "
-                f"({listed(others)}). Move or rename one of the two kinds, leave a folder out with --split-names "
+                f"({listed(others)}).{also} Move or rename one of the two kinds, leave a folder out with --split-names "
                 f"{others[0]}=none, or pass --split-names none if all of them are classes."
             )
         return {}
@@ -240,6 +255,13 @@ def _below_classes(tree: _Tree, vocabulary: Vocabulary) -> dict[str, str]:
     return result if len(set(result.values())) > 1 else {}
 
 
+def _likeness_to_training(found: Found, folder: str) -> tuple[int, float]:
+    """Order folders by how likely they are the training split: the number of images, then the name."""
+    train, test = (difflib.SequenceMatcher(None, folder.casefold(), word).ratio() for word in ("train", "test"))
+    likeness = train - test if max(train, test) >= 0.5 else 0.0  # less is chance
+    return sum(path.startswith(f"{folder}/") for path in found.files), likeness
+
+
 def _check_classes(found: Found, tree: _Tree, below: Mapping[str, str]) -> None:
     """Refuse folders that look like parts of a dataset rather than classes, since all contain the same folders.
 
@@ -249,8 +271,9 @@ def _check_classes(found: Found, tree: _Tree, below: Mapping[str, str]) -> None:
     tops = sorted(tree.names(""))
     shared = sorted(set.intersection(*(tree.names(folder) for folder in below or tops)))
     if len(tops) > 1 and len(shared) >= _LEAST_SHARED:
+        train, test = sorted(tops, key=lambda name: _likeness_to_training(found, name), reverse=True)[:2]
         raise DatasetError(
             f"{found.name}: each of its folders ({listed(tops, 4)}) contains the same folders ({listed(shared, 4)}). "
             "Which of them are the classes? If the outer ones, pass --depth 1; if the inner ones, --depth last; if "
-            f"both together, --depth 2. If the outer ones are splits: --split-names {tops[0]}=train,{tops[1]}=test."
+            f"both together, --depth 2. If the outer ones are splits: --split-names {train}=train,{test}=test."
         )
