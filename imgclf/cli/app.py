@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 from typer.main import get_command
 
 from imgclf import __version__, environment
@@ -129,6 +130,16 @@ class _Commands(Mapping[str, TyperCommand]):
         return len(COMMANDS)
 
 
+@contextlib.contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Escape what the user typed in Typer's messages: it escapes control characters, but not what reverses text."""
+    try:
+        yield
+    except TyperException as error:
+        error.message = printable(error.message, keep="\n")
+        raise
+
+
 class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -144,9 +155,14 @@ class _Group(TyperGroup):
         with formatter.section("Commands"):  # without importing the modules
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_usage():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _printable_usage():  # of the command, which is parsed here
+                return super().invoke(ctx)
         except EOFError as error:  # Typer takes it for a closed prompt and would hide it
             raise RuntimeError("a file or a stream ended too early") from error
 

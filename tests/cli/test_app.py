@@ -203,6 +203,19 @@ def test_the_librarys_log_is_shown_on_stderr_as_it_is(run, capsys):
     assert printed.out == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["ev\x1b[2Jil\u202e"], ["--ev\x1b[2Jil\u202e"], ["info", "ev\x1b[2Jil\u202e"], ["info", "--ev\x1b[2Jil\u202e"]],
+)
+def test_a_usage_error_repeats_nothing_that_would_control_the_terminal(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["imgclf", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        app.main()
+    printed = capsys.readouterr().err
+    assert exit.value.code == 2 and "il\\u202e" in printed
+    assert "\x1b" not in printed and "\u202e" not in printed
+
+
 def test_a_name_that_is_no_text_is_printed_escaped():
     process = start(r"print('caf\udce9.jpg')")
     assert process.communicate(timeout=60) == ("caf\\udce9.jpg\n", "")

@@ -406,6 +406,7 @@ def _split(text: str, where: str, settings: ReadConfig) -> str | None:
     if meaning.split is None and not meaning.is_left_out:
         raise DatasetError(
             f"{where}: expected train, validation, test or nothing as the split, found {text.strip()!r}. "
-            f"Say what it means with --split-names {text.strip()}=train, or name another column with --split-column."
+            f"Say what it means with --split-names {text.strip()}=train (or =validation, =test, =any, =none), or name "
+            "another column with --split-column."
         )
     return meaning.split
