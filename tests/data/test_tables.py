@@ -392,8 +392,8 @@ def test_paths_of_other_machines_are_matched_by_their_last_parts(
 def test_uploads_of_label_studio_are_found_by_their_names(flat: Path) -> None:
     rows = "/data/upload/1/3f2a1b4c-000.png,ant\n/data/upload/2/001.png,bee\n/data/upload/2/00%32.png,bee\n"
     (flat / "export.csv").write_text("image,choice\n" + rows)
-    for settings in (ReadConfig(label_column="choice"), ReadConfig()):
-        dataset = collection.collect(flat, settings)
+    for columns in (ReadConfig(label_column="choice"), ReadConfig()):
+        dataset = collection.collect(flat, columns)
         assert labels(dataset) == {"000.png": "ant", "001.png": "bee", "002.png": "bee"}
 
 
