@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from imgclf.questions.baseline import baseline as baseline
     from imgclf.questions.feature_table import FeatureTable as FeatureTable
     from imgclf.questions.feature_table import features as features
+    from imgclf.questions.search import Match as Match
+    from imgclf.questions.search import SearchResult as SearchResult
+    from imgclf.questions.search import search as search
     from imgclf.runs import Run as Run
     from imgclf.settings import AugmentConfig as AugmentConfig
     from imgclf.settings import BaselineConfig as BaselineConfig
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from imgclf.settings import IngestConfig as IngestConfig
     from imgclf.settings import KfoldConfig as KfoldConfig
     from imgclf.settings import PredictConfig as PredictConfig
+    from imgclf.settings import SearchConfig as SearchConfig
     from imgclf.settings import TrainConfig as TrainConfig
     from imgclf.training.augment_preview import Augmented as Augmented
     from imgclf.training.augment_preview import augment as augment
@@ -78,9 +82,10 @@ _MODULES = {
     "prediction": "Classifier Prediction load",
     "questions.baseline": "Baseline baseline",
     "questions.feature_table": "FeatureTable features",
+    "questions.search": "Match SearchResult search",
     "runs": "Run",
     "settings": "AugmentConfig BaselineConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
-    "ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig TrainConfig",
+    "ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig SearchConfig TrainConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",
     "training.train": "resume train",

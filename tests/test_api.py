@@ -26,11 +26,11 @@ FUNCTIONS = (
         "export",
         "features",
     ),
-    *("ingest", "kfold", "load", "read", "resume", "train"),
+    *("ingest", "kfold", "load", "read", "resume", "search", "train"),
 )
 RESULTS = (
     *("Augmented", "Baseline", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
-    *("Explanation", "FeatureTable", "Ingestion", "Prediction", "Run"),
+    *("Explanation", "FeatureTable", "Ingestion", "Match", "Prediction", "Run", "SearchResult"),
 )
 SETTINGS = (
     *(
@@ -43,7 +43,7 @@ SETTINGS = (
         "EvaluateConfig",
     ),
     *("ExplainConfig", "ExportConfig", "FeaturesConfig", "IngestConfig", "KfoldConfig", "PredictConfig"),
-    *("TrainConfig",),
+    *("SearchConfig", "TrainConfig"),
 )
 ERRORS = (
     *("ArtifactError", "DatasetError", "ExportError", "GateError", "ImageError", "ImgclfError"),

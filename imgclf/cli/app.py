@@ -40,6 +40,7 @@ COMMANDS = {
     "card": "Write a model card.",
     "predict": "Classify images.",
     "features": "Compute feature vectors, and draw them.",
+    "search": "Find the images most like one image.",
     "explain": "Show which part of an image decided.",
     "export": "Export a model to other formats.",
     "convolve": "Convolve an image with a kernel, step by step.",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imgclf.settings.reading import Decoding as Decoding
     from imgclf.settings.reading import ReadConfig as ReadConfig
     from imgclf.settings.reading import Resize as Resize
+    from imgclf.settings.search import SearchConfig as SearchConfig
     from imgclf.settings.training import AUTO as AUTO
     from imgclf.settings.training import KfoldConfig as KfoldConfig
     from imgclf.settings.training import TrainConfig as TrainConfig
@@ -45,6 +46,7 @@ _MODULES = {
     "features": "FeaturesConfig",
     "prediction": "PredictConfig",
     "reading": "PERCENTILE RESIZES Decoding ReadConfig Resize",
+    "search": "SearchConfig",
     "training": "AUTO KfoldConfig TrainConfig",
 }
 _HOMES = {name: f"imgclf.settings.{module}" for module, names in _MODULES.items() for name in names.split()}

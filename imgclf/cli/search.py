@@ -1,0 +1,42 @@
+"""imgclf search"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import imgclf
+from imgclf.cli import options
+from imgclf.settings import SearchConfig
+
+
+def search(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder, archive or pattern of images to search.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image to compare with.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a page of thumbnails, .html.")
+    ] = None,
+    *,
+    settings: SearchConfig,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the images most like one image."""
+    from imgclf.cli import console
+    from imgclf.printable import printable, safe_json
+    from imgclf.questions import search as searching
+
+    console.err.quiet = quiet
+    if output:
+        searching.check_name(output)
+    with console.phases() as on_progress:
+        found = imgclf.search(folder, image, settings, on_progress=on_progress)
+        if output:
+            found.write(output)
+    if settings.format == "jsonl":
+        for match in found.matches:
+            print(safe_json(json.dumps({"path": match.path, "distance": round(match.distance, 6)})))
+        return
+    how = "approximately" if found.approximate else "exactly"
+    rows = [(place, f"{each.distance:.3g}", printable(each.path)) for place, each in enumerate(found.matches, start=1)]
+    console.table(f"{found.images:,} images, compared {how}", ("rank", "distance", "path"), rows)
