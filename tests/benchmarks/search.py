@@ -1,6 +1,6 @@
 """How long one search among many embeddings takes, exactly and approximately, and what the approximate one finds.
 
-    python tests/benchmarks/search.py [--images 100000] [--width 1984] [--queries 50]
+    python tests/benchmarks/search.py [--images 100000] [--width 1984] [--queries 40]
 
 Vectors are drawn around centers in a space of 64 dimensions, as embeddings of photographs lie: of independent noise in
 all dimensions, every vector would be nearly as far as every other. Queries are drawn in the same way. Recall is that
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=1984)
-    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--queries", type=int, default=40)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(64, options.width)).astype(np.float32)
