@@ -28,7 +28,7 @@ def explain(
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="New folder for maps; new file for a drawing.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.")
+        str | None, typer.Option("--class", metavar="NAME", help="Explain this class or number, not the predicted one.")
     ] = None,
     filters: Annotated[
         str | None, typer.Option(metavar="LAYER", help="Draw the kernels of a convolution instead.")
@@ -119,10 +119,17 @@ def _draw(
 def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
     from imgclf.cli import console
 
-    columns = ("path", "label", "class", "confidence", "method", "peak x", "peak y", "drawing" if output else "error")
+    has_numbers = any(row.value is not None for row in rows)
+    target = ("number", "value") if has_numbers else ("class", "confidence")
+    columns = ("path", "label", *target, "method", "peak x", "peak y", "drawing" if output else "error")
     cells = [
         (
-            *(row.path, row.label, row.target, None if row.probability is None else f"{row.probability:.4f}"),
+            *(row.path, row.label, row.target),
+            f"{row.value:.4g}"
+            if row.value is not None
+            else None
+            if row.probability is None
+            else f"{row.probability:.4f}",
             *(row.method, *(row.peak or (None, None)), row.drawing or row.error),
         )
         for row in rows

@@ -12,7 +12,7 @@ import numpy as np
 from imgclf import prediction, tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, RunError, UsageError
-from imgclf.prediction import Classifier, Prediction, artifact, heatmaps
+from imgclf.prediction import Classifier, artifact, heatmaps
 from imgclf.prediction.classifier import Named, Source
 from imgclf.runs import Run
 from imgclf.settings.explanation import ExplainConfig
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 Progress = Callable[[int], None]
 """Called with the number of images that are explained."""
 
-MapsOf = Callable[[Prediction, Source, list[int]], list[np.ndarray]]
+MapsOf = Callable[[Any, Source, list[int]], list[np.ndarray]]
 """A map for each class, from a prediction and its image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The part of one image that speaks for one class.
+    """The part of one image that speaks for one class, or for a larger number.
 
     Args:
         path: the name of the image.
-        label: the predicted class; None where the image is rejected or cannot be read.
-        target: the class that is explained; None where the image cannot be read.
-        probability: of `target`.
+        label: the predicted class, or several, joined; None where there is none or the image cannot be read.
+        target: the class or the number that is explained, by its name; None where the image cannot be read.
+        probability: of `target`; None for a number.
+        value: of `target`, where it is a number.
         method: `cam`, `gradcam`, `rollout` or `occlusion`.
         values: float32 (h, w), the evidence at each place of a grid over the model's input.
         peak: the pixel of the original image, x and y, with the most evidence.
@@ -48,6 +49,7 @@ class Explanation:
     label: str | None
     target: str | None = None
     probability: float | None = None
+    value: float | None = None
     method: str | None = None
     values: np.ndarray | None = None
     peak: tuple[int, int] | None = None
@@ -62,6 +64,7 @@ class Explanation:
             "label": self.label,
             "class": self.target,
             "probability": self.probability,
+            "value": self.value,
             "method": self.method,
             "peak": None if self.peak is None else list(self.peak),
             "logit": self.logit,
@@ -87,7 +90,7 @@ def explain(
         config: the method, and how many classes. `auto` takes class activation maps where the model gives a feature
             map, which needs neither Keras nor TensorFlow; else Grad-CAM or attention rollout from the run's
             `model.keras`; else occlusion.
-        label: the class to explain; by default the most probable ones.
+        label: the class, or the name of the number, to explain; by default the most probable ones, or the first.
         output: a new or empty folder for overlays; None draws none.
 
     Returns:
@@ -102,10 +105,10 @@ def explain(
     config, path = config or ExplainConfig(), model.path if isinstance(model, Run) else Path(model)
     engine = "litert" if config.method == "cam" else "auto"
     classifier = prediction.load(path, engine=engine, allow_truncated=config.allow_truncated)
-    tasks.refuse(classifier.task, "explain")
     if label is not None and label not in classifier.labels:
         near = difflib.get_close_matches(label, classifier.labels, 3) or list(classifier.labels[:10])
-        raise UsageError(f"--class: expected a class of the model, such as {', '.join(near)}; found {label!r}.")
+        what = "number" if tasks.find(classifier.task).ACTIVATION == "linear" else "class"
+        raise UsageError(f"--class: expected a {what} of the model, such as {', '.join(near)}; found {label!r}.")
     if label is not None and config.top != 1:
         raise UsageError("--class: --top explains the most probable classes instead. Leave out one of them.")
     method, maps_of, head = _prepare(classifier, path, config, with_class=label is not None or config.top > 1)
@@ -121,7 +124,7 @@ def explain(
 
 
 def _explained(
-    each: Prediction,
+    each: Any,
     source: Source,
     method: str,
     maps_of: MapsOf,
@@ -131,13 +134,11 @@ def _explained(
     label: str | None,
     folder: heatmaps.Folder | None,
 ) -> Iterator[Explanation]:
-    if each.probabilities is None:
+    if each.output is None:
         yield Explanation(each.path, None, error=each.error)
         return
-    order = np.argsort(-each.probabilities, kind="stable")
-    chosen = order[:top].tolist() if label is None else [each.labels.index(label)]
-    if label is None and top == 1 and each.label is not None:
-        chosen = [each.labels.index(each.label)]  # which a threshold may have chosen
+    form, is_number = classifier.form, tasks.find(classifier.task).ACTIVATION == "linear"
+    chosen = form.explained(each, top) if label is None else [each.labels.index(label)]
     place = source.path if isinstance(source, Named) else source
     side = heatmaps.SIDE_PX if folder else 1
     image, size = heatmaps.small(place, classifier.decoding, side)
@@ -145,16 +146,15 @@ def _explained(
         target = each.labels[index]
         drawing = None
         if folder is not None:
-            drawn = heatmaps.with_caption(
-                heatmaps.overlay(image, values, classifier.resize), heatmaps.caption(each, target)
-            )
+            drawn = heatmaps.with_caption(heatmaps.overlay(image, values, classifier.resize), form.stated(each, index))
             stem = Path(each.path).stem if each.path else "image"
             drawing = folder.save(drawn, stem, target)
         yield Explanation(
             path=each.path,
-            label=each.label,
+            label=form.predicted(each),
             target=target,
-            probability=float(str(each.probabilities[index])),
+            probability=None if is_number else float(str(each.output[index])),
+            value=float(str(each.output[index])) if is_number else None,
             method=method,
             values=values,
             peak=heatmaps.peak(values, size, classifier.resize),
@@ -172,7 +172,7 @@ def _prepare(
     if method == "cam" or (method == "auto" and heatmaps.has_map(classifier)):
         head = heatmaps.head(classifier, classifier.temperature)
 
-        def cam(each: Prediction, _: Source, classes: list[int]) -> list[np.ndarray]:
+        def cam(each: Any, _: Source, classes: list[int]) -> list[np.ndarray]:
             assert each.feature_map is not None
             return [heatmaps.activation_map(each.feature_map, head.kernel[:, index]) for index in classes]
 
@@ -180,7 +180,7 @@ def _prepare(
     if method == "occlusion" or (method == "auto" and not (folder / "model.keras").is_file()):
         from imgclf.explanation import occlusion
 
-        def occlude(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+        def occlude(_: Any, source: Source, classes: list[int]) -> list[np.ndarray]:
             return occlusion.occlude(classifier, _pixels(classifier, source), classes, config.grid)
 
         return "occlusion", occlude, None
@@ -189,13 +189,13 @@ def _prepare(
     model = network(folder)
     if method == "rollout" or (method == "auto" and gradients.attention_layers(model)):
 
-        def rollout(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+        def rollout(_: Any, source: Source, classes: list[int]) -> list[np.ndarray]:
             found = gradients.rollout(model, _pixels(classifier, source), classes if with_class else None)
             return found if with_class else found * len(classes)
 
         return "rollout", rollout, None
 
-    def grad_cam(_: Prediction, source: Source, classes: list[int]) -> list[np.ndarray]:
+    def grad_cam(_: Any, source: Source, classes: list[int]) -> list[np.ndarray]:
         return gradients.grad_cam(model, _pixels(classifier, source), classes)
 
     return "gradcam", grad_cam, None

@@ -2,18 +2,19 @@
 
 import numpy as np
 
+from imgclf import tasks
 from imgclf.prediction import Classifier
 
 
 def occlude(classifier: Classifier, pixels: np.ndarray, classes: list[int], grid: int) -> list[np.ndarray]:
-    """How much the log probability of a class falls while each part of the image is covered.
+    """How much the log probability of a class, or a number, falls while each part of the image is covered.
 
     A patch of twice the side of a place moves by one place at a time; a place gets the mean of all patches that cover
     it. The patch has the mean color of the image.
 
     Args:
         pixels: uint8 (s, s, 3), as the model takes them.
-        classes: the indices of the classes.
+        classes: the indices of the classes, or of the numbers.
         grid: places along each side.
 
     Returns:
@@ -31,8 +32,10 @@ def occlude(classifier: Classifier, pixels: np.ndarray, classes: list[int], grid
         rows = slice(edges[max(row, 0)], edges[min(row + 2, grid)])
         columns = slice(edges[max(column, 0)], edges[min(column + 2, grid)])
         covered[number, rows, columns] = color
-    logs = np.log(np.maximum(classifier.probabilities(covered), 1e-12))  # (places and the whole image, classes)
-    falls = logs[-1] - logs[:-1]
+    found = classifier.probabilities(covered)  # (places and the whole image, classes)
+    if tasks.find(classifier.task).ACTIVATION != "linear":
+        found = np.log(np.maximum(found, 1e-12))
+    falls = found[-1] - found[:-1]
     maps = []
     for index in classes:
         total, count = np.zeros((grid, grid)), np.zeros((grid, grid))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imgclf import prediction, storage
+from imgclf import prediction, storage, tasks
 from imgclf.data import images
 from imgclf.data.dataset import Dataset
 from imgclf.errors import DatasetError, ImageError, MissingError, UsageError
@@ -137,6 +137,7 @@ def draw_embedding_map(run: Path | str, dataset: Dataset, output: Path) -> tuple
     """
     _check(output, feature_map.SUFFIXES)
     classifier = prediction.load(run)
+    tasks.refuse(classifier.task, "--embedding-map")
     found = classifier.stream([os.fspath(path) for path in dataset.paths], embeddings=True)
     kept = [
         (each.embedding, "correct" if each.argmax == sample.label else "incorrect", path)

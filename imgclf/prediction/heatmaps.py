@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imgclf import storage
+from imgclf import storage, tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImgclfError, UsageError
 from imgclf.prediction.classifier import Classifier
-from imgclf.prediction.decision import Prediction
 from imgclf.prediction.litert import LiteRTRuntime
 from imgclf.settings import Decoding, Resize
 
@@ -58,7 +57,8 @@ class Head(NamedTuple):
 
 def has_map(classifier: Classifier) -> bool:
     """Whether a model's embedding is the average of a feature map that it gives, and its last layer can be read."""
-    return "feature_map" in classifier.runtime.names and isinstance(classifier.runtime, LiteRTRuntime)
+    has_classes = tasks.find(classifier.task).ACTIVATION in _LOGS
+    return has_classes and "feature_map" in classifier.runtime.names and isinstance(classifier.runtime, LiteRTRuntime)
 
 
 def head(classifier: Classifier, temperature: float = 1.0) -> Head:
@@ -71,6 +71,12 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
         ArtifactError: if the model gives no feature map, is not LiteRT, or has another last layer.
     """
     runtime, classes = classifier.runtime, len(classifier.labels)
+    logs_of = _LOGS.get(tasks.find(classifier.task).ACTIVATION)
+    if logs_of is None:
+        raise ArtifactError(
+            "expected a model of classes, found one of numbers. --method occlusion and, with the run's network, "
+            "--method gradcam work for it."
+        )
     if "feature_map" not in runtime.names:
         raise ArtifactError(
             "expected a model whose embedding is the average of a feature map, found one that gives no feature map."
@@ -85,16 +91,29 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
         for bias in biases:
             logits = found["embedding"] @ stored.T + bias
             for scale in (1.0, temperature):  # LiteRT may have folded the temperature into the weights
-                if _agree(logits / scale, found["probabilities"]):
+                if _agree(logs_of(logits / scale), found["probabilities"]):
                     unfold = temperature / scale
                     return Head(stored.T * unfold, bias * unfold)
-    raise ArtifactError("expected a model that ends in one dense layer and a softmax, found another.")
+    raise ArtifactError("expected a model that ends in one dense layer and a softmax or sigmoid, found another.")
 
 
-def _agree(logits: np.ndarray, probabilities: np.ndarray) -> bool:
-    """Whether a softmax of the logits gives the probabilities, also on the scale of logits, where small ones count."""
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
     logs = logits - logits.max(axis=1, keepdims=True)
-    logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    found: np.ndarray = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return found
+
+
+def _log_sigmoid(logits: np.ndarray) -> np.ndarray:
+    found: np.ndarray = -np.logaddexp(0, -logits)
+    return found
+
+
+_LOGS = {"softmax": _log_softmax, "sigmoid": _log_sigmoid}
+"""From logits to log probabilities, by the task's activation."""
+
+
+def _agree(logs: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Whether log probabilities are those of the probabilities, also where these are small."""
     expected = np.log(np.maximum(probabilities, SMALLEST))
     return bool(np.allclose(np.maximum(logs, np.log(SMALLEST)), expected, atol=TOLERANCE, rtol=TOLERANCE))
 
@@ -275,9 +294,9 @@ class Overlays:
     def __init__(self, folder: Path, classifier: Classifier, option: str = "--explain") -> None:
         self._head = head(classifier, classifier.temperature)
         self._folder = Folder(folder, option)
-        self._rules = classifier.decoding
+        self._rules, self._form = classifier.decoding, classifier.form
 
-    def draw(self, prediction: Prediction) -> None:
+    def draw(self, prediction: Any) -> None:
         """Draw one image, unless it could not be read or is not a file.
 
         Raises:
@@ -285,16 +304,15 @@ class Overlays:
         """
         if prediction.file is None or prediction.feature_map is None or prediction.pixels is None:
             return
-        label = prediction.label or str(prediction.argmax)
-        values = activation_map(prediction.feature_map, self._head.kernel[:, prediction.labels.index(label)])
+        [place] = self._form.explained(prediction, 1)
+        label = prediction.labels[place]
+        values = activation_map(prediction.feature_map, self._head.kernel[:, place])
         drawn = seen(prediction, values, self._rules.resize, SIDE_PX)
-        drawn = with_caption(drawn, caption(prediction, label))
+        drawn = with_caption(drawn, self._form.stated(prediction, place))
         self._folder.save(drawn, Path(prediction.file).stem, label)
 
 
-def seen(
-    prediction: Prediction, values: np.ndarray, resize: Resize, side_px: int, most: float | None = None
-) -> Image.Image:
+def seen(prediction: Any, values: np.ndarray, resize: Resize, side_px: int, most: float | None = None) -> Image.Image:
     """Lay a map over what the model saw of an image, in the shape of the original. The file is not decoded again.
 
     Args:
@@ -316,13 +334,6 @@ def seen(
     part = square.width / (right - left)
     box = (-left * part, -top * part, (width - left) * part, (height - top) * part)
     return square.resize(shape, Image.Resampling.BILINEAR, box=box)
-
-
-def caption(prediction: Prediction, label: str) -> str:
-    """A class with its probability, in one line."""
-    assert prediction.probabilities is not None
-    shown = f"{label} {prediction.probabilities[prediction.labels.index(label)]:.1%}"
-    return f"unknown ({shown})" if prediction.rejected else shown
 
 
 def strips(path: Path, files: Sequence[tuple[Path, str, str]], side_px: int) -> list[tuple[Image.Image, ...]]:

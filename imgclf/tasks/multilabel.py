@@ -21,7 +21,7 @@ UNITES = True
 LACKS = frozenset(
     {
         *("--model", "--class-names", "--cutmix", "--balance sampling", "--positive", "--coverage", "--outliers"),
-        *("baseline", "explain", "--explain", "--to"),
+        *("baseline", "--embedding-map", "--to"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

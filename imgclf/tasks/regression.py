@@ -21,7 +21,7 @@ LACKS = frozenset(
     {
         *("--model", "--classes", "--rename", "--class-map", "--class-names", "--balance", "--mixup", "--cutmix"),
         *("--positive", "--threshold", "--outliers"),
-        *("baseline", "explain", "--explain", "--to"),
+        *("baseline", "--embedding-map", "--explain", "--to"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

@@ -60,7 +60,7 @@ def test_the_logit_is_that_of_the_keras_model(trained_run, files):
 class Corner:
     """Stands for a classifier: the probability of its second class is the brightness of the lower left corner."""
 
-    labels = ("dark", "bright")
+    labels, task = ("dark", "bright"), "multiclass"
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         bright = 0.01 + 0.98 * pixels[:, 24:, :8].mean(axis=(1, 2, 3)) / 255

@@ -22,11 +22,13 @@ from imgclf.data.dataset import TEST, VALIDATION, Dataset, Sample
 from imgclf.errors import DatasetError, UsageError
 from imgclf.evaluation import card, plots
 from imgclf.evaluation.scorers import multilabel as scorer
-from imgclf.prediction import artifact, outputs
+from imgclf.explanation import views
+from imgclf.prediction import artifact, heatmaps, outputs
 from imgclf.prediction.decision import Decision
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
 from imgclf.settings import AugmentConfig, CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
+from imgclf.settings.explanation import ExplainConfig
 from imgclf.tasks import multiclass, multilabel
 
 Interrupted = Callable[..., Run]
@@ -350,9 +352,45 @@ def test_augmentation_is_shown_for_each_class_and_for_images_without_any(
         imgclf.augment(imgclf.read(colors, config), config, to=tmp_path / "copies")
 
 
-def test_what_it_lacks_is_refused(run: Run) -> None:
-    with pytest.raises(UsageError, match="explain does not support --task multilabel yet"):
-        imgclf.explain(run, [])
+@pytest.fixture(scope="module")
+def half_red(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red on the left, the dark gray of images without a color on the right."""
+    pixels = np.full((16, 16, 3), 60, np.uint8)
+    pixels[:, :8, 0] = 190
+    path = tmp_path_factory.mktemp("half") / "red.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_the_map_of_a_class_is_what_its_own_logit_is_made_of(run: Run, half_red: Path, tmp_path: Path) -> None:
+    [answer] = prediction.load(run.path).predict([half_red])
+    for name in answer.labels:
+        [row] = imgclf.explain(run, [half_red], label=name, output=tmp_path / name)
+        assert (row.method, row.target, row.label) == ("cam", name, "|".join(answer.predicted) or None)
+        assert row.probability == pytest.approx(answer.probabilities[name])
+        chance = 1 / (1 + np.exp(-row.logit / artifact.read(run.path).temperature))
+        assert chance == pytest.approx(row.probability, rel=1e-3) and row.drawing.is_file()
+    [red] = imgclf.explain(run, [half_red], label="red")
+    assert red.values[:, :5].mean() > red.values[:, -5:].mean() and red.peak[0] < 8
+    [covered] = imgclf.explain(run, [half_red], ExplainConfig(method="occlusion", grid=4), label="red")
+    assert covered.peak[0] < 8
+    best = [row.target for row in imgclf.explain(run, [half_red], ExplainConfig(top=2))]
+    assert best == [name for name, _ in answer.top(2)]
+    with pytest.raises(UsageError, match=r"--class: expected a class of the model, such as .*found 'pink'"):
+        imgclf.explain(run, [half_red], label="pink")
+
+
+def test_predictions_are_drawn_with_their_evidence(run: Run, half_red: Path, tmp_path: Path) -> None:
+    classifier = prediction.load(run.path, engine="litert")
+    overlays = heatmaps.Overlays(tmp_path / "maps", classifier)
+    for each in classifier.stream([str(half_red)], maps=True):
+        overlays.draw(each)
+    assert [path.suffix for path in (tmp_path / "maps").iterdir()] == [".png"]
+
+
+def test_what_it_lacks_is_refused(run: Run, colors: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--embedding-map does not support --task multilabel yet"):
+        views.draw_embedding_map(run.path, imgclf.read(colors, CONFIG), tmp_path / "map.png")
 
 
 def test_the_card_says_what_is_predicted_and_how_well(run: Run, tmp_path: Path) -> None:

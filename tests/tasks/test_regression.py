@@ -11,17 +11,19 @@ from factories import gray_image, tiny_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 import imgclf
 from imgclf import prediction
 from imgclf.data import reading, splitting
-from imgclf.errors import DatasetError, UsageError
+from imgclf.errors import ArtifactError, DatasetError, UsageError
 from imgclf.evaluation import card, plots, scorers
 from imgclf.evaluation.scorers import regression as scorer
 from imgclf.prediction import artifact, outputs
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
 from imgclf.settings import AugmentConfig, CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
+from imgclf.settings.explanation import ExplainConfig
 from imgclf.tasks import regression
 
 Interrupted = Callable[..., Run]
@@ -242,6 +244,37 @@ def test_what_has_no_meaning_for_numbers_is_refused(table: Path, run: Run) -> No
     with pytest.raises(UsageError, match="--classes does not support --task regression"):
         reading.read(table, DataConfig(task="regression", classes="a,b"))
     assert scorers.task_of(run) == "regression"
+
+
+@pytest.mark.parametrize("method", ["occlusion", "gradcam"])
+def test_the_part_that_speaks_for_a_larger_number_is_found(run: Run, tmp_path: Path, method: str) -> None:
+    pixels = np.full((16, 16, 3), 40, np.uint8)
+    pixels[:, 8:] = 220
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    config = ExplainConfig(method=method, grid=4, top=2)
+    light, dark = imgclf.explain(run, [tmp_path / "half.png"], config, output=tmp_path / "maps")
+    [answer] = prediction.load(run.path).predict([tmp_path / "half.png"])
+    assert (light.target, dark.target) == ("light", "dark") and light.label is light.probability is light.logit is None
+    assert {light.target: light.value, dark.target: dark.value} == pytest.approx(answer.values)
+    bright, dim = (
+        light.values[:, -light.values.shape[1] // 2 :].mean(),
+        light.values[:, : light.values.shape[1] // 2].mean(),
+    )
+    assert bright > dim and light.peak[0] >= 8
+    if method == "occlusion":
+        assert dark.peak[0] < 8
+        np.testing.assert_allclose(dark.values, -10 * light.values, atol=0.3)  # since dark = 10 - 10 * light
+    assert len(list((tmp_path / "maps").iterdir())) == 2
+    assert light.to_dict()["value"] == light.value
+
+
+def test_a_number_is_explained_by_its_name_and_has_no_class_activation_map(run: Run, table: Path) -> None:
+    [row] = imgclf.explain(run, [table / "0.png"], label="dark")
+    assert row.target == "dark" and row.method == "gradcam"
+    with pytest.raises(UsageError, match="--class: expected a number of the model, such as dark; found 'drak'"):
+        imgclf.explain(run, [table / "0.png"], label="drak")
+    with pytest.raises(ArtifactError, match=r"expected a model of classes, found one of numbers\. --method occlusion"):
+        imgclf.explain(run, [table / "0.png"], ExplainConfig(method="cam"))
 
 
 def test_the_card_says_what_is_estimated_and_how_well(run: Run, tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ class Form(Protocol):
     def rows(self, prediction: Any, top: int) -> list[tuple[str, ...]]:
         """The rows of a table for people: one cell for each of `HEADS`."""
 
+    def predicted(self, prediction: Any) -> str | None:
+        """The label in words; None where there is none."""
+
+    def explained(self, prediction: Any, top: int) -> list[int]:
+        """The outputs whose reasons people want to see first, for an image that can be read."""
+
+    def stated(self, prediction: Any, place: int) -> str:
+        """One output in words, for an image that can be read."""
+
 
 @dataclass(frozen=True)
 class Writing:

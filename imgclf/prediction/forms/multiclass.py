@@ -82,3 +82,24 @@ def rows(prediction: Prediction, top: int) -> list[tuple[str, ...]]:
     if prediction.rejected:
         best[0] = f"{best[0][0]} ({prediction.reason})", best[0][1]
     return list(best)
+
+
+def predicted(prediction: Prediction) -> str | None:
+    """The predicted class."""
+    return prediction.label
+
+
+def explained(prediction: Prediction, top: int) -> list[int]:
+    """The most probable classes; alone, the predicted one, which a threshold may have chosen."""
+    assert prediction.probabilities is not None
+    if top == 1 and prediction.label is not None:
+        return [prediction.labels.index(prediction.label)]
+    order: list[int] = np.argsort(-prediction.probabilities, kind="stable").tolist()
+    return order[:top]
+
+
+def stated(prediction: Prediction, place: int) -> str:
+    """The class with its probability."""
+    assert prediction.probabilities is not None
+    shown = f"{prediction.labels[place]} {prediction.probabilities[place]:.1%}"
+    return f"unknown ({shown})" if prediction.rejected else shown

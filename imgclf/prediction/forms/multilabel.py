@@ -91,3 +91,20 @@ def rows(prediction: Labels, top: int) -> list[tuple[str, ...]]:
     chosen = set(prediction.predicted or ())
     ranked = [pair for pair in prediction.top(len(prediction.labels)) if pair[0] in chosen]
     return [(name, f"{value:.1%}") for name, value in ranked] or [(NOTHING, "")]
+
+
+def predicted(prediction: Labels) -> str | None:
+    """The predicted classes, joined; None where the image has none of them."""
+    return JOINED.join(prediction.predicted or ()) or None
+
+
+def explained(prediction: Labels, top: int) -> list[int]:
+    """The most probable classes."""
+    return [prediction.labels.index(name) for name, _ in prediction.top(top)]
+
+
+def stated(prediction: Labels, place: int) -> str:
+    """The class with its probability; "not" before one that the image does not have."""
+    name = prediction.labels[place]
+    shown = f"{name} {prediction.probabilities[name]:.1%}"
+    return shown if name in (prediction.predicted or ()) else f"not {shown}"

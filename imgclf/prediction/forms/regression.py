@@ -75,3 +75,18 @@ def rows(prediction: Estimate, top: int) -> list[tuple[str, ...]]:
     """The numbers with their intervals."""
     ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in prediction.intervals.items()}
     return [(name, f"{value:.4g}", ends.get(name, "")) for name, value in prediction.values.items()]
+
+
+def predicted(prediction: Estimate) -> None:
+    """Numbers are no label."""
+
+
+def explained(prediction: Estimate, top: int) -> list[int]:
+    """The first numbers, in the order of their names."""
+    return list(range(min(top, len(prediction.labels))))
+
+
+def stated(prediction: Estimate, place: int) -> str:
+    """The number with its name."""
+    name = prediction.labels[place]
+    return f"{name} {prediction.values[name]:.4g}"
