@@ -36,18 +36,28 @@ if TYPE_CHECKING:
     from imgclf.prediction import load as load
     from imgclf.questions.baseline import Baseline as Baseline
     from imgclf.questions.baseline import baseline as baseline
+    from imgclf.questions.curves import Curves as Curves
+    from imgclf.questions.curves import curves as curves
+    from imgclf.questions.drift import Drift as Drift
+    from imgclf.questions.drift import drift as drift
     from imgclf.questions.feature_table import FeatureTable as FeatureTable
     from imgclf.questions.feature_table import features as features
     from imgclf.questions.search import Match as Match
     from imgclf.questions.search import SearchResult as SearchResult
     from imgclf.questions.search import search as search
+    from imgclf.questions.suggest import Suggestions as Suggestions
+    from imgclf.questions.suggest import suggest as suggest
+    from imgclf.questions.suspects import Suspects as Suspects
+    from imgclf.questions.suspects import suspects as suspects
     from imgclf.runs import Run as Run
     from imgclf.settings import AugmentConfig as AugmentConfig
     from imgclf.settings import BaselineConfig as BaselineConfig
     from imgclf.settings import CalibrateConfig as CalibrateConfig
     from imgclf.settings import ConvolveConfig as ConvolveConfig
+    from imgclf.settings import CurvesConfig as CurvesConfig
     from imgclf.settings import DataConfig as DataConfig
     from imgclf.settings import DescribeConfig as DescribeConfig
+    from imgclf.settings import DriftConfig as DriftConfig
     from imgclf.settings import EvaluateConfig as EvaluateConfig
     from imgclf.settings import ExplainConfig as ExplainConfig
     from imgclf.settings import ExportConfig as ExportConfig
@@ -56,6 +66,8 @@ if TYPE_CHECKING:
     from imgclf.settings import KfoldConfig as KfoldConfig
     from imgclf.settings import PredictConfig as PredictConfig
     from imgclf.settings import SearchConfig as SearchConfig
+    from imgclf.settings import SuggestConfig as SuggestConfig
+    from imgclf.settings import SuspectsConfig as SuspectsConfig
     from imgclf.settings import TrainConfig as TrainConfig
     from imgclf.training.augment_preview import Augmented as Augmented
     from imgclf.training.augment_preview import augment as augment
@@ -81,11 +93,16 @@ _MODULES = {
     "exporting.artifacts": "export",
     "prediction": "Classifier Prediction load",
     "questions.baseline": "Baseline baseline",
+    "questions.curves": "Curves curves",
+    "questions.drift": "Drift drift",
     "questions.feature_table": "FeatureTable features",
     "questions.search": "Match SearchResult search",
+    "questions.suggest": "Suggestions suggest",
+    "questions.suspects": "Suspects suspects",
     "runs": "Run",
-    "settings": "AugmentConfig BaselineConfig CalibrateConfig ConvolveConfig DataConfig DescribeConfig EvaluateConfig "
-    "ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig SearchConfig TrainConfig",
+    "settings": "AugmentConfig BaselineConfig CalibrateConfig ConvolveConfig CurvesConfig DataConfig DescribeConfig "
+    "DriftConfig EvaluateConfig ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig "
+    "SearchConfig SuggestConfig SuspectsConfig TrainConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",
     "training.train": "resume train",

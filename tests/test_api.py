@@ -27,10 +27,12 @@ FUNCTIONS = (
         "features",
     ),
     *("ingest", "kfold", "load", "read", "resume", "search", "train"),
+    *("curves", "drift", "suggest", "suspects"),
 )
 RESULTS = (
     *("Augmented", "Baseline", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
     *("Explanation", "FeatureTable", "Ingestion", "Match", "Prediction", "Run", "SearchResult"),
+    *("Curves", "Drift", "Suggestions", "Suspects"),
 )
 SETTINGS = (
     *(
@@ -44,6 +46,7 @@ SETTINGS = (
     ),
     *("ExplainConfig", "ExportConfig", "FeaturesConfig", "IngestConfig", "KfoldConfig", "PredictConfig"),
     *("SearchConfig", "TrainConfig"),
+    *("CurvesConfig", "DriftConfig", "SuggestConfig", "SuspectsConfig"),
 )
 ERRORS = (
     *("ArtifactError", "DatasetError", "ExportError", "GateError", "ImageError", "ImgclfError"),

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -51,9 +52,30 @@ class Given(frozenset[str]):
 
 Data = Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder, archive or table of labeled images.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by imgclf train.")]
+DataOrRun = Annotated[Path, typer.Argument(metavar="DATA|RUN", help="Labeled images, or a run for its own images.")]
 Moved = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="New location of the run's images."), Rare]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+
+
+def open_source(
+    source: Path, settings: Any, given: Given, allowed: tuple[str, ...], on_progress: Callable[..., None]
+) -> Any:
+    """Open DATA|RUN: a run as it is, whose own settings count, or else the data set.
+
+    Args:
+        settings: those of the command, with those of the data.
+        allowed: the parameters that have an effect on a run, beside those of every command.
+
+    Raises:
+        UsageError: if an option would have no effect.
+    """
+    import imgclf
+
+    if (source / "config.json").is_file():
+        given.refuse_others(("source", "moved", "json", "quiet", *allowed), f"{source} is a run with its own settings.")
+        return imgclf.Run(source)
+    return imgclf.read(source, settings, on_progress=partial(on_progress, "reading"))
 
 
 @dataclass(frozen=True)

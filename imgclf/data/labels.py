@@ -13,8 +13,8 @@ from imgclf.data.file_listing import label as checked
 from imgclf.errors import DatasetError
 from imgclf.tasks import ordered
 
-EXCLUDE = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}
-"""What may stand in the column `exclude`, in any case."""
+MARKS = {"1": True, "true": True, "yes": True, "x": True, "": False, "0": False, "false": False, "no": False}
+"""What may stand in the columns `accept` and `exclude`, in any case."""
 
 
 def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
@@ -22,7 +22,8 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
 
     Args:
         table: as `tables.open_table` reads it, with the columns `path`, as in the manifest, and `label`, and perhaps
-            `exclude`: 1, true, yes or x leave the image out, and its label may then be empty.
+            `exclude`: 1, true, yes or x leave the image out, and its label may then be empty. With a column `accept`,
+            as `imgclf suspects` writes it, only labels whose row is marked there count.
 
     Returns:
         The dataset, with the images left out in `skipped` as "excluded", and notes for the user.
@@ -34,7 +35,8 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     content = tables.open_table(table)
     if missing := [name for name in ("path", "label") if name not in content.header]:
         raise DatasetError(f"{table}: expected the columns path and label, found no {listed(missing)}.")
-    known = {s.path for s in dataset.samples} | {s.path for s in dataset.skipped}
+    labeled = {s.path for s in dataset.samples}
+    known = labeled | {s.path for s in dataset.skipped}
     labels: dict[str, str | None] = {}  # path -> label; None is left out
     for line, fields in content.rows:
         where, row = f"{table}, line {line}", dict(zip(content.header, fields, strict=False))
@@ -45,7 +47,7 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
             )
         if not any(map(str.strip, fields)):
             continue
-        path, exclude = cells.one_of(row.get("path", ""), known), row.get("exclude", "").strip()
+        path = cells.one_of(row.get("path", ""), known)
         label = checked(cells.one_of(row.get("label", ""), dataset.class_names), where)
         if path not in known:
             example = listed(s.path for s in dataset.samples[:1])
@@ -55,9 +57,16 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
             )
         if path in labels:
             raise DatasetError(f"{where}: {_shown(path)} is listed in an earlier line, too. Remove one of them.")
-        if exclude.casefold() not in EXCLUDE:
-            raise DatasetError(f"{where}: expected 1 or 0 for exclude, found {_shown(exclude)}.")
-        labels[path] = None if EXCLUDE[exclude.casefold()] else label
+        is_excluded = _is_marked(row, "exclude", where)
+        if "accept" in content.header:
+            is_accepted = _is_marked(row, "accept", where)
+            if is_accepted and is_excluded:
+                raise DatasetError(f"{where}: {_shown(path)} is marked in accept and in exclude. Remove one of them.")
+            if not is_accepted and not is_excluded:
+                continue
+        if not label and not is_excluded and path not in labeled:
+            continue  # not labeled yet, in a table that is all that labels these images
+        labels[path] = None if is_excluded else label
         if labels[path] == "":
             raise DatasetError(f"{where}: expected a label for {_shown(path)}, found none.")
     samples, excluded, changed = [], [], 0
@@ -76,24 +85,40 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     ]
 
 
+def _is_marked(row: Mapping[str, str], column: str, where: str) -> bool:
+    """Whether a row is marked in a column.
+
+    Raises:
+        DatasetError: if the cell is neither a mark nor none.
+    """
+    mark = row.get(column, "").strip()
+    if mark.casefold() not in MARKS:
+        raise DatasetError(f"{where}: expected 1 or 0 for {column}, found {_shown(mark)}.")
+    return MARKS[mark.casefold()]
+
+
 def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     """Leave out the images that a list names, such as the one that `imgclf ingest --quarantine` writes.
 
     Args:
         table: as `tables.open_table` reads it, with a column `path`. Paths that are not among the images are counted.
+            With a column `exclude`, as `imgclf suspects` writes it, only rows that are marked there count.
 
     Returns:
         The dataset, with the images left out in `skipped` as "excluded", and a note for the user.
 
     Raises:
-        DatasetError: if the list cannot be read, has no such column, or leaves no image.
+        DatasetError: if the list cannot be read, has no such column or an impossible mark, or leaves no image.
     """
     content = tables.open_table(table)
     if "path" not in content.header:
         raise DatasetError(f"{table}: expected a column path, found {listed(content.header) or 'nothing'}.")
-    place = content.header.index("path")
     known = {s.path for s in dataset.samples} | {s.path for s in dataset.skipped}
-    paths = {cells.one_of(fields[place], known) for _, fields in content.rows if len(fields) > place and fields[place]}
+    has_marks, paths = "exclude" in content.header, set()
+    for line, fields in content.rows:
+        row = dict(zip(content.header, fields, strict=False))
+        if row.get("path") and (not has_marks or _is_marked(row, "exclude", f"{table}, line {line}")):
+            paths.add(cells.one_of(row["path"], known))
     excluded = [Skipped(s.path, "excluded", f"left out by {table.name}") for s in dataset.samples if s.path in paths]
     samples = [s for s in dataset.samples if s.path not in paths]
     if not samples:

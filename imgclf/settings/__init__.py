@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from imgclf.settings.exporting import ExportConfig as ExportConfig
     from imgclf.settings.features import FeaturesConfig as FeaturesConfig
     from imgclf.settings.prediction import PredictConfig as PredictConfig
+    from imgclf.settings.questions import CurvesConfig as CurvesConfig
+    from imgclf.settings.questions import DriftConfig as DriftConfig
+    from imgclf.settings.questions import SuggestConfig as SuggestConfig
+    from imgclf.settings.questions import SuspectsConfig as SuspectsConfig
     from imgclf.settings.reading import PERCENTILE as PERCENTILE
     from imgclf.settings.reading import RESIZES as RESIZES
     from imgclf.settings.reading import Decoding as Decoding
@@ -45,6 +49,7 @@ _MODULES = {
     "exporting": "ExportConfig",
     "features": "FeaturesConfig",
     "prediction": "PredictConfig",
+    "questions": "CurvesConfig DriftConfig SuggestConfig SuspectsConfig",
     "reading": "PERCENTILE RESIZES Decoding ReadConfig Resize",
     "search": "SearchConfig",
     "training": "AUTO KfoldConfig TrainConfig",

@@ -107,6 +107,63 @@ def fit_each(
     return found
 
 
+def out_of_fold(
+    features: np.ndarray, labels: np.ndarray, folds: Sequence[np.ndarray], *, classes: int, seed: int
+) -> np.ndarray:
+    """The logits of each image by a head that was not fitted to it, float32 (n, classes).
+
+    All folds share the strength of the penalty, a single number that cross-validation chooses as in `fit`.
+
+    Args:
+        features: float32 (n, d).
+        labels: int (n,); every class from 0 to classes - 1 occurs.
+        folds: bool (n,) for each fold, the images that it holds out; each image is held out once.
+    """
+    is_small = features.size * classes * len(folds) < _WORTH_THREADS
+    with threadpool_limits(1 if is_small else None, user_api="blas"):
+        rotated = _rotate(_standardize(features)[0])[0][np.newaxis]
+        strength, start = _choose_strength(rotated, labels, seed, False)
+        start = np.repeat(start, len(folds), axis=1)
+        heads = _minimize(rotated, labels, _shares(labels, list(folds), False), strength, start, _LARGE_TOLERANCE)
+        logits = _logits(rotated[0], heads)
+    found = np.empty((len(labels), classes), np.float32)
+    for fold, held in enumerate(folds):
+        found[held] = logits[held, fold]
+    return found
+
+
+class Path:
+    """Heads of many parts of the same images and of many strengths, for curves: what the features alone decide is done
+    once. Each fit starts where the last one of as many parts ended.
+
+    Args:
+        features: float32 (n, d).
+        labels: int (n,); every class from 0 to classes - 1 occurs.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, *, classes: int) -> None:
+        self._labels, self._classes = labels, classes
+        self._limit = None if features.size * classes >= _WORTH_THREADS else 1
+        with threadpool_limits(self._limit, user_api="blas"):
+            self._rows = _rotate(_standardize(features)[0])[0]
+        self._last: dict[int, np.ndarray] = {}
+
+    def logits(self, parts: Sequence[np.ndarray], strength: float) -> np.ndarray:
+        """The logits of all images by a head for each part, float32 (n, parts, classes).
+
+        Args:
+            parts: bool (n,) for each head, the images that it is fitted on.
+        """
+        used = np.flatnonzero(np.any(parts, axis=0))
+        shares = np.stack(parts, axis=1)[used].astype(np.float32)
+        start = self._last.get(len(parts), np.zeros((self._rows.shape[1] + 1, len(parts), self._classes)))
+        with threadpool_limits(self._limit, user_api="blas"):
+            rows = self._rows[used][np.newaxis]
+            heads = _minimize(rows, self._labels[used], shares, strength, start, _LARGE_TOLERANCE)
+            self._last[len(parts)] = heads
+            return _logits(self._rows, heads)
+
+
 def _standardize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A copy (n, d) whose columns have mean 0 and deviation 1, and the mean and the deviation that they had, (d,)."""
     mean, squares = rows.mean(axis=0, dtype=np.float64), np.zeros(rows.shape[1])

@@ -22,6 +22,7 @@ LACKS = frozenset(
         *("--model", "--classes", "--rename", "--class-map", "--class-names", "--balance", "--mixup", "--cutmix"),
         *("--positive", "--threshold", "--outliers"),
         *("baseline", "--embedding-map", "--explain", "--to"),
+        *("suspects", "curves", "suggest", "drift"),
         *("--sort-into", "--reject-below", "--engine ray"),
     }
 )

@@ -50,7 +50,9 @@ FIELDS = {(field.name, about(field)) for kind in CLASSES for field in dataclasse
 
 def test_the_commands_with_settings_are_these():
     training = ["ingest", "augment", "baseline", "train", "evaluate", "calibrate", "kfold"]
-    assert [*training, "predict", "features", "search", "explain", "export", "convolve", "describe"] == CONFIGURED
+    questions = ["suspects", "curves", "drift", "suggest"]
+    others = ["predict", "features", "search", "explain", "export", "convolve", "describe"]
+    assert [*training, *questions, *others] == CONFIGURED
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,6 +4,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from imgclf.data.dataset import TRAIN, UNASSIGNED, Sample, Skipped, listed
 from imgclf.data.file_listing import Found, Listing, Progress, contents, label
@@ -32,6 +33,8 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     depth below. Folders that contain nothing but one folder, above a split or in it, do not count. With the depth
     `last`, the innermost folder alone names the class, whatever is above it.
 
+    Images that lie in no folder at all are labeled by the table of `settings.labels`.
+
     Raises:
         DatasetError: if there are no images in class folders, folders of a split stand beside others, it cannot be
             told classes from splits, or a class name is not UTF-8.
@@ -40,6 +43,8 @@ def list_samples(source: Source, settings: ReadConfig, on_progress: Progress | N
     levels = settings.depth if isinstance(settings.depth, int) else 1
     if not found.files:
         raise DatasetError(f"{found.name}: expected images, found {contents(found)}. {ADVICE}")
+    if isinstance(settings, DataConfig) and settings.labels and not any("/" in path for path in found.files):
+        return table.list_by(found, Path(settings.labels), settings)
     places = _places(found, settings)
     listing = Listing(found.root, [], list(found.skipped))
     filled = set()

@@ -172,6 +172,15 @@ def _near(table: str) -> list[str]:
     return [folder, ""] if folder else [""]
 
 
+def list_by(found: Found, table: Path, settings: ReadConfig) -> Listing:
+    """Label the images of a folder by a table that may lie elsewhere; its paths are relative to the folder.
+
+    Raises:
+        As `_read`.
+    """
+    return _read(found, {str(table.absolute()): ""}, settings)
+
+
 def _read(found: Found, tables: dict[str, str], settings: ReadConfig) -> Listing:
     """Label the images of a folder by its tables; a path may lack its extension or its first folders.
 

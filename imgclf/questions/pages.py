@@ -1,0 +1,56 @@
+"""Pages that answer questions, in the style of the report; and tables to fill in, each with a page of thumbnails."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from imgclf import storage
+from imgclf.data import cells
+from imgclf.errors import UsageError
+from imgclf.evaluation import report
+
+SUFFIX = ".csv"
+
+
+def render(template: str, **values: Any) -> bytes:
+    """Fill in a template of this package."""
+    from jinja2 import ChoiceLoader, PackageLoader
+
+    environment = report.environment()
+    environment.loader = ChoiceLoader([PackageLoader("imgclf.questions"), environment.loader])
+    text: str = environment.get_template(template).render(**values)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def check_name(table: Path) -> Path:
+    """Return the name of the page beside a table.
+
+    Raises:
+        UsageError: if the name of the table does not end in .csv, or one of both exists.
+    """
+    if table.suffix.lower() != SUFFIX:
+        raise UsageError(f"-o {table}: expected a name that ends in {SUFFIX}.")
+    page = table.with_suffix(".html")
+    for file in (table, page):
+        if file.exists():
+            raise UsageError(f"{file}: the file exists, perhaps with your marks. Choose another -o, or remove it.")
+    return page
+
+
+def write(table: Path, rows: Iterable[Sequence[object]], template: str, **values: Any) -> list[Path]:
+    """Write a table to fill in, and its page beside it; return both paths.
+
+    Args:
+        rows: the first is the header.
+        values: of the template, which also gets `table`, the table's name.
+
+    Raises:
+        UsageError: as `check_name`, or if a file cannot be written.
+    """
+    page = check_name(table)
+    try:
+        storage.write_atomic(table, "".join(map(cells.line, rows)).encode("utf-8", "surrogateescape"))
+        storage.write_atomic(page, render(template, table=table.name, **values))
+    except OSError as error:
+        raise UsageError(f"-o {table}: the table cannot be written ({error.strerror}).") from None
+    return [table, page]

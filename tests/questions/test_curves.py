@@ -1,0 +1,147 @@
+"""imgclf curves: fits against scikit-learn, sizes by hand, and an extrapolation of laws that are known."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import fill
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+import imgclf as library
+from imgclf.errors import DatasetError, UsageError
+from imgclf.questions import curves as question
+from imgclf.questions.curves import Curves, Point
+from imgclf.settings import CurvesConfig
+from imgclf.tasks import logistic
+
+pytest_plugins = ("cli.conftest",)
+
+
+def gaussian(count: int, width: int, classes: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    return (rng.normal(0, 1, (classes, width))[labels] + rng.normal(0, spread, (count, width))).astype(
+        np.float32
+    ), labels
+
+
+def test_the_heads_of_all_parts_are_those_of_scikit_learn():
+    features, labels = gaussian(90, 6, 3, 2.0)
+    parts = [np.arange(90) < 60, np.arange(90) >= 30]
+    path = logistic.Path(features, labels, classes=3)
+    path.logits(parts, 10.0)  # where the next fit starts
+    found = path.logits(parts, 0.1)
+    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
+    for place, part in enumerate(parts):
+        expected = LogisticRegression(C=0.1, tol=1e-8, max_iter=1000).fit(scaled[part], labels[part])
+        probabilities = np.exp(found[:, place]) / np.exp(found[:, place]).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(probabilities, expected.predict_proba(scaled), atol=5e-3)
+
+
+def test_the_first_images_of_any_number_have_every_class_in_its_share():
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    order = question.nested(labels, np.arange(100), seed=1)
+    assert sorted(order.tolist()) == list(range(100))
+    assert set(labels[order[:3]]) == {0, 1, 2}
+    for count in (20, 50):
+        assert np.abs(np.bincount(labels[order[:count]]) / count - [0.6, 0.3, 0.1]).max() <= 1.5 / count + 0.05
+
+
+@pytest.mark.parametrize("power", [0.3, 0.6])
+def test_a_power_law_that_goes_on_lies_in_the_interval(power):
+    counts = [50, 71, 100, 141, 200, 283, 400]
+    rng, inside = np.random.default_rng(0), 0
+    for seed in range(20):
+        errors = 2.0 * np.array(counts, float)[:, None] ** -power
+        scores = 1 - rng.binomial(100, np.repeat(errors, 5, axis=1)) / 100
+        _, (low, high) = question.extrapolate(counts, scores, tested=500, seed=seed)
+        truth = 1 - 2.0 * 800**-power
+        inside += low <= truth <= high
+    assert inside >= 18
+
+
+def test_a_curve_that_has_leveled_off_lies_in_the_interval_and_a_perfect_one_stays_perfect():
+    counts = [50, 100, 200, 400]
+    rng = np.random.default_rng(1)
+    inside = 0
+    for seed in range(20):
+        scores = 1 - rng.binomial(100, 0.2, (4, 5)) / 100
+        estimate, (low, high) = question.extrapolate(counts, scores, tested=500, seed=seed)
+        inside += low <= 0.8 <= high
+        assert 0.7 < estimate < 0.95
+    assert inside >= 17
+    estimate, (low, high) = question.extrapolate(counts, np.ones((4, 5)), tested=500)
+    assert estimate == pytest.approx(1, abs=2e-3)
+    assert high == 1
+
+
+def shaped(training: float, validation: float, double: float) -> Curves:
+    point = Point(100, training, (training, training), validation, (validation, validation))
+    return Curves([point], [], "C", double, (double - 0.01, double + 0.01), 125)
+
+
+@pytest.mark.parametrize(
+    ("scores", "shape", "words"),
+    [
+        ((1.0, 0.8, 0.86), "variance", "More data or more regularization may help. Twice the data may bring 0.860"),
+        ((0.82, 0.8, 0.803), "bias", "More capacity may help"),
+        ((1.0, 0.99, 0.991), "enough", "hardly worth it."),
+    ],
+)
+def test_the_sentence_says_what_the_shape_means(scores, shape, words):
+    found = shaped(*scores)
+    assert found.shape == shape
+    assert words in found.sentence
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "images", ("ant", "bee"), 40, 32, ".png", seed=4)
+
+
+@pytest.mark.usefixtures("mean_colors")
+def test_the_command_prints_tables_and_draws_them(imgclf, folder, tmp_path, capsys):
+    options = ("curves", folder, "--sizes", 4, "--repeats", 2, "--quiet")
+    assert imgclf(*options, "-o", tmp_path / "curves.png", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [point["value"] for point in found["sizes"]] == [4, 10, 25, 64]
+    assert found["parameter"] == "C"
+    assert [point["value"] for point in found["capacity"]] == list(question.STRENGTHS)
+    assert found["sizes"][-1]["validation"] > 0.9
+    assert 0 <= found["interval"][0] <= found["double"] <= found["interval"][1] <= 1
+    with Image.open(tmp_path / "curves.png") as drawn:
+        assert drawn.width > drawn.height > 300
+    assert imgclf(*options) == 0
+    printed = capsys.readouterr().out
+    assert "Accuracy by training size" in printed
+    assert found["sentence"] in " ".join(printed.split())
+
+
+@pytest.mark.usefixtures("mean_colors")
+@pytest.mark.parametrize(("model", "parameter", "last"), [("knn", "k", 33), ("tree", "max_depth", None)])
+def test_classical_models_have_capacities_of_their_own(folder, model, parameter, last):
+    found = library.curves(library.read(folder), CurvesConfig(model=model, sizes=3, repeats=2))
+    assert (found.parameter, found.capacity[-1].value) == (parameter, last)
+    assert found.capacity[0].training == 1.0 if model == "knn" else found.capacity[0].training < 1.01
+    found.write(folder.parent / "curves.png")
+
+
+@pytest.mark.usefixtures("mean_colors")
+def test_a_model_without_a_capacity_has_no_such_curve(folder, tmp_path):
+    found = library.curves(library.read(folder), CurvesConfig(model="naive-bayes", sizes=3, repeats=2))
+    assert found.capacity == []
+    found.write(tmp_path / "curves.png")
+
+
+@pytest.mark.usefixtures("mean_colors")
+def test_what_makes_no_curve_is_refused(imgclf, folder, tmp_path, capsys):
+    assert imgclf("curves", folder, "-o", tmp_path / "curves.svg") == 2
+    assert "expected a name that ends in .png" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--repeats"):
+        CurvesConfig(repeats=0)
+    with pytest.raises(UsageError, match="--sizes"):
+        CurvesConfig(sizes=2)
+    few = fill(tmp_path / "few", ("ant", "bee"), 3, 32, ".png", 0)
+    with pytest.raises(DatasetError, match=r"expected images of every class|expected more images for a curve"):
+        library.curves(library.read(few))
