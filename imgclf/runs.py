@@ -91,6 +91,7 @@ class Run:
     log = File("log.txt")
     events = File("log.jsonl")
     checkpoint = File("checkpoint")
+    soft_labels = File("soft_labels.npz")
     backbone = File("backbone.keras")
     """While training lasts, the network of a backbone that its name alone does not give again."""
 

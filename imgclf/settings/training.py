@@ -21,7 +21,7 @@ AUTO = "auto"
 METHODS = ("auto", "probe", "finetune", "full", "scratch")
 OPTIMIZERS = ("adamw", "adam", "sgd", "nesterov", "rmsprop", "lion", "nadam", "adagrad")
 EXPORT_FORMATS = ("litert", "savedmodel", "onnx", "openvino", "keras")
-TRAINING, SYSTEM = "Training", "System"
+TRAINING, DISTILLATION, SYSTEM = "Training", "Distillation", "System"
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:
@@ -170,6 +170,19 @@ class TrainConfig(DataConfig, Kind, SmallCnn, Orientation):
         metavar="TIME",
         check=Check(lambda text: (seconds(text) or 0) > 0, "a time such as 90s, 5m or 1h"),
         everyday=True,
+    )
+    distill: str | None = setting(None, "Learn from the predictions of a run, too.", panel=DISTILLATION, metavar="RUN")
+    unlabeled: str | None = setting(
+        None, "Folder of unlabeled images to learn from, too.", panel=DISTILLATION, metavar="DIR"
+    )
+    distill_temperature: float = setting(
+        2.0,
+        "Temperature of both predictions in distillation.",
+        panel=DISTILLATION,
+        check=Check(lambda value: 1 <= value <= 100, "a number from 1 to 100"),
+    )
+    label_weight: float = setting(
+        0.5, "Weight of the true labels in distillation.", panel=DISTILLATION, check=between(0, 1)
     )
     device: str = setting("auto", "Device to train on", panel=SYSTEM, choices=("auto", "cpu", "gpu", "tpu"))
     deterministic: bool = setting(False, "Use deterministic operations (TensorFlow, XLA).", panel=SYSTEM)

@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,8 +22,9 @@ from imgclf import environment, runs, storage
 from imgclf.data import dataset as datasets
 from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
-from imgclf.errors import DatasetError, RunError
+from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import scorers
+from imgclf.models import stored
 from imgclf.runs import Run
 from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
 from imgclf.settings.classical import NETWORK
@@ -60,6 +62,7 @@ def kfold(
     *,
     data: Path | None = None,
     output: Path | str | None = None,
+    backbone: keras.Model | None = None,
     on_progress: OnProgress | None = None,
 ) -> CrossValidation:
     """Cross-validate a recipe on every image but those of a test split that the data came with.
@@ -73,17 +76,42 @@ def kfold(
         config: how to train; not for a run. Folds export nothing; its formats are those of the ensemble.
         data: the new location of a run's images.
         output: by default `runs/<data>-<backbone>-kfold-<n>`; not for a run.
+        backbone: a backbone of your own, as for `train`; not for a run.
 
     Raises:
-        UsageError: if an ensemble is asked for of anything but probes.
+        UsageError: if an ensemble is asked for of anything but probes, or distillation.
         DatasetError: if a class has too few images or groups for so many folds, or images of a run are missing.
         RunError: if the folder contains something else, or the run is damaged.
     """
     if isinstance(source, Run):
+        if backbone is not None:
+            raise UsageError(f"backbone: the folds of {source.path} have that run's backbone. Pass images instead.")
         return _of_run(source, settings or KfoldConfig(), data, on_progress)
-    dataset = source
+    if backbone is not None:
+        with tempfile.TemporaryDirectory(prefix="imgclf-") as place:
+            own = training.save_own(backbone, Path(place))
+            config = replace(config or TrainConfig(), backbone=str(own))
+            return _of_dataset(source, config, settings, output, own, on_progress)
+    return _of_dataset(source, config, settings, output, None, on_progress)
+
+
+def _of_dataset(
+    dataset: Dataset,
+    config: TrainConfig | None,
+    settings: KfoldConfig | None,
+    output: Path | str | None,
+    own: Path | None,
+    on_progress: OnProgress | None,
+) -> CrossValidation:
+    """Cross-validate on images.
+
+    Args:
+        own: a file with a backbone that was passed as a model; the folder keeps a copy, from which folds are trained.
+    """
     config, settings = config or TrainConfig(), settings or KfoldConfig()
     config = reading.settled(dataset, config)
+    if config.distill or config.unlabeled:
+        raise UsageError("--distill: a teacher was trained on images that folds test on, so kfold takes none.")
     dataset, notes = images_to_fold(dataset, config)
     estimator, found = estimators.kind(config).resolve(config, dataset.median_side_px)
     if settings.ensemble:
@@ -96,8 +124,12 @@ def kfold(
     config = replace(estimator.settings, export="none")
     stem = f"{dataset.name}-{training.short(estimator.name)}-kfold"
     folder = Path(output) if output else runs.create_next(Path("runs"), stem)
+    if own:
+        config = replace(config, backbone=str(Run(folder).backbone.resolve()))
     run = _open(folder, dataset, config, settings)
     with run.lock():
+        if own:
+            _keep_own(own, run)
         try:
             done = _all_folds(run, dataset, config, settings, on_progress)
             if settings.ensemble:
@@ -130,6 +162,21 @@ def _cost(estimator: estimators.Estimator, settings: KfoldConfig) -> list[str]:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _keep_own(own: Path, run: Run) -> None:
+    """Copy a backbone into the folder, unless it is there already.
+
+    Raises:
+        RunError: if folds of another backbone are there.
+    """
+    if not run.backbone.exists():
+        with storage.replacing(run.backbone) as new:
+            shutil.copyfile(own, new)
+        return
+    one, other = (stored.own(path).get_weights() for path in (own, run.backbone))  # names differ from call to call
+    if len(one) != len(other) or not all(map(np.array_equal, one, other)):
+        raise RunError(f"{run.path}: expected folds of the same backbone, found others. Choose another -o.")
 
 
 def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnProgress | None) -> CrossValidation:

@@ -144,7 +144,7 @@ def _activations(
     job: Job, model: keras.Model, cut: graph.Cut | None, recipe: Recipe, deadline: float
 ) -> Activations | None:
     """The activations at the cut; None where every epoch needs the pixels."""
-    if cut is None or recipe.changes_size or recipe.mixes or not recipe.caches_activations:
+    if cut is None or recipe.changes_size or recipe.mixes or recipe.distill or not recipe.caches_activations:
         return None
     images = job.images
     on_progress = job.until(deadline)

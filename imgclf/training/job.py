@@ -22,6 +22,7 @@ from imgclf.tasks import Task
 from imgclf.training import features, finetune, history
 from imgclf.training.activations import Activations
 from imgclf.training.callbacks import OnProgress, Row
+from imgclf.training.distillation import Lessons
 from imgclf.training.loop import Part
 from imgclf.training.passes import Passes
 from imgclf.training.recipe import Recipe
@@ -43,6 +44,7 @@ class Images:
 
     dataset: Dataset
     pixels: loading.Pixels  # uint8 (n, s, s, 3)
+    lessons: Lessons | None = None
 
     @property
     def task(self) -> Task:
@@ -73,8 +75,10 @@ class Images:
         return int(self.pixels.shape[1])
 
     def part(self, split: str, cached: Activations | None = None) -> Part:
-        """One split, as pixels, or as the activations of frozen lower layers."""
+        """One split, as pixels, or as the activations of frozen lower layers; with the lessons of a teacher."""
         rows = self.rows(split)
+        if self.lessons and split == TRAIN:
+            return Part(self.lessons.pixels(self.pixels.take(rows)), self.lessons.targets)
         labels = self.targets[rows]
         if cached is None:
             return Part(self.pixels.take(rows), labels)

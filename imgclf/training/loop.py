@@ -18,7 +18,7 @@ from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
 from imgclf.tasks import Task
-from imgclf.training import augmentation, callbacks, devices, history, optimizers
+from imgclf.training import augmentation, callbacks, devices, distillation, history, optimizers
 from imgclf.training.callbacks import OnEpoch, OnProgress, Row, State
 from imgclf.training.optimizers import Blocks
 from imgclf.training.recipe import Recipe
@@ -160,17 +160,19 @@ def compiled(
         augmenter = augmentation.Augmenter(recipe.policy, seed=recipe.seed, mixup=recipe.mixup, cutmix=recipe.cutmix)
         logits = augmentation.training_model(logits, augmenter)
     steps = loading.steps_per_epoch(len(train.labels), recipe.batch_size)
+    soft = recipe.distill and distillation.loss(recipe.distill_temperature, recipe.label_weight, recipe.label_smoothing)
     logits.compile(
         optimizer=optimizers.build(recipe, steps, logits, blocks)
         if scheduled
         else optimizers.with_rate(recipe, recipe.lr, logits),
-        loss=task.loss(
+        loss=soft
+        or task.loss(
             train.labels,
             model.output_shape[-1],
             label_smoothing=recipe.label_smoothing,
             balanced=recipe.balance == "weights",
         ),
-        metrics=[task.metric()],
+        metrics=[distillation.accuracy() if soft else task.metric()],
         jit_compile=devices.jit_compile(),
     )
     logits.optimizer.build(logits.trainable_variables)

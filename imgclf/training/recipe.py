@@ -93,6 +93,7 @@ class Recipe:
         ema: momentum of the EMA of the weights, which is then what is validated and kept; 0 for none.
         patience: stop after N epochs in a row without a better validation; 0 never stops.
         clip_norm: the largest norm of all gradients together; 0 does not clip.
+        distill: the run that teaches; empty for none.
         unfreeze_from: the lowest trainable layer, or a share of the multiply-adds; empty for the default.
         caches_activations: whether activations of frozen layers may be computed once for all epochs, for each image and
             `cached_augmentations` augmentations of it.
@@ -119,6 +120,9 @@ class Recipe:
     dropout: float
     ema: float
     balance: str
+    distill: str
+    distill_temperature: float
+    label_weight: float
     policy: Policy
     mixup: float
     cutmix: float
@@ -165,7 +169,7 @@ class Recipe:
 _OFF: dict[str, Any] = {
     **dict.fromkeys(("epochs", "patience", "cached_augmentations"), 0),
     **dict.fromkeys(("lr", "clip_norm", "weight_decay", "label_smoothing", "ema"), 0.0),
-    "unfreeze_from": "",
+    **dict.fromkeys(("unfreeze_from", "distill"), ""),
 }
 """What None means in settings that are resolved otherwise."""
 
@@ -278,7 +282,9 @@ def _choose_method(config: TrainConfig, asked: str) -> str:
     """
     method = config.method
     if method == AUTO:
-        method = "scratch" if config.weights == "none" else AUTO
+        method = "scratch" if config.weights == "none" else "finetune" if config.distill else AUTO
+    if config.distill:
+        _check_student(config, method)
     if method != "scratch" and config.weights == "none" and asked == AUTO:
         raise UsageError(
             f"--method {method} needs pretrained weights and {config.backbone} has none. "
@@ -292,6 +298,17 @@ def _choose_method(config: TrainConfig, asked: str) -> str:
             "Training in half precision is --precision mixed_bfloat16."
         )
     return method
+
+
+def _check_student(config: TrainConfig, method: str) -> None:
+    """Refuse what cannot learn from soft labels."""
+    if method in (AUTO, "probe"):
+        raise UsageError(
+            f"--distill: expected a student trained by gradient descent, found --method {method}. Use --method "
+            "finetune, full or scratch."
+        )
+    if config.balance != TrainConfig.balance:
+        raise UsageError(f"--distill: expected --balance none, found {config.balance}: soft labels have no one class.")
 
 
 def _with_sizes(config: TrainConfig, facts: Facts, side_px: float) -> tuple[TrainConfig, list[str]]:

@@ -26,7 +26,7 @@ from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import REPORT_FORMATS, TrainConfig, small_cnn
-from imgclf.training import calibration_fit, estimators
+from imgclf.training import calibration_fit, distillation, estimators
 from imgclf.training.calibration_fit import Calibrated
 from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.decoding import Decoding
@@ -66,16 +66,17 @@ def train(
 
     Raises:
         DatasetError: if there are not at least two classes with training images.
-        UsageError: if `config` asks for other settings of the data than those the dataset was read with.
+        UsageError: if `config` asks for other settings of the data than those the dataset was read with, or for a
+            teacher of another task or other classes.
         RunError: if the folder cannot be used, or the training diverged.
         MissingError: if weights that were asked for cannot be had.
     """
     clock_from = time.monotonic() if started is None else started
-    settings = reading.settled(dataset, config or TrainConfig())
+    settings = distillation.check(reading.settled(dataset, config or TrainConfig()), dataset)
     with ExitStack() as stack:
         if backbone is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
-            settings = replace(settings, backbone=str(_save_own(backbone, folder)))
+            settings = replace(settings, backbone=str(save_own(backbone, folder)))
         estimator, notes = estimators.kind(settings).resolve(settings, dataset.median_side_px)
         decoding = stack.enter_context(Decoding(dataset, estimator, on_progress))
         built = built if built is not None else estimator.build(len(dataset.class_names))
@@ -122,7 +123,8 @@ def _fit(
     storage.write_json(run.config, run.read_config() | {"data_sha256": dataset.digest()})
     task, labels = tasks.find(dataset.task), [s.label for s in dataset.samples if s.split == TRAIN]
     task.check(labels, dataset.class_names, str(dataset.root))
-    work = Work(Images(dataset, pixels), run, clock, on_progress, decoding.seconds, extended)
+    lessons = distillation.lessons(estimator.settings, dataset, extended or run, estimator.image_size, on_progress)
+    work = Work(Images(dataset, pixels, lessons), run, clock, on_progress, decoding.seconds, extended)
     _finish(work, estimator.fit(built, work))
     return work
 
@@ -286,7 +288,7 @@ def _replace(run: Run, work: Run) -> None:
     storage.install(work.path, run.path, remove=gone, leave=(work.checkpoint.name, work.backbone.name))
 
 
-def _save_own(backbone: keras.Model, folder: Path) -> Path:
+def save_own(backbone: keras.Model, folder: Path) -> Path:
     """A user's model as a file, which is what training knows: what cannot be saved could not be resumed."""
     path = folder / f"{backbone.name}.keras"
     try:

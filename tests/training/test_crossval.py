@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import gray_image, tiny_backbone
 from scipy import stats
 
 import imgclf
@@ -131,3 +132,26 @@ def test_a_fold_of_a_probe_is_what_training_on_its_images_alone_gives(image_fold
     found, expected = read_predictions(fold.predictions), read_predictions(alone.predictions)
     assert found.paths == expected.paths
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_folds_of_an_own_model_keep_it_and_resume(tmp_path):
+    for number in range(12):
+        gray_image(
+            tmp_path / "images" / ("dark" if number % 2 else "light") / f"{number}.png", 60 + 120 * (number % 2), number
+        )
+    dataset, config = imgclf.read(tmp_path / "images"), TrainConfig(method="probe", cache="off")
+    settings = KfoldConfig(folds=2)
+    found = crossval.kfold(dataset, config, settings, output=tmp_path / "folds", backbone=tiny_backbone())
+    assert found.metrics["n"] == 12
+    shutil.rmtree(tmp_path / "folds" / "fold-2")
+    again = crossval.kfold(dataset, config, settings, output=tmp_path / "folds", backbone=tiny_backbone())
+    assert again.folds["rows"] == found.folds["rows"]
+    other = tiny_backbone()
+    other.layers[-1].set_weights([array + 1 for array in other.layers[-1].get_weights()])
+    with pytest.raises(RunError, match="expected folds of the same backbone, found others"):
+        crossval.kfold(dataset, config, settings, output=tmp_path / "folds", backbone=other)
+
+
+def test_an_own_model_for_the_folds_of_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="have that run's backbone"):
+        crossval.kfold(imgclf.Run(tmp_path), backbone=object())
