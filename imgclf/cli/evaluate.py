@@ -43,7 +43,12 @@ def evaluate(
         config = replace(settings, task=task)
         dataset = imgclf.read(data, config, split=False, on_progress=reading) if data else None
         result = imgclf.evaluate(run, dataset, config, data=moved, output=output, on_progress=on_progress)
-    console.print_json(result.metrics) if json else _print(task, result.metrics)
+    found = {name: getattr(result, name) for name in ("robustness", "slices") if getattr(result, name)}
+    if json:
+        console.print_json(result.metrics | found)
+    else:
+        _print(task, result.metrics)
+        _print_more(**found)
     console.note(f"Wrote {result.folder}.")
     console.notes(conclusion.of_run(runs.find(run), result.folder))
     result.check()
@@ -76,3 +81,18 @@ def _print(task: str, metrics: dict[str, Any]) -> None:
     for note in [scorer.decided(metrics), *metrics["warnings"]]:
         if note:
             console.note(note)
+
+
+def _print_more(robustness: dict[str, Any] | None = None, slices: dict[str, Any] | None = None) -> None:
+    from imgclf.cli import console
+    from imgclf.evaluation import robustness as corrupted
+    from imgclf.evaluation import slices as sliced
+
+    if robustness:
+        title = f"Accuracy on {robustness['n']} corrupted images"
+        console.table(title, corrupted.COLUMNS, corrupted.table(robustness))
+        console.out.print(robustness["worst"])
+        console.out.print(robustness["translation"])
+    if slices:
+        console.table("Slices, the worst first", sliced.COLUMNS, sliced.table(slices))
+        console.out.print(slices["sentence"])

@@ -5,18 +5,18 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from imgclf import prediction, runs, storage
+from imgclf import prediction, runs, storage, tasks
 from imgclf.data import run_data
 from imgclf.data.dataset import TEST, TRAIN, VALIDATION, Dataset, Sample, Skipped, read_manifest
 from imgclf.errors import DatasetError, RunError, UsageError
-from imgclf.evaluation import gates, scorers
+from imgclf.evaluation import gates, robustness, scorers, slices
 from imgclf.evaluation.gates import Keys
 from imgclf.evaluation.scorers import Scored
-from imgclf.prediction import Classifier, artifact
+from imgclf.prediction import Classifier, Prediction, artifact
 from imgclf.prediction.forms import Answer
 from imgclf.runs import Run
 from imgclf.settings import EvaluateConfig
@@ -29,13 +29,18 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of `scoring.score`, the folder with their files, the images left out of them, and the gates."""
+    """The scores of `scoring.score`, the folder with their files, the images left out of them, and the gates.
+
+    `robustness` and `slices` are what was asked for besides, as `robustness.measure` and `slices.measure` return it.
+    """
 
     folder: Path
     metrics: dict[str, Any]
     skipped: tuple[Skipped, ...]
     gates: Mapping[str, float]
     keys: Keys
+    robustness: dict[str, Any] | None = None
+    slices: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Apply the gates of `EvaluateConfig.fail_under`.
@@ -80,6 +85,9 @@ def evaluate(
     run = runs.find(run)
     scorer = scorers.of(run)
     least = gates.parse(config.fail_under, scorer.GATES)
+    for name in ("robustness", "slices"):
+        if getattr(config, name):
+            tasks.refuse(scorers.task_of(run), f"--{name}")
     labels = run.read_labels()
     output = Path(output) if output else None
     if dataset is not None and data is not None:
@@ -96,6 +104,7 @@ def evaluate(
     progress("scoring", 0, None)
     samples, readable, skipped = _readable(part, predictions)
     scored = _score(run, samples, readable, classifier, config.top_k)
+    extras = _more(config, classifier, samples, readable, files, progress)
     folder = output or run.path
     if dataset is not None and output is None:
         folder = runs.create_next(run.path / "evaluations", part.name or "data")
@@ -103,10 +112,51 @@ def evaluate(
     try:
         with _whole(run, folder) as stage:
             scored.write(stage)
+            extras.write(stage)
             scorer.report(run, folder, files=files, formats=config.formats, stage=stage)
     except OSError as error:
         raise RunError(f"{folder}: the scores cannot be written ({error.strerror}). Choose another -o.") from None
-    return Evaluation(folder, scored.metrics, skipped, least, scorer.GATES)
+    return Evaluation(folder, scored.metrics, skipped, least, scorer.GATES, extras.robustness, extras.slices)
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What was asked for besides the scores, and the images of the contact sheet."""
+
+    robustness: dict[str, Any] | None = None
+    sheet: np.ndarray | None = None
+    slices: dict[str, Any] | None = None
+
+    def write(self, folder: Path) -> None:
+        if self.robustness and self.sheet is not None:
+            robustness.write(folder, self.robustness, self.sheet)
+        if self.slices:
+            slices.write(folder, self.slices)
+
+
+def _more(
+    config: EvaluateConfig,
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    predictions: Sequence[Answer],
+    files: Mapping[str, Path],
+    progress: Progress,
+) -> _Extras:
+    """Score corrupted images, and slices of the images, where the settings ask for it."""
+    sliced = None
+    if config.slices:  # first, since a table that does not fit is an error
+        progress("slices", 0, None)
+        classes = cast(Sequence[Prediction], predictions)
+        correct = [each.label == sample.label for each, sample in zip(classes, samples, strict=True)]
+        table = Path(config.slice_table) if config.slice_table else None
+        sliced = slices.measure(samples, files, correct, rules=classifier.decoding, table=table)
+    if not config.robustness:
+        return _Extras(slices=sliced)
+    most, batch_size = config.robustness_images, config.batch_size
+    tested, sheet = robustness.measure(
+        classifier, samples, files, most=most, batch_size=batch_size, on_progress=progress
+    )
+    return _Extras(tested, sheet, sliced)
 
 
 @contextlib.contextmanager
@@ -118,7 +168,8 @@ def _whole(run: Run, folder: Path) -> Iterator[Path]:
         return
     with run.lock(), storage.stage(folder) as stage:
         yield stage
-        storage.install(stage, folder)
+        names = (*robustness.FILES, slices.FILE)  # of a former evaluation
+        storage.install(stage, folder, remove=[name for name in names if not (stage / name).exists()])
 
 
 def _readable(part: Dataset, predictions: Sequence[Answer]) -> tuple[list[Sample], list[Answer], tuple[Skipped, ...]]:

@@ -12,7 +12,7 @@ from imgclf import __version__, documents, runs
 from imgclf.data import run_data
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, RunError
-from imgclf.evaluation import learned, scorers
+from imgclf.evaluation import learned, robustness, scorers, slices
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.prediction import artifact
@@ -56,6 +56,7 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
         `calibration` (temperature and rules), `settings`, `defaults` (the names of settings at their defaults),
         `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first),
+        `robustness` and `slices` where they were asked for,
         `folds` for cross-validation, and `learned`, what `learned.collect` says of a classical model.
 
     Raises:
@@ -94,7 +95,13 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         "environment": {**config.get("versions", {}), **config.get("hardware", {})},
         "reproduce": _commands(run, config),
         "folds": runs.read_json(place / "folds.json", _folds) if (place / "folds.json").is_file() else None,
+        "robustness": _optional(place / robustness.FILE, robustness.SHAPE),
+        "slices": _optional(place / slices.FILE, slices.SHAPE),
     }
+
+
+def _optional(path: Path, shape: documents.Shape) -> Any:
+    return runs.read_json(path, shape) if path.is_file() else None
 
 
 def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:

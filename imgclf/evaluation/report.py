@@ -16,7 +16,7 @@ from imgclf import storage
 from imgclf.data import relocate, run_data
 from imgclf.data.dataset import listed
 from imgclf.errors import ArtifactError, ImgclfError, MissingError, RunError, UsageError
-from imgclf.evaluation import decisions, learned, metrics, outputs, plots, thumbnails
+from imgclf.evaluation import decisions, learned, metrics, outputs, plots, robustness, slices, thumbnails
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
@@ -85,7 +85,8 @@ def write(
     predictions = outputs.read_predictions((stage or folder) / run.predictions.name)
     facts = facts_of.collect(run, folder, predictions, stage)
     known = run_files(run, predictions.paths) if files is None else files
-    texts = {"html": lambda: _to_html(run, facts, predictions, known), "md": lambda: to_markdown(facts)}
+    place = stage or folder
+    texts = {"html": lambda: _to_html(run, facts, predictions, known, place), "md": lambda: to_markdown(facts)}
     return write_formats(stage or folder, facts, texts, formats)
 
 
@@ -139,7 +140,7 @@ def decoding(settings: dict[str, Any]) -> Decoding:
     return Decoding(window=settings.get("window"), allow_truncated=settings.get("allow_truncated", False))
 
 
-def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: Mapping[str, Path]) -> str:
+def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: Mapping[str, Path], place: Path) -> str:
     shown = {
         "reliability": plots.reliability(facts["scores"]),
         "curves": plots.curves(predictions),
@@ -169,8 +170,24 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
             evidence=_evidence(run, facts["mistakes"], files),
             coverage=decisions.describe(facts["scores"]),
             plots={name: _image(content) for name, content in shown.items()},
+            corrupted=_corrupted(place, facts["robustness"]),
+            slice_table=slices.table(facts["slices"]) if facts["slices"] else (),
+            slice_columns=slices.COLUMNS,
         )
     )
+
+
+def _corrupted(place: Path, found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the section on robustness shows besides its sentences."""
+    if found is None:
+        return None
+    sheet = place / robustness.SHEET
+    return {
+        "plot": _png(robustness.draw(found)),
+        "sheet": _png(sheet.read_bytes()) if sheet.is_file() else None,
+        "columns": robustness.COLUMNS,
+        "rows": robustness.table(found),
+    }
 
 
 def _evidence(run: Run, mistakes: Sequence[dict[str, Any]], files: Mapping[str, Path]) -> dict[int, tuple[str, ...]]:
@@ -321,6 +338,12 @@ def to_markdown(facts: dict[str, Any]) -> str:
         lines += ["## Folds", ""]
         rows = [(r["fold"], r["n"], *(number(r[k]) for k in facts["folds"]["keys"])) for r in facts["folds"]["rows"]]
         lines += table(("fold", "images", *facts["folds"]["keys"]), rows)
+    if facts["robustness"]:
+        lines += ["## Robustness", "", *(markdown(facts["robustness"][key]) for key in ("worst", "translation")), ""]
+        lines += table(robustness.COLUMNS, robustness.table(facts["robustness"]))
+    if facts["slices"]:
+        lines += ["## Slices", "", markdown(facts["slices"]["sentence"]), ""]
+        lines += table(slices.COLUMNS, slices.table(facts["slices"]))
     lines += ["## Worst mistakes", ""]
     lines += table(
         ("image", "true", "predicted", "confidence"),

@@ -34,6 +34,10 @@ class EvaluateConfig(ReadConfig):
         check=some_of(REPORT_FORMATS),
         everyday=True,
     )
+    robustness: bool = setting(False, "Score corrupted images, too: rotated, dark, covered, blurred.", everyday=True)
+    robustness_images: int = setting(500, "Corrupt at most N images.", check=at_least(1))
+    slices: bool = setting(False, "Compare accuracy by size, brightness, blur, format, group.", everyday=True)
+    slice_table: str | None = setting(None, "Table of image paths with columns for --slices.", metavar="FILE")
     kfold: int | None = setting(None, "Cross-validate the run's recipe with N folds.", check=at_least(2), everyday=True)
     fail_under: str | None = setting(
         None, "Exit with 6 below these scores, such as accuracy=0.9.", metavar="SCORE=X,...", everyday=True
@@ -43,6 +47,10 @@ class EvaluateConfig(ReadConfig):
     def formats(self) -> tuple[str, ...]:
         """The formats of the report."""
         return names(self.format)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.slices or self.slice_table is None, "slice_table", "--slices beside it", self.slice_table)
 
 
 def _is_share(text: str) -> bool:

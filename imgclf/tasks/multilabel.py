@@ -23,7 +23,7 @@ LACKS = frozenset(
         *("--model", "--class-names", "--cutmix", "--balance sampling", "--positive", "--coverage", "--outliers"),
         *("baseline", "--embedding-map", "--to"),
         *("suspects", "curves", "suggest", "drift"),
-        *("--sort-into", "--reject-below", "--engine ray", "--distill"),
+        *("--sort-into", "--reject-below", "--engine ray", "--distill", "--robustness", "--slices"),
     }
 )
 

@@ -23,7 +23,7 @@ LACKS = frozenset(
         *("--positive", "--threshold", "--outliers"),
         *("baseline", "--embedding-map", "--explain", "--to"),
         *("suspects", "curves", "suggest", "drift"),
-        *("--sort-into", "--reject-below", "--engine ray", "--distill"),
+        *("--sort-into", "--reject-below", "--engine ray", "--distill", "--robustness", "--slices"),
     }
 )
 
