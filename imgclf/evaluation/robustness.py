@@ -14,7 +14,7 @@ from imgclf.data.dataset import Sample
 from imgclf.evaluation import plots
 from imgclf.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from imgclf.evaluation.intervals import wilson
-from imgclf.prediction import Classifier
+from imgclf.prediction import Classifier, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ SHAPE = documents.fields(
                 {
                     **_SCORE,
                     **dict.fromkeys(("kind", "aspect", "unit"), documents.text),
-                    **dict.fromkeys(("severity", "strength", "change", "unchanged"), documents.number()),
+                    **dict.fromkeys(
+                        ("severity", "strength", "change", "unchanged", "rejected", "argmax"), documents.number()
+                    ),
                 }
             )
         ),
@@ -82,7 +84,8 @@ def measure(
 
     Returns:
         `n`, `plain` (`accuracy`, `interval`), `rows` (`kind`, `aspect`, `severity`, `strength`, `unit`, `accuracy`,
-        `interval`, `change` and `unchanged`, the share of images with the prediction that they have uncorrupted),
+        `interval`, `change`; `unchanged`, the share of images with the prediction that they have uncorrupted;
+        `rejected`, that of rejected images, which count as errors; `argmax`, the accuracy without rejection),
         `worst` and `translation` (sentences); and the contact sheet's images, uint8 (kinds, 4, s, s, 3).
     """
     places = chosen(samples, most)
@@ -98,8 +101,8 @@ def measure(
             rng = np.random.default_rng((seeds[place], number, severity))
             yield corrupt(one, kind, severity, rng, pixels[others[place]])
 
-    def predicted(source: Iterator[np.ndarray]) -> list[str | None]:
-        return [each.label for each in classifier.stream(source, batch_size)]
+    def predicted(source: Iterator[np.ndarray]) -> list[Prediction]:
+        return list(classifier.stream(source, batch_size))
 
     done, total = 0, (1 + len(KINDS) * len(SEVERITIES)) * len(pixels)
     plain = predicted(iter(pixels))
@@ -121,7 +124,11 @@ def measure(
                     "accuracy": share,
                     "interval": interval,
                     "change": share - accuracy,
-                    "unchanged": float(np.mean([one == other for one, other in zip(found, plain, strict=True)])),
+                    "unchanged": float(
+                        np.mean([one.label == two.label for one, two in zip(found, plain, strict=True)])
+                    ),
+                    "rejected": float(np.mean([one.rejected for one in found])),
+                    "argmax": float(np.mean([one.argmax == label for one, label in zip(found, labels, strict=True)])),
                 }
             )
     facts = {
@@ -150,8 +157,8 @@ def _others(labels: Sequence[str]) -> list[int]:
     return found
 
 
-def _accuracy(found: Sequence[str | None], labels: Sequence[str]) -> tuple[float, list[float]]:
-    correct = sum(one == label for one, label in zip(found, labels, strict=True))
+def _accuracy(found: Sequence[Prediction], labels: Sequence[str]) -> tuple[float, list[float]]:
+    correct = sum(one.label == label for one, label in zip(found, labels, strict=True))
     return correct / len(labels), list(wilson(correct, len(labels)))
 
 
@@ -163,7 +170,8 @@ def worst(rows: Sequence[Mapping[str, Any]], plain: float) -> str:
         return f"No corruption lowers the accuracy of {plain:.3f}."
     return (
         f"Worst: {row['kind']} ({row['strength']:g} {row['unit']}, severity {row['severity']}) lowers the accuracy "
-        f"from {plain:.3f} to {row['accuracy']:.3f} (95% CI {low:.3f} to {high:.3f})."
+        f"from {plain:.3f} to {row['accuracy']:.3f} (95% CI {low:.3f} to {high:.3f}); {row['rejected']:.1%} of the "
+        f"images are rejected, and without rejection the accuracy is {row['argmax']:.3f}."
     )
 
 
@@ -247,7 +255,10 @@ def draw_sheet(rows: np.ndarray) -> bytes:
     return plots.to_png(figure)
 
 
-COLUMNS = ("corruption", "severity 0", "severity 1", "severity 2", "severity 3", "95% CI at 3", "same prediction at 3")
+COLUMNS = (
+    *("corruption", "severity 0", "severity 1", "severity 2", "severity 3"),
+    *("95% CI at 3", "same prediction at 3", "rejected at 3"),
+)
 
 
 def table(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -257,5 +268,6 @@ def table(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
         own = [row for row in facts["rows"] if row["kind"] == kind]
         low, high = own[-1]["interval"]
         scores = [f"{value:.3f}" for value in (facts["plain"]["accuracy"], *(row["accuracy"] for row in own))]
-        rows.append((kind, *scores, f"{low:.3f} to {high:.3f}", f"{own[-1]['unchanged']:.1%}"))
+        shares = (f"{own[-1][name]:.1%}" for name in ("unchanged", "rejected"))
+        rows.append((kind, *scores, f"{low:.3f} to {high:.3f}", *shares))
     return rows

@@ -143,6 +143,7 @@ def test_a_model_of_brightness_suffers_from_the_light_alone(run: runs.Run) -> No
     assert rows["darker", 3]["unchanged"] == pytest.approx(24 / 36)
     for kind in ("rotation", "translation", "noise", "elastic"):
         assert rows[kind, 1]["unchanged"] == 1.0
+    assert (rows["darker", 3]["rejected"], rows["darker", 3]["argmax"]) == (0.0, 0.5)
     low, high = stats.binomtest(18, 36).proportion_ci(method="wilson")
     assert rows["darker", 3]["interval"] == pytest.approx([low, high])
     assert rows["brighter", 3]["accuracy"] == 12 / 36  # the dark ones of bright, which are bright now
