@@ -1,5 +1,6 @@
 """imgclf features"""
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,7 @@ def features(
     """Compute feature vectors of labeled images, write them, and draw them as a map."""
     from imgclf.cli import console
     from imgclf.evaluation import feature_map
-    from imgclf.questions import feature_table
+    from imgclf.questions import feature_table, regions
 
     console.err.quiet = quiet
     if output is None and map is None:
@@ -37,16 +38,26 @@ def features(
         feature_table.check_name(output)
     if map:
         feature_map.check_name(map)
+    regions.check(settings, map)
+    found = None
     with console.phases() as on_progress:
         dataset = imgclf.read(data, settings, on_progress=partial(on_progress, "reading"))
         table = imgclf.features(dataset, settings, on_progress=on_progress)
         if output:
             table.write(output)
-        if map:
+        if map and settings.columns:
+            found = regions.write(map, table, settings)
+        elif map:
             points = feature_map.project(table.vectors, settings.projection, settings.seed)
             feature_map.write(map, points, table.labels, table.dataset.paths, settings.decoding, settings.seed)
     written = [str(path) for path in (output, map) if path]
     if json:
-        console.print_json({"files": written, "images": len(table.vectors), "names": list(table.names)})
+        facts = {"files": written, "images": len(table.vectors), "names": list(table.names)}
+        if found:
+            facts["accuracy"] = found.accuracy
+            facts["margin"] = asdict(found.margin) if found.margin else None
+        console.print_json(facts)
     else:
+        if found:
+            console.out.print(regions.title(settings, found))
         console.out.print(f"{len(table.vectors)} images, {len(table.names)} features each: {', '.join(written)}")
