@@ -22,6 +22,7 @@ from imgclf.prediction import pipeline, sources
 from imgclf.prediction.classifier import Classifier, Named
 from imgclf.questions import nearest
 from imgclf.settings import Decoding, SearchConfig
+from imgclf.settings.base import flag_of
 
 log = logging.getLogger("imgclf")
 
@@ -151,8 +152,9 @@ def _describer(config: SearchConfig, rules: Decoding, on_progress: OnProgress | 
         raise UsageError(f"--features {config.features}: expected {EMBEDDING} alone, or features made by hand alone.")
     if config.image_size is not None:
         raise UsageError("--image-size: the model of the embedding has its own. Leave out one of the two.")
-    if config.resize != Decoding.resize or config.window is not None:
-        raise UsageError("--resize, --window: the model of the embedding has its own. Leave them out.")
+    given = [name for name in ("resize", "window", "preprocess") if getattr(config, name) != getattr(Decoding, name)]
+    if given:
+        raise UsageError(f"{', '.join(map(flag_of, given))}: the model of the embedding has its own. Leave it out.")
     classifier = _classifier(config, on_progress)
     return partial(_by_network, classifier), [EMBEDDING, classifier.identity, config.allow_truncated]
 

@@ -74,7 +74,8 @@ def test_the_command_prints_a_table_or_lines_and_writes_a_page(imgclf, grays, tm
         ({"features": "hog+embedding"}, "expected embedding alone, or features made by hand alone"),
         ({"features": "hog", "image_size": 16}, "expected images of at least 32 px"),
         ({"image_size": 64}, "--image-size: the model of the embedding has its own"),
-        ({"resize": "crop"}, "--resize, --window: the model of the embedding has its own"),
+        ({"resize": "crop"}, "--resize: the model of the embedding has its own"),
+        ({"preprocess": "gray"}, "--preprocess: the model of the embedding has its own"),
     ],
 )
 def test_impossible_settings_are_refused(grays, tmp_path, options, found):
