@@ -42,7 +42,8 @@ def _edges(image: Image.Image, _: float) -> Image.Image:
     from scipy import ndimage
 
     gray = np.asarray(image.convert("L")).astype(np.float64)
-    lengths = np.hypot(*(ndimage.sobel(gray, axis, mode="nearest") for axis in (0, 1)))
+    down, right = (ndimage.sobel(gray, axis, mode="nearest") for axis in (0, 1))
+    lengths = np.sqrt(right**2 + down**2)  # correctly rounded on every machine, which np.hypot is not
     return Image.fromarray(np.clip(np.rint(lengths / 4), 0, 255).astype(np.uint8))
 
 

@@ -161,7 +161,7 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     Raises:
         ArtifactError: if they disagree.
     """
-    from imgclf.exporting import savedmodel  # only here: comparing a backbone needs no TensorFlow
+    from imgclf.exporting import preprocessing, savedmodel  # only here: comparing a backbone needs no TensorFlow
 
     facts = artifact.read(new.parent)
     file, task = facts.files[new.name], tasks.find(facts.task)
@@ -183,7 +183,7 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
     proof = compare(
         place, what, samples, known, found[task.OUTPUT], allowed.probabilities * unit, allowed.tie, facts.task
     )
-    takes_bytes = file.format == "savedmodel" and facts.preprocess is None
+    takes_bytes = file.format == "savedmodel" and not preprocessing.lacking(facts.decoding.steps)
     readable = [row for row, image in enumerate(samples.encoded) if takes_bytes and savedmodel.reads(image)]
     if not readable:
         return proof

@@ -33,6 +33,8 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # noqa: E402
 
+from imgclf.exporting import preprocessing  # noqa: E402
+
 log = logging.getLogger("imgclf")
 
 SERVING, SERVING_BYTES = "serving_default", "serve_bytes"
@@ -111,20 +113,21 @@ def write(folder: Path, model: keras.Model, graph: Any, facts: Artifact) -> None
     """Write a SavedModel with two signatures.
 
     `serving_default` takes `pixels` float32 (n, s, s, 3), 0-255; `serve_bytes` takes `images`, strings (n,): encoded
-    JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes). A model with
-    preprocessing has the first one alone, since TensorFlow's operations give other pixels than Pillow's.
+    JPEG, PNG, GIF, BMP or WebP. Both give the model's outputs and `labels`, strings (n, classes). The second
+    one is left out where it could not do the model's preprocessing exactly.
 
     Args:
         folder: where to write; it must not exist.
         model: the model itself, for its weights.
         graph: what `trace` made of the model.
     """
-    if facts.preprocess is not None:
+    lacking = preprocessing.lacking(facts.decoding.steps)
+    if lacking:
         log.warning(
-            "%s: takes pixels, not encoded images, since TensorFlow cannot do --preprocess %s exactly. imgclf predict "
-            "does it, and other programs have to.",
+            "%s: takes pixels, not encoded images, since TensorFlow cannot do the step %s of --preprocess exactly. "
+            "imgclf predict does it, and other programs have to.",
             folder.name,
-            facts.preprocess,
+            lacking[0],
         )
     size_px = model.input_shape[1]
     names = [label.encode("utf-8", "surrogateescape") for label in facts.labels]
@@ -142,7 +145,7 @@ def write(folder: Path, model: keras.Model, graph: Any, facts: Artifact) -> None
     with environment.silence_stderr_fd(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         signatures = {SERVING: _function(serve, tf.TensorSpec((None, size_px, size_px, 3), tf.float32, name="pixels"))}
-        if facts.preprocess is None:
+        if not lacking:
             signatures[SERVING_BYTES] = _function(serve_bytes, tf.TensorSpec((None,), tf.string, name="images"))
         tf.saved_model.save(module, str(folder), signatures, OPTIONS)
 
@@ -178,7 +181,7 @@ def reads(image: bytes) -> bool:
 
 def load(contents: Any, size_px: int, rules: Decoding) -> Any:
     """In the graph: one encoded image, a scalar string, as the model's pixels, float32 (size_px, size_px, 3), 0-255."""
-    return resize(decode(contents, rules), size_px, rules.resize)
+    return preprocessing.apply(resize(decode(contents, rules), size_px, rules.resize), rules.steps)
 
 
 def decode(contents: Any, rules: Decoding = decoder.DEFAULT) -> Any:

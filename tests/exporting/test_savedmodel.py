@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgclf.data import images
 from imgclf.exporting import artifacts, savedmodel
-from imgclf.prediction import artifact
+from imgclf.prediction import artifact, load
 from imgclf.settings import Decoding
 
 WIDTH, HEIGHT = 61, 40
@@ -191,11 +191,23 @@ def test_both_signatures_give_the_outputs_and_the_labels(exported):
         assert np.allclose(answer["probabilities"].numpy().sum(1), 1)
 
 
-def test_a_model_with_preprocessing_takes_pixels_alone_and_says_so(run, caplog):
-    artifact.write(run.path, replace(artifact.read(run.path), preprocess="denoise=3,threshold"))
+def test_encoded_images_are_preprocessed_in_the_graph(run, caplog):
+    artifact.write(run.path, replace(artifact.read(run.path), preprocess="denoise=3,equalize"))
+    [row] = artifacts.write(run, ["savedmodel"])  # which compares it on real files
+    assert row["max_difference_from_bytes"] < 1e-4 and row["label_agreement"] == 1
+    assert "encoded images" not in caplog.text
+    data = encode(waves(), "PNG")
+    pixels = images.load(data, 32, Decoding(preprocess="denoise=3,equalize"))
+    found = savedmodel.predict_bytes(run.path / "saved_model", [data])
+    expected = load(run.path, engine="savedmodel").probabilities(pixels[None].astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_model_whose_preprocessing_tensorflow_cannot_do_takes_pixels_alone_and_says_so(run, caplog):
+    artifact.write(run.path, replace(artifact.read(run.path), preprocess="denoise=3,jpeg=40"))
     [row] = artifacts.write(run, ["savedmodel"])
     assert row["max_difference_from_bytes"] is None and row["label_agreement"] == 1
-    assert "takes pixels, not encoded images" in caplog.text and "--preprocess denoise=3,threshold" in caplog.text
+    assert "takes pixels, not encoded images, since TensorFlow cannot do the step jpeg" in caplog.text
     with pytest.raises(KeyError, match="serve_bytes"):
         savedmodel.predict_bytes(run.path / "saved_model", [b""])
 
