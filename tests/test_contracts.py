@@ -18,6 +18,7 @@ ROOT = PACKAGE.parent
 ON_TOP = {
     "keras": ("models/", "training/", "explanation/", "exporting/"),
     "tensorflow": (
+        "exporting/preprocessing.py",
         "exporting/savedmodel.py",
         "exporting/litert.py",
         "exporting/mediapipe.py",
