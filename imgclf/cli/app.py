@@ -197,12 +197,24 @@ def _imgclf(
 
 
 class _Notes(logging.Handler):
-    """Prints the log of the library to stderr; the library itself prints nothing."""
+    """Prints the log of the library to stderr; the library itself prints nothing.
+
+    What is marked with `once` is printed once: the folds of a cross-validation need one explanation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._explained: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from imgclf.cli import console
 
-        console.note(record.getMessage())
+        text = record.getMessage()
+        if text in self._explained:
+            return
+        if getattr(record, "once", False):
+            self._explained.add(text)
+        console.note(text)
 
 
 def main() -> None:

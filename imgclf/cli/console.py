@@ -22,7 +22,7 @@ from imgclf import environment
 from imgclf.printable import printable, safe_json
 
 PROGRESS_AFTER_S = 2.0
-LINE_AFTER_S = 8.0
+LINE_AFTER_S = 7.0
 TICK_S = 0.5
 CHILD_AFTER_S = 1.0
 
@@ -193,9 +193,9 @@ class _Ticker:
 
         from imgclf.cli import ticker
 
-        times = (str(os.getpid()), str(age_s), str(LINE_AFTER_S))
+        times = (age_s, time.monotonic() - _Silence.since, LINE_AFTER_S)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(ticker.__file__)), *times],
+            [sys.executable, "-I", "-S", str(Path(ticker.__file__)), str(os.getpid()), *map(str, times)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=sys.stderr.fileno(),

@@ -135,4 +135,7 @@ def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
         for row in rows
     ]
     shown = len(columns) if any(row[-1] for row in cells) else len(columns) - 1
-    console.table(None, columns[:shown], [row[:shown] for row in cells])
+    optional = ("method", "drawing") if all(row.drawing for row in rows) else ("method",)
+    left_out = console.table(None, columns[:shown], [row[:shown] for row in cells], optional=optional)
+    if "drawing" in left_out:
+        console.note(f"{output}: wrote {len(cells):,} drawings.")

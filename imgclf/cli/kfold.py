@@ -42,6 +42,7 @@ def kfold(
 def show(result: "CrossValidation", *, json: bool) -> None:
     """Print a row for each fold, mean, deviation and interval, and one sentence."""
     from imgclf.cli import console
+    from imgclf.evaluation import conclusion
 
     if json:
         console.print_json({"folder": str(result.folder), "folds": result.folds, "metrics": result.metrics})
@@ -58,6 +59,7 @@ def show(result: "CrossValidation", *, json: bool) -> None:
     console.table(None, ("fold", "n", *(key.replace("_", " ").replace("f1", "F1") for key in keys)), rows)
     console.out.print(result.folds["sentence"])
     console.note(f"Wrote {result.folder}.")
+    console.notes(conclusion.pages(result.folder))
 
 
 def _number(value: float | None) -> str | None:

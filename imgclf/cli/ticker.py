@@ -1,9 +1,9 @@
 """Breaks the silence of another process, in one of its own: a call into TensorFlow may stop all threads of Python's.
 
-`python ticker.py PID AGE_S AFTER_S` reads on stdin lines of the process PID, which has worked for AGE_S seconds: each
-is what it does now, and an empty one says that it has just written something itself. AFTER_S seconds after the last
-empty one, the last other line is written to stderr with the time, and again after each further AFTER_S seconds. The
-ticker ends with the other process, however that ends.
+`python ticker.py PID AGE_S SILENT_S AFTER_S` reads on stdin lines of the process PID, which has worked for AGE_S
+seconds and written nothing for SILENT_S: each is what it does now, and an empty one says that it has just written
+something itself. AFTER_S seconds after that, the last other line is written to stderr with the time, and again after
+each further AFTER_S seconds. The ticker ends with the other process, however that ends.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ import time
 CHECK_S = 2.0
 
 
-def tick(lines: "queue.SimpleQueue[bytes | None]", parent: int, begin: float, after_s: float) -> None:
+def tick(lines: "queue.SimpleQueue[bytes | None]", parent: int, begin: float, said: float, after_s: float) -> None:
     """Repeat the last of `lines` after each silence, until None comes or the other process is gone."""
-    now, said = b"", time.monotonic()
+    now = b""
     while os.name == "nt" or os.getppid() == parent:
         left_s = said + after_s - time.monotonic()
         try:
@@ -40,8 +40,8 @@ def tick(lines: "queue.SimpleQueue[bytes | None]", parent: int, begin: float, af
 def main() -> None:
     """Read stdin in a thread, since Windows cannot wait for a pipe with a limit."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other process, which may take its time to end
-    parent, age_s, after_s = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-    begin, lines = time.monotonic() - age_s, queue.SimpleQueue[bytes | None]()
+    parent, (age_s, silent_s, after_s) = int(sys.argv[1]), map(float, sys.argv[2:])
+    now, lines = time.monotonic(), queue.SimpleQueue[bytes | None]()
 
     def read() -> None:
         for line in sys.stdin.buffer:
@@ -50,7 +50,7 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     with contextlib.suppress(OSError):  # nobody reads stderr any more
-        tick(lines, parent, begin, after_s)
+        tick(lines, parent, now - age_s, now - silent_s, after_s)
     os._exit(0)  # at once, whatever the thread waits for
 
 

@@ -205,7 +205,8 @@ class Job:
         if phase == "probe":
             log.info(
                 "Probe: the pretrained network stays as it is; only a linear classifier, the head, is fitted on top. "
-                "docs/glossary.md explains the terms."
+                "docs/glossary.md explains the terms.",
+                extra={"once": True},  # in a terminal; each run has it in its log
             )
         images, task, labels = self.images, self.images.task, self.images.targets
         embeddings = self._embed(augmentations, on_progress)

@@ -216,6 +216,17 @@ def test_a_usage_error_repeats_nothing_that_would_control_the_terminal(arguments
     assert "\x1b" not in printed and "\u202e" not in printed
 
 
+def test_what_is_to_be_explained_once_is_printed_once(run, capsys):
+    def info() -> None:
+        for number in (1, 2):
+            logging.getLogger("imgclf").info("a probe is a classifier", extra={"once": True})
+            logging.getLogger("imgclf").info("fold %d", number)
+            logging.getLogger("imgclf").info("kept")
+
+    assert run("info", info=info) == 0
+    assert capsys.readouterr().err.splitlines() == ["a probe is a classifier", "fold 1", "kept", "fold 2", "kept"]
+
+
 def test_a_name_that_is_no_text_is_printed_escaped():
     process = start(r"print('caf\udce9.jpg')")
     assert process.communicate(timeout=60) == ("caf\\udce9.jpg\n", "")

@@ -23,6 +23,14 @@ def test_a_table(imgclf, trained_run, images, capsys):
     assert "│ two discs │" in capsys.readouterr().out
 
 
+def test_a_table_of_drawings_that_does_not_fit_names_their_folder(imgclf, trained_run, images, tmp_path, capsys):
+    output = tmp_path / ("maps" * 10)
+    assert imgclf("explain", trained_run.path, images, "-o", output) == 0
+    printed = capsys.readouterr()
+    assert "drawing" not in printed.out
+    assert f"{output}: wrote {len(list(output.iterdir()))} drawings." in printed.err
+
+
 def test_an_unknown_class(imgclf, trained_run, images, capsys):
     assert imgclf("explain", trained_run.path, images, "--class", "discs") == 2
     assert "such as disc" in capsys.readouterr().err

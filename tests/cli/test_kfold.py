@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from imgclf.cli import kfold
 from imgclf.evaluation.outputs import read_predictions
 from imgclf.runs import Run
 
@@ -55,6 +57,17 @@ def test_an_impossible_number_ends_with_2(imgclf, image_folder, capsys, option):
 def test_cross_validating_a_run_has_its_own_settings(imgclf, trained_run, capsys):
     assert imgclf("evaluate", trained_run.path, "--kfold", "2", "--top-k", "3") == 2
     assert "Remove --top-k." in capsys.readouterr().err
+
+
+def test_the_end_names_the_report(tmp_path, capsys):
+    (tmp_path / "report.html").touch()
+    summary = {"accuracy": {"mean": 0.75, "deviation": 0.1, "interval": [0.5, 1.0]}}
+    rows = [{"fold": "fold-1", "n": 4, "accuracy": 0.5}, {"fold": "fold-2", "n": 4, "accuracy": 1.0}]
+    folds = {"keys": ["accuracy"], "rows": rows, "summary": summary, "sentence": "Accuracy 0.750."}
+    kfold.show(SimpleNamespace(folder=tmp_path, folds=folds, metrics={}), json=False)
+    printed = capsys.readouterr()
+    assert "│ 95% CI, low    │   │    0.500 │" in printed.out
+    assert printed.err.splitlines()[-1].endswith(f"open {tmp_path / 'report.html'}")
 
 
 def start(data: Path, output: Path) -> "subprocess.Popen[bytes]":
