@@ -66,6 +66,12 @@ def test_a_rare_class_that_is_missed_is_named_with_the_option_for_it(run):
     assert "--balance" not in " ".join(found)  # the rare one is found
 
 
+def test_a_rejected_image_of_a_rare_class_is_no_reason_for_weights(run):
+    rejecting = with_missed(250) | {"argmax": with_missed(0)}
+    found = conclusion.lines(run, run.path, rejecting, {"bad": 9, "good": 50})
+    assert "--balance" not in " ".join(found)
+
+
 def test_the_next_command_reads_the_same_data(run):
     facts = run.read_config()
     facts["config"] |= {"depth": "last", "label_column": "the species", "crowd": True, "seed": 0}
