@@ -73,12 +73,14 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
     settings, folder = config["config"], short(run.path)
     train, found = " ".join(["imgclf train", short(config["data"]), *_read_as(settings)]), []
     most = max(train_counts.values(), default=0)
-    model = scores.get("argmax") or scores  # a rejected image is no mistake that weights would mend
-    recalls = {name: row["recall"] for name, row in model["per_class"].items() if row["support"]}
+    model = scores.get("argmax", {})  # a rejected image is no mistake that weights would mend
+    model = model if "per_class" in model else scores
+    tested = [name for name, row in scores["per_class"].items() if row["support"]]
+    recalls = {name: model["per_class"][name]["recall"] for name in tested}
     rare = [name for name, count in train_counts.items() if count * RARE < most and name in recalls]
     missed = [f"{name!r}, recall {recalls[name]:.2f}" for name in rare if recalls[name] < model["accuracy"]]
     if missed and settings.get("balance") == "none":
-        found.append(f"{train} --balance weights (rare and often missed: {'; '.join(missed[:3])})")
+        found.append(f"{train} --balance weights (rare, and missed more often than others: {'; '.join(missed[:3])})")
     if _is_wide(scores):
         found.append(f"imgclf evaluate {folder} --kfold 5 (tests every image once)")
     is_probe = settings.get("method") == "probe" and settings.get("model", "network") == "network"

@@ -59,7 +59,10 @@ def with_missed(count: int) -> dict:
 def test_a_rare_class_that_is_missed_is_named_with_the_option_for_it(run):
     missed = with_missed(250)
     found = conclusion.lines(run, run.path, missed, {"bad": 9, "good": 50})
-    assert found[1] == "Next: imgclf train 'my data' --balance weights (rare and often missed: 'bad', recall 0.75)"
+    assert (
+        found[1]
+        == "Next: imgclf train 'my data' --balance weights (rare, and missed more often than others: 'bad', recall 0.75)"
+    )
     found = conclusion.lines(run, run.path, missed, {"bad": 10, "good": 50})
     assert "--balance" not in " ".join(found)  # not rare
     found = conclusion.lines(run, run.path, missed, {"bad": 50, "good": 9})
@@ -79,7 +82,7 @@ def test_the_next_command_reads_the_same_data(run):
     found = conclusion.lines(run, run.path, with_missed(250), {"bad": 9, "good": 50})
     assert found[1] == (
         "Next: imgclf train 'my data' --depth last --label-column 'the species' --crowd --balance weights "
-        "(rare and often missed: 'bad', recall 0.75)"
+        "(rare, and missed more often than others: 'bad', recall 0.75)"
     )
 
 
