@@ -59,9 +59,8 @@ def with_missed(count: int) -> dict:
 def test_a_rare_class_that_is_missed_is_named_with_the_option_for_it(run):
     missed = with_missed(250)
     found = conclusion.lines(run, run.path, missed, {"bad": 9, "good": 50})
-    assert (
-        found[1]
-        == "Next: imgclf train 'my data' --balance weights (rare, and missed more often than others: 'bad', recall 0.75)"
+    assert found[1] == (
+        "Next: imgclf train 'my data' --balance weights (rare, and missed more often than others: 'bad', recall 0.75)"
     )
     found = conclusion.lines(run, run.path, missed, {"bad": 10, "good": 50})
     assert "--balance" not in " ".join(found)  # not rare
