@@ -91,7 +91,8 @@ class Drift:
         classes: for each class `name`, and shares, 0 to 1: `known` (predicted on the held-out images), `new`
             (predicted on the new ones) and `corrected` (estimated of the new ones, after correction for the model's
             mistakes).
-        accuracy: the estimate of the accuracy on the new images, from their confidences alone, with its 95% interval.
+        accuracy: the estimate of the accuracy on the new images, from their confidences alone, with its 95% interval;
+            images out of distribution count as errors, as rejected images do in every score.
         images, known: how many new and held-out images were compared.
         unreadable: how many new images could not be read.
     """
@@ -249,7 +250,8 @@ def compare(
     from scipy import stats
 
     confident = new.probabilities.max(axis=1)
-    accuracy, error = float(confident.mean()), float(np.sqrt((confident * (1 - confident)).sum()) / len(new))
+    correct = confident if new.outlier is None else np.where(new.outlier, 0.0, confident)
+    accuracy, error = float(correct.mean()), float(np.sqrt((correct * (1 - correct)).sum()) / len(new))
     interval = (max(0.0, accuracy - Z_95 * error), min(1.0, accuracy + Z_95 * error))
     classes = _classes(known, new, names)
     if min(len(known), len(new)) < FEWEST:

@@ -113,7 +113,7 @@ def suggest(
         raise DatasetError(f"{folder}: none of the {len(files)} images can be read.")
     probabilities = np.array([answers[row].probabilities for row in rows])
     embeddings = np.array([answers[row].embedding for row in rows])
-    labeled = embeddings[:0] if config.by == "uncertainty" else _labeled(classifier, known, config.seed)
+    labeled = embeddings[:0] if config.by == "uncertainty" else _labeled(classifier, known, config.seed, on_progress)
     chosen = pick(probabilities, embeddings, labeled, top=config.top, by=config.by)
     listed = []
     for row in chosen:
@@ -145,13 +145,18 @@ def _sha256(file: str) -> str:
         return ""  # prediction says why it cannot be read
 
 
-def _labeled(classifier: Classifier, known: Dataset, seed: int) -> np.ndarray:
+def _labeled(classifier: Classifier, known: Dataset, seed: int, on_progress: OnProgress | None) -> np.ndarray:
     """The embeddings of training images, float (m, d)."""
     paths = known.paths
     if len(paths) > MOST_KNOWN:
         kept = np.sort(np.random.default_rng(seed).choice(len(paths), MOST_KNOWN, replace=False))
         paths = [paths[row] for row in kept.tolist()]
-    found = [each.embedding for each in classifier.stream(paths, embeddings=True) if each.error is None]
+    found = []
+    for done, each in enumerate(classifier.stream(paths, embeddings=True), start=1):
+        if each.error is None:
+            found.append(each.embedding)
+        if on_progress:
+            on_progress("labeled images", done, len(paths))
     if not found:
         raise RunError(f"{known.origin}: expected training images to compare with, found none that can be read.")
     return np.array(found)

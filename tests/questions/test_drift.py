@@ -87,13 +87,20 @@ def test_few_images_cannot_tell():
 
 def test_the_accuracy_is_estimated_from_the_confidences():
     rng = np.random.default_rng(6)
-    new = observed(4000, rng)
+    new = replace(observed(4000, rng), outlier=None)
     truth = np.array([rng.choice(3, p=row) for row in new.probabilities])
     found = question.compare(observed(100, rng), new, CLASSES)
     low, high = found.interval
     assert low < (truth == new.probabilities.argmax(axis=1)).mean() < high
     assert found.accuracy == pytest.approx(new.probabilities.max(axis=1).mean())
     assert f"{found.accuracy:.3f}" in found.caveat
+
+
+def test_images_out_of_distribution_count_as_errors():
+    rng = np.random.default_rng(7)
+    new = replace(observed(40, rng), outlier=np.arange(40) < 10)
+    found = question.compare(observed(40, rng), new, CLASSES)
+    assert found.accuracy == pytest.approx(new.probabilities.max(axis=1)[10:].sum() / 40)
 
 
 def test_cliffs_delta_and_holm_by_hand():
