@@ -34,7 +34,7 @@ class EvaluateConfig(ReadConfig):
         check=some_of(REPORT_FORMATS),
         everyday=True,
     )
-    robustness: bool = setting(False, "Score corrupted images, too: rotated, dark, covered, blurred.", everyday=True)
+    robustness: bool = setting(False, "Score corrupted images, too: rotated, dark, covered.", everyday=True)
     robustness_images: int = setting(500, "Corrupt at most N images.", check=at_least(1))
     slices: bool = setting(False, "Compare accuracy by size, brightness, blur, format, group.", everyday=True)
     slice_table: str | None = setting(None, "Table of image paths with columns for --slices.", metavar="FILE")
