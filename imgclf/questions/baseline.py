@@ -96,7 +96,7 @@ def baseline(
     rows: list[dict[str, Any]] = []
     for place, name in enumerate(config.wanted):
         if on_progress:
-            on_progress("baselines", place, len(config.wanted))
+            on_progress(f"baseline {name},", place + 1, len(config.wanted))
         begun = time.monotonic()
         title, predicted, was_stopped = work.row(name, len(config.wanted) - place)
         spent = time.monotonic() - begun

@@ -254,7 +254,7 @@ class Job:
         return self.passes().embedding_s(len(self.images.pixels)) / features.gain(self.model, self.recipe)
 
     def announce(self) -> None:
-        """Say which exports a time limit leaves no time for, before any training."""
+        """Say which exports a time limit may leave no time for, before any training."""
         if not self.recipe.is_limited:
             return
         formats, layers = self.recipe.settings.export_formats, len(self.model.layers)
@@ -262,7 +262,7 @@ class Job:
         count = sum(self.clock.ending_s(n, layers, passes_s) <= left_s for n in range(1, len(formats) + 1))
         if count < len(formats):
             log.warning(
-                "--time-limit %s leaves no time to export %s. imgclf export makes them later.",
+                "--time-limit %s may leave no time to export %s. imgclf export makes later what is missing.",
                 self.recipe.settings.time_limit,
                 ", ".join(formats[count:]),
             )
