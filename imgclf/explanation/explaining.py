@@ -158,7 +158,7 @@ def _explained(
             method=method,
             values=values,
             peak=heatmaps.peak(values, size, classifier.resize),
-            logit=None if head is None else float(values.mean() + head.bias[index]),
+            logit=None if head is None or is_number else float(values.mean() + head.bias[index]),
             drawing=drawing,
         )
 

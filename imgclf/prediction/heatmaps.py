@@ -48,7 +48,7 @@ _ANCHORS = (
 class Head(NamedTuple):
     """The last layer of a classifier: kernel float32 (d, classes) and bias float32 (classes,).
 
-    `embedding @ kernel + bias` are the logits before the temperature.
+    `embedding @ kernel + bias` are the logits before the temperature, or the numbers.
     """
 
     kernel: np.ndarray
@@ -57,12 +57,11 @@ class Head(NamedTuple):
 
 def has_map(classifier: Classifier) -> bool:
     """Whether a model's embedding is the average of a feature map that it gives, and its last layer can be read."""
-    has_classes = tasks.find(classifier.task).ACTIVATION in _LOGS
-    return has_classes and "feature_map" in classifier.runtime.names and isinstance(classifier.runtime, LiteRTRuntime)
+    return "feature_map" in classifier.runtime.names and isinstance(classifier.runtime, LiteRTRuntime)
 
 
 def head(classifier: Classifier, temperature: float = 1.0) -> Head:
-    """Read the last layer of a LiteRT model. Its logits are compared with the model's probabilities.
+    """Read the last layer of a LiteRT model. What it gives is compared with the model's probabilities or numbers.
 
     Args:
         temperature: by which the model divides its logits.
@@ -72,11 +71,6 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
     """
     runtime, classes = classifier.runtime, len(classifier.labels)
     logs_of = _LOGS.get(tasks.find(classifier.task).ACTIVATION)
-    if logs_of is None:
-        raise ArtifactError(
-            "expected a model of classes, found one of numbers. --method occlusion and, with the run's network, "
-            "--method gradcam work for it."
-        )
     if "feature_map" not in runtime.names:
         raise ArtifactError(
             "expected a model whose embedding is the average of a feature map, found one that gives no feature map."
@@ -85,7 +79,10 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
         raise ArtifactError("expected a LiteRT model, found another. imgclf export RUN --format litert makes one.")
     size = (classifier.image_size, classifier.image_size, 3)
     noise = np.random.default_rng(0).uniform(-1, 1, size)
-    found = classifier.outputs(np.stack([128 + spread * noise for spread in (0, 8, 127)]).astype(np.float32))
+    spreads = (0, 8, 32, 64, 96, 127) if logs_of is None else (0, 8, 127)
+    found = classifier.outputs(np.stack([128 + spread * noise for spread in spreads]).astype(np.float32))
+    if logs_of is None:
+        return _of_numbers(runtime, found["embedding"], found[tasks.find(classifier.task).OUTPUT])
     biases = [*runtime.constants((classes,)), np.zeros(classes, np.float32)]
     for stored in runtime.constants((classes, found["embedding"].shape[1])):
         for bias in biases:
@@ -95,6 +92,22 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
                     unfold = temperature / scale
                     return Head(stored.T * unfold, bias * unfold)
     raise ArtifactError("expected a model that ends in one dense layer and a softmax or sigmoid, found another.")
+
+
+def _of_numbers(runtime: LiteRTRuntime, embeddings: np.ndarray, values: np.ndarray) -> Head:
+    """The last layer of a model of numbers, with the units that the model gives back after it.
+
+    Raises:
+        ArtifactError: if the model has another last layer.
+    """
+    for stored in runtime.constants((values.shape[1], embeddings.shape[1])):
+        logits = embeddings @ stored.T  # (n, numbers), in other units
+        fits = [np.polyfit(own, truth, 1) for own, truth in zip(logits.T, values.T, strict=True) if np.ptp(own) > 0]
+        if len(fits) == values.shape[1]:
+            scale, bias = np.array(fits, np.float32).T
+            if (np.abs(logits * scale + bias - values).max(axis=0) <= TOLERANCE * np.ptp(values, axis=0)).all():
+                return Head(stored.T * scale, bias)
+    raise ArtifactError("expected a model of numbers that ends in one dense layer and their units, found another.")
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -109,7 +122,7 @@ def _log_sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 _LOGS = {"softmax": _log_softmax, "sigmoid": _log_sigmoid}
-"""From logits to log probabilities, by the task's activation."""
+"""From logits to log probabilities, by the activation of tasks with classes."""
 
 
 def _agree(logs: np.ndarray, probabilities: np.ndarray) -> bool:

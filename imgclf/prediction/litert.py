@@ -79,11 +79,11 @@ class LiteRTRuntime:
 
     def constants(self, shape: tuple[int, ...]) -> list[np.ndarray]:
         """The model's float32 weights of a shape; axes of length 1, as in a 1 x 1 convolution, are left out."""
-        held = self._idle.get()
+        held, long = self._idle.get(), tuple(side for side in shape if side != 1)
         try:
             interpreter, found = held[0], []
             for details in interpreter.get_tensor_details():
-                if tuple(side for side in details["shape"] if side != 1) != shape or details["dtype"] != np.float32:
+                if tuple(side for side in details["shape"] if side != 1) != long or details["dtype"] != np.float32:
                     continue
                 with contextlib.suppress(ValueError):  # which computed tensors raise
                     found.append(interpreter.get_tensor(details["index"]).reshape(shape).copy())

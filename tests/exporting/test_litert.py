@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from imgclf.exporting import artifacts, parity
+from imgclf.exporting import artifacts, litert, parity, savedmodel
 from imgclf.prediction import artifact
+from imgclf.prediction.litert import LiteRTRuntime
+
+import keras  # isort: skip  (imgclf chooses its backend first)
 
 
 def keras_says(run, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -33,3 +36,15 @@ def test_a_head_without_pooling_has_no_feature_map(flat_run):
     assert artifact.read(flat_run.path).outputs == ("probabilities", "embedding")
     runner = Interpreter(str(flat_run.litert)).get_signature_runner("serving_default")
     assert set(runner.get_output_details()) == {"probabilities", "embedding"}
+
+
+def test_the_weights_of_a_layer_with_one_output_are_read(tmp_path):
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    x = keras.layers.Conv2D(5, 3)(pixels)
+    embedding = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(1)
+    values = keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(3.0))(logits(embedding))
+    model = keras.Model(pixels, {"values": values, "embedding": embedding})
+    (tmp_path / "model.tflite").write_bytes(litert.convert(savedmodel.trace(model)))
+    found = LiteRTRuntime(tmp_path / "model.tflite").constants((1, 5))
+    assert any(np.allclose(each, logits.get_weights()[0].T) for each in found)

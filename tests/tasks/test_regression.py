@@ -16,10 +16,10 @@ from PIL import Image
 import imgclf
 from imgclf import prediction
 from imgclf.data import reading, splitting
-from imgclf.errors import ArtifactError, DatasetError, UsageError
+from imgclf.errors import DatasetError, UsageError
 from imgclf.evaluation import card, plots, scorers
 from imgclf.evaluation.scorers import regression as scorer
-from imgclf.prediction import artifact, outputs
+from imgclf.prediction import artifact, heatmaps, outputs
 from imgclf.prediction.forms import Writing
 from imgclf.runs import Run
 from imgclf.settings import AugmentConfig, CalibrateConfig, DataConfig, EvaluateConfig, KfoldConfig, TrainConfig
@@ -268,13 +268,31 @@ def test_the_part_that_speaks_for_a_larger_number_is_found(run: Run, tmp_path: P
     assert light.to_dict()["value"] == light.value
 
 
-def test_a_number_is_explained_by_its_name_and_has_no_class_activation_map(run: Run, table: Path) -> None:
+def test_the_map_of_a_number_is_what_the_number_is_made_of(run: Run, tmp_path: Path) -> None:
+    pixels = np.full((16, 16, 3), 40, np.uint8)
+    pixels[:, 8:] = 220
+    classifier = prediction.load(run.path, engine="litert")
+    head = heatmaps.head(classifier)
+    [answer] = classifier.stream([pixels], maps=True)
+    for place, name in enumerate(answer.labels):
+        values = heatmaps.activation_map(answer.feature_map, head.kernel[:, place])
+        assert values.mean() + head.bias[place] == pytest.approx(answer.values[name], abs=0.01)
+        [row] = imgclf.explain(run, [pixels], label=name)
+        assert row.method == "cam" and row.value == answer.values[name]
+        np.testing.assert_allclose(row.values, values, rtol=1e-4)
+        assert (row.values[:, -5:].mean() > row.values[:, :5].mean()) == (name == "light")
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    overlays = heatmaps.Overlays(tmp_path / "maps", classifier)
+    for each in classifier.stream([str(tmp_path / "half.png")], maps=True):
+        overlays.draw(each)
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["half-light.png"]
+
+
+def test_a_number_is_explained_by_its_name(run: Run, table: Path) -> None:
     [row] = imgclf.explain(run, [table / "0.png"], label="dark")
-    assert row.target == "dark" and row.method == "gradcam"
+    assert row.target == "dark" and row.method == "cam"
     with pytest.raises(UsageError, match="--class: expected a number of the model, such as dark; found 'drak'"):
         imgclf.explain(run, [table / "0.png"], label="drak")
-    with pytest.raises(ArtifactError, match=r"expected a model of classes, found one of numbers\. --method occlusion"):
-        imgclf.explain(run, [table / "0.png"], ExplainConfig(method="cam"))
 
 
 def test_the_card_says_what_is_estimated_and_how_well(run: Run, tmp_path: Path) -> None:
