@@ -128,12 +128,21 @@ def test_a_table_without_broken_images_has_no_column_for_errors(imgclf, trained_
     assert all(any(name in row for row in rows[3:5]) for name in CLASSES)
 
 
+def copies(photos: Path, count: int) -> list[Path]:
+    """Files with the same image: one that is named several times is predicted once."""
+    paths = [photos.parent / "copies" / f"{number}-0.png" for number in range(count)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        shutil.copyfile(photos / "0.png", path)
+    return paths
+
+
 def test_many_images_are_plain_lines_instead_of_a_table(imgclf, trained_run, photos, capsys):
     count = command.TABLE_LIMIT + 5
-    assert imgclf("predict", trained_run.path, *[photos / "0.png"] * count) == 0
+    paths = copies(photos, count)
+    assert imgclf("predict", trained_run.path, *paths) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == count
-    assert {line.split("\t")[0] for line in lines} == {str(photos / "0.png")}
+    assert [line.split("\t")[0] for line in lines] == [str(path) for path in paths]
 
 
 def test_a_dash_reads_the_paths_from_stdin(imgclf, trained_run, photos, capsys):
@@ -240,7 +249,7 @@ def without_its_features(folder: Path) -> Path:
 
 def newer(folder: Path) -> Path:
     content = json.loads((folder / artifact.NAME).read_text())
-    (folder / artifact.NAME).write_text(json.dumps(content | {"schema": content["schema"] + 1, "imgclf": "9.0"}))
+    (folder / artifact.NAME).write_text(json.dumps(content | {"schema": artifact.SCHEMA + 1, "imgclf": "9.0"}))
     return folder
 
 
@@ -260,7 +269,7 @@ def a_pickle(folder: Path) -> Path:
     [
         (changed, r"model\.tflite: expected SHA-256 [0-9a-f]{12}\.\.\. as in artifact\.json, found"),
         (without_its_features, r"outliers\.npz: damaged file"),
-        (newer, r"artifact\.json: expected schema 1 or older, found 2, written by imgclf 9\.0"),
+        (newer, r"artifact\.json: expected schema 2 or older, found 3, written by imgclf 9\.0"),
         (foreign, r"saved_model: expected an exported model \(with artifact\.json\), found none"),
         (a_pickle, r"model\.pkl: expected a model with artifact\.json .* pickles above all, are never loaded"),
     ],
@@ -326,9 +335,10 @@ def test_progress_goes_to_stderr_and_leaves_the_results_alone(
     monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, markup=False, highlight=False))
     monkeypatch.setattr(console, "PROGRESS_AFTER_S", -1)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert imgclf("predict", trained_run.path, *[photos / "0.png"] * 40, "--format", "jsonl") == 0
+    paths = copies(photos, 40)
+    assert imgclf("predict", trained_run.path, *paths, "--format", "jsonl") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line)["path"] for line in lines] == [str(photos / "0.png")] * 40
+    assert [json.loads(line)["path"] for line in lines] == [str(path) for path in paths]
     assert "predicting" in screen.getvalue()
 
 
@@ -351,7 +361,7 @@ def test_an_interrupted_table_shows_what_is_finished(imgclf, trained_run, photos
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prediction.Classifier, "stream", stream)
-    assert imgclf("predict", trained_run.path, *[photos / "0.png"] * 200) == 130
+    assert imgclf("predict", trained_run.path, *copies(photos, 200)) == 130
     printed = capsys.readouterr()
     assert printed.out.count("0.png") == finished
     assert printed.err == "Interrupted.\n"
