@@ -93,6 +93,7 @@ def test_the_page_has_an_example_of_every_function():
     assert [name for name in FUNCTIONS if f"imgclf.{name}(" not in examples] == []
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "photos", ("ant", "bee"), count=40, size_px=32, suffix=".png", seed=0)
