@@ -157,6 +157,8 @@ def note(text: str) -> None:
         err.print(printable(text))
     except (OSError, ValueError):  # full or closed: a note stops no work
         environment.discard(sys.stderr)
+        with err.capture():  # else Rich writes the note with the next one
+            pass
 
 
 def notes(texts: Iterable[str]) -> None:
