@@ -157,8 +157,9 @@ def note(text: str) -> None:
         err.print(printable(text))
     except (OSError, ValueError):  # full or closed: a note stops no work
         environment.discard(sys.stderr)
-        with err.capture():  # else Rich writes the note with the next one
-            pass
+        quiet, err.quiet = err.quiet, True
+        err.print()  # a quiet console forgets what it could not write; else Rich writes it with the next note
+        err.quiet = quiet
 
 
 def notes(texts: Iterable[str]) -> None:
