@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from imgclf.questions.suggest import suggest as suggest
     from imgclf.questions.suspects import Suspects as Suspects
     from imgclf.questions.suspects import suspects as suspects
+    from imgclf.questions.tune import Tuning as Tuning
+    from imgclf.questions.tune import tune as tune
     from imgclf.runs import Run as Run
     from imgclf.settings import AugmentConfig as AugmentConfig
     from imgclf.settings import BaselineConfig as BaselineConfig
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from imgclf.settings import SuggestConfig as SuggestConfig
     from imgclf.settings import SuspectsConfig as SuspectsConfig
     from imgclf.settings import TrainConfig as TrainConfig
+    from imgclf.settings import TuneConfig as TuneConfig
     from imgclf.training.augment_preview import Augmented as Augmented
     from imgclf.training.augment_preview import augment as augment
     from imgclf.training.crossval import CrossValidation as CrossValidation
@@ -99,10 +102,11 @@ _MODULES = {
     "questions.search": "Match SearchResult search",
     "questions.suggest": "Suggestions suggest",
     "questions.suspects": "Suspects suspects",
+    "questions.tune": "Tuning tune",
     "runs": "Run",
     "settings": "AugmentConfig BaselineConfig CalibrateConfig ConvolveConfig CurvesConfig DataConfig DescribeConfig "
     "DriftConfig EvaluateConfig ExplainConfig ExportConfig FeaturesConfig IngestConfig KfoldConfig PredictConfig "
-    "SearchConfig SuggestConfig SuspectsConfig TrainConfig",
+    "SearchConfig SuggestConfig SuspectsConfig TrainConfig TuneConfig",
     "training.augment_preview": "Augmented augment",
     "training.crossval": "CrossValidation kfold",
     "training.train": "resume train",

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from typing import Any
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -20,11 +19,6 @@ def printable(text: str, keep: str = "") -> str:
 
 def _is_plain(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def in_page(value: Any) -> Any:
-    """Escape the same characters where a page shows text, as `finalize` of Jinja; line breaks and markup stay."""
-    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def safe_json(text: str) -> str:

@@ -26,13 +26,13 @@ FUNCTIONS = (
         "export",
         "features",
     ),
-    *("ingest", "kfold", "load", "read", "resume", "search", "train"),
+    *("ingest", "kfold", "load", "read", "resume", "search", "train", "tune"),
     *("curves", "drift", "suggest", "suspects"),
 )
 RESULTS = (
     *("Augmented", "Baseline", "Classifier", "Convolution", "CrossValidation", "Dataset", "Description", "Evaluation"),
     *("Explanation", "FeatureTable", "Ingestion", "Match", "Prediction", "Run", "SearchResult"),
-    *("Curves", "Drift", "Suggestions", "Suspects"),
+    *("Curves", "Drift", "Suggestions", "Suspects", "Tuning"),
 )
 SETTINGS = (
     *(
@@ -45,7 +45,7 @@ SETTINGS = (
         "EvaluateConfig",
     ),
     *("ExplainConfig", "ExportConfig", "FeaturesConfig", "IngestConfig", "KfoldConfig", "PredictConfig"),
-    *("SearchConfig", "TrainConfig"),
+    *("SearchConfig", "TrainConfig", "TuneConfig"),
     *("CurvesConfig", "DriftConfig", "SuggestConfig", "SuspectsConfig"),
 )
 ERRORS = (

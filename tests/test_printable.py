@@ -5,9 +5,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markupsafe import Markup
 
-from imgclf.printable import in_page, printable, safe_json
+from imgclf.printable import printable, safe_json
 
 
 @pytest.mark.parametrize(
@@ -28,12 +27,6 @@ from imgclf.printable import in_page, printable, safe_json
 def test_what_would_act_on_a_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(f"\n{text}", keep="\n").replace("\n", "\\n") == f"\\n{shown}"
-
-
-def test_a_page_keeps_line_breaks_numbers_and_markup() -> None:
-    markup = Markup("<b>\u202e</b>")
-    assert in_page("a\n\u202e") == "a\n\\u202e"
-    assert in_page(markup) is markup and in_page(0.5) == 0.5 and in_page(None) is None
 
 
 @given(st.text())

@@ -41,6 +41,7 @@ COMMANDS = {
     "curves": "Show accuracy by training size and capacity.",
     "drift": "Tell whether new images are like the run's.",
     "suggest": "Choose images to label next.",
+    "tune": "Search the best settings.",
     "card": "Write a model card.",
     "predict": "Classify images.",
     "features": "Compute feature vectors, and draw them.",

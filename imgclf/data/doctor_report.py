@@ -11,7 +11,6 @@ from imgclf.data import content, doctor, images
 from imgclf.data.dataset import Dataset
 from imgclf.data.doctor import Checkup, Finding
 from imgclf.errors import ImageError, UsageError
-from imgclf.printable import in_page
 from imgclf.storage import write_atomic
 
 MOST_SHOWN = 60
@@ -40,10 +39,7 @@ def render(dataset: Dataset, checkup: Checkup) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.data"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=in_page,
+        loader=jinja2.PackageLoader("imgclf.data"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     labels = {sample.path: sample.label for sample in dataset.samples}
     sides = {sample.path: sample.split for sample in dataset.samples}

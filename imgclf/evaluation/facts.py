@@ -34,6 +34,25 @@ _FOLDS = documents.fields(
 )
 
 
+TUNE = "tune.json"
+"""In a run with the best settings of a search: how they were found."""
+
+TRIALS = 20
+"""Trials in the report, at most."""
+
+_TUNE = documents.fields(
+    {
+        "sentence": documents.text,
+        "importance": documents.map_of(documents.number(0, 1)),
+        "trials": documents.list_of(
+            documents.fields(
+                {"number": runs.COUNT, "state": documents.text, "score": runs.SCORE, "settings": runs.SETTINGS}
+            )
+        ),
+    }
+)
+
+
 def _folds(value: Any, where: str) -> None:
     """Check what a report relies on in a `folds.json`."""
     _FOLDS(value, where)
@@ -97,11 +116,22 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         "folds": runs.read_json(place / "folds.json", _folds) if (place / "folds.json").is_file() else None,
         "robustness": _optional(place / robustness.FILE, robustness.SHAPE),
         "slices": _optional(place / slices.FILE, slices.SHAPE),
+        "tune": _optional(run.path / TUNE, _TUNE),
     }
 
 
 def _optional(path: Path, shape: documents.Shape) -> Any:
     return runs.read_json(path, shape) if path.is_file() else None
+
+
+def trials(found: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The best trials of a search as columns and rows."""
+    names = list(dict.fromkeys(name for row in found["trials"] for name in row["settings"]))
+    rows = []
+    for row in found["trials"][:TRIALS]:
+        score = "" if row["score"] is None else f"{row['score']:.4f}"
+        rows.append((str(row["number"]), *(str(row["settings"].get(name, "")) for name in names), score, row["state"]))
+    return ("trial", *names, "accuracy", "state"), rows
 
 
 def _data(run: Run, config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from imgclf import storage
 from imgclf.data import images
 from imgclf.errors import ImageError, MissingError, UsageError
 from imgclf.evaluation import plots, thumbnails
-from imgclf.printable import in_page
 from imgclf.settings import Decoding
 
 SUFFIXES = (".png", ".html")
@@ -128,10 +127,7 @@ def _page(
         for row, source in zip(kept, drawn, strict=True)
     ]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=in_page,
+        loader=jinja2.PackageLoader("imgclf.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = environment.get_template("feature_map.html").render(
         marks=marks, classes=by_class, count=len(points), side_px=THUMB_PX

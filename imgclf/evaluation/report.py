@@ -173,6 +173,7 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
             corrupted=_corrupted(place, facts["robustness"]),
             slice_table=slices.table(facts["slices"]) if facts["slices"] else (),
             slice_columns=slices.COLUMNS,
+            trials=facts_of.trials(facts["tune"]) if facts["tune"] else None,
         )
     )
 
@@ -344,6 +345,9 @@ def to_markdown(facts: dict[str, Any]) -> str:
     if facts["slices"]:
         lines += ["## Slices", "", markdown(facts["slices"]["sentence"]), ""]
         lines += table(slices.COLUMNS, slices.table(facts["slices"]))
+    if facts["tune"]:
+        lines += ["## Search for these settings", "", markdown(facts["tune"]["sentence"]), ""]
+        lines += table(*facts_of.trials(facts["tune"]))
     lines += ["## Worst mistakes", ""]
     lines += table(
         ("image", "true", "predicted", "confidence"),

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,7 @@ def measure(
     """
     places = chosen(samples, most)
     kept = [samples[place] for place in places]
-    rules = replace(classifier.decoding, preprocess=None)  # the classifier preprocesses what it is given
-    pixels = [images.load(files[s.path], classifier.image_size, rules) for s in kept]
+    pixels = [images.load(files[s.path], classifier.image_size, classifier.decoding) for s in kept]
     others = _others([sample.label for sample in kept])
     seeds = [int(hashlib.sha256(one.tobytes()).hexdigest()[:12], 16) for one in pixels]
     labels = [sample.label for sample in kept]

@@ -66,12 +66,15 @@ class SearchResult:
             UsageError: if the name does not end in .html, or the file cannot be written.
         """
         check_name(path)
-        from imgclf.questions import pages  # which imports what draws plots
+        import jinja2
 
         query, *drawn = thumbnails.draw_all([Path(self.query), *self.files], self.rules)
-        page = pages.render("search.html", result=self, query=query, rows=list(zip(drawn, self.matches, strict=True)))
+        page = jinja2.Environment(
+            loader=jinja2.PackageLoader("imgclf.questions"), autoescape=True, undefined=jinja2.StrictUndefined
+        ).get_template("search.html")
+        text = page.render(result=self, query=query, rows=list(zip(drawn, self.matches, strict=True)))
         try:
-            storage.write_atomic(path, page)
+            storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UsageError(f"-o {path}: the page cannot be written ({error.strerror}).") from None
 

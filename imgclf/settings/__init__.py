@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from imgclf.settings.training import AUTO as AUTO
     from imgclf.settings.training import KfoldConfig as KfoldConfig
     from imgclf.settings.training import TrainConfig as TrainConfig
+    from imgclf.settings.tuning import TuneConfig as TuneConfig
 
 _MODULES = {
     "augmentation": "SIZE_RANGE AugmentConfig",
@@ -53,6 +54,7 @@ _MODULES = {
     "reading": "PERCENTILE RESIZES Decoding ReadConfig Resize",
     "search": "SearchConfig",
     "training": "AUTO KfoldConfig TrainConfig",
+    "tuning": "TuneConfig",
 }
 _HOMES = {name: f"imgclf.settings.{module}" for module, names in _MODULES.items() for name in names.split()}
 

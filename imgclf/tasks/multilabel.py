@@ -21,7 +21,7 @@ UNITES = True
 LACKS = frozenset(
     {
         *("--model", "--class-names", "--cutmix", "--balance sampling", "--positive", "--coverage", "--outliers"),
-        *("baseline", "--embedding-map", "--to"),
+        *("baseline", "tune", "--embedding-map", "--to"),
         *("suspects", "curves", "suggest", "drift"),
         *("--sort-into", "--reject-below", "--engine ray", "--distill", "--robustness", "--slices"),
     }

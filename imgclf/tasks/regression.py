@@ -21,7 +21,7 @@ LACKS = frozenset(
     {
         *("--model", "--classes", "--rename", "--class-map", "--class-names", "--balance", "--mixup", "--cutmix"),
         *("--positive", "--threshold", "--outliers"),
-        *("baseline", "--embedding-map", "--to"),
+        *("baseline", "tune", "--embedding-map", "--to"),
         *("suspects", "curves", "suggest", "drift"),
         *("--sort-into", "--reject-below", "--engine ray", "--distill", "--robustness", "--slices"),
     }

@@ -50,7 +50,7 @@ FIELDS = {(field.name, about(field)) for kind in CLASSES for field in dataclasse
 
 def test_the_commands_with_settings_are_these():
     training = ["ingest", "augment", "baseline", "train", "evaluate", "calibrate", "kfold"]
-    questions = ["suspects", "curves", "drift", "suggest"]
+    questions = ["suspects", "curves", "drift", "suggest", "tune"]
     others = ["predict", "features", "search", "explain", "export", "convolve", "describe"]
     assert [*training, *questions, *others] == CONFIGURED
 

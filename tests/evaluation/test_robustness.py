@@ -159,13 +159,6 @@ def test_a_model_of_brightness_suffers_from_the_light_alone(run: runs.Run) -> No
     assert not (run.path / "robustness.json").exists() and not (run.path / "robustness_images.png").exists()
 
 
-def test_images_are_corrupted_before_they_are_preprocessed_once(run: runs.Run) -> None:
-    artifact.write(run.path, replace(artifact.read(run.path), preprocess="brightness=0.7"))  # 190 becomes 133, then 93
-    result = imgclf.evaluate(run, config=EvaluateConfig(robustness=True, robustness_images=12))
-    assert result.metrics["accuracy"] == pytest.approx(30 / 36)
-    assert result.robustness is not None and result.robustness["plain"]["accuracy"] == pytest.approx(8 / 12)  # twice: 6
-
-
 def test_at_most_so_many_images_are_corrupted_evenly_by_class(run: runs.Run) -> None:
     found = imgclf.evaluate(run, config=EvaluateConfig(robustness=True, robustness_images=12)).robustness
     assert found is not None and (found["n"], found["of"]) == (12, 36)
