@@ -113,7 +113,7 @@ def flag(value: Any, where: str) -> None:
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, whole: bool = False) -> Shape:
-    """A finite number from `low` to `high`, both included."""
+    """Return a finite number from `low` to `high`, both included."""
     ends = f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
     expected = f"a {'whole ' if whole else ''}number{ends}"
 
@@ -146,7 +146,7 @@ def maybe(shape: Shape) -> Shape:
 
 
 def list_of(shape: Shape, *, least: int = 0, distinct: bool = False) -> Shape:
-    """A list of at least `least` values of that shape; perhaps all of them different."""
+    """Return a list of at least `least` values of that shape; perhaps all of them different."""
 
     def check(value: Any, where: str) -> None:
         _require(isinstance(value, list) and len(value) >= least, where, f"a list of at least {least}", value)
@@ -162,7 +162,7 @@ def list_of(shape: Shape, *, least: int = 0, distinct: bool = False) -> Shape:
 
 
 def pair_of(shape: Shape) -> Shape:
-    """A list of two values of that shape, such as the ends of an interval."""
+    """Return a list of two values of that shape, such as the ends of an interval."""
 
     def check(value: Any, where: str) -> None:
         _require(isinstance(value, list) and len(value) == 2, where, "a list of two", value)
@@ -173,7 +173,7 @@ def pair_of(shape: Shape) -> Shape:
 
 
 def map_of(shape: Shape, *, key: Shape = text) -> Shape:
-    """An object of any keys, whose values have that shape."""
+    """Return an object of any keys, whose values have that shape."""
 
     def check(value: Any, where: str) -> None:
         _require(isinstance(value, dict), where, "an object", value)
@@ -185,7 +185,7 @@ def map_of(shape: Shape, *, key: Shape = text) -> Shape:
 
 
 def fields(required: Mapping[str, Shape], optional: Mapping[str, Shape] = {}, *, closed: bool = False) -> Shape:
-    """An object with these fields; others are ignored, or refused where it is closed."""
+    """Return an object with these fields; others are ignored, or refused where it is closed."""
 
     def check(value: Any, where: str) -> None:
         _require(isinstance(value, dict), where, "an object", value)
@@ -209,7 +209,7 @@ def _require(fits: bool, where: str, expected: str, value: Any) -> None:
 
 
 def _brief(value: Any) -> str:
-    """A value in a few characters, without raw control characters."""
+    """Return a value in a few characters, without raw control characters."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
     try:

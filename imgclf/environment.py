@@ -119,7 +119,7 @@ def available_memory() -> int:
 
 
 def _memory_groups() -> Iterator[tuple[Path, Path]]:
-    """The files with the limit and the use of memory of the control groups that this process may be in."""
+    """Yield the files with the limit and the use of memory of the control groups that this process may be in."""
     root = Path("/sys/fs/cgroup")
     paths = {""}
     with contextlib.suppress(OSError):

@@ -230,7 +230,7 @@ def _read(path: Path, option: str) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
-    """The shortest text of exactly this number."""
+    """Return the shortest text of exactly this number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 

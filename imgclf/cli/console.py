@@ -116,7 +116,7 @@ def table(
 
 
 def _drawn(widths: Sequence[int]) -> int:
-    """The columns of the screen that a table takes, with its borders."""
+    """Return the columns of the screen that a table takes, with its borders."""
     return sum(widths) + len("│  ") * len(widths) + 1
 
 
@@ -136,7 +136,7 @@ LONG = 40
 
 
 def _least(cell: str, *, whole: bool) -> int:
-    """The columns that a cell needs so that no name is broken."""
+    """Return the columns that a cell needs so that no name is broken."""
     if whole or cell_len(cell) < LONG:
         return cell_len(cell)
     return max(LONG // 2, *map(cell_len, cell.split()))

@@ -21,7 +21,7 @@ def info(json: options.Json = False) -> None:
 
 
 def _devices() -> list[str]:
-    """The devices of the Keras backend."""
+    """Return the devices of the Keras backend."""
     from imgclf.cli import console
 
     try:

@@ -87,7 +87,7 @@ class Listing:
 
 
 def expand(function: Callable[..., None]) -> tuple[Callable[..., None], Listing]:
-    """A function for Typer, whose parameters of settings classes are replaced by an option for each field.
+    """Return a function for Typer, whose parameters of settings classes are replaced by an option for each field.
 
     A parameter of type `Given` gets the names of the parameters that stand on the command line.
     """
@@ -152,7 +152,7 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
 
 
 def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
-    """The option of a setting."""
+    """Return the option of a setting."""
     setting = about(field)
     kinds = [kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) if kind is not type(None)]
     kinds = [str if get_origin(kind) is Literal else kind for kind in kinds]
@@ -176,7 +176,7 @@ def _option(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
 
 
 def _number_or_word(number: Callable[[str], float]) -> Callable[[str], float | str]:
-    """A parser that leaves what is no number to the check of the setting."""
+    """Return a parser that leaves what is no number to the check of the setting."""
 
     def parse(text: str) -> float | str:
         try:

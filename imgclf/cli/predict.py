@@ -94,7 +94,7 @@ def _writing(model: Path, settings: PredictConfig, sort_into: Path | None, expla
 
 
 def find_model(model: str, offline: bool) -> Path:
-    """The path of a model, or the exported backbone of this name with ImageNet's classes."""
+    """Return the path of a model, or the exported backbone of this name with ImageNet's classes."""
     if Path(model).exists():
         return Path(model)
     from imgclf.models import catalog

@@ -66,7 +66,7 @@ def train(
 def _settled(
     data: Path | None, config: Path | None, moved: Path | None, settings: TrainConfig, given: options.Given
 ) -> tuple[TrainConfig, Path]:
-    """The settings and the data of a new training: those of `--config`, changed by what stands on the command line."""
+    """Return settings and data of a new training: those of `--config`, changed by what stands on the command line."""
     from imgclf.models.catalog import IMAGENET
 
     if moved:

@@ -106,7 +106,7 @@ def stratify(
 
 
 def wanted(share: float, count: int) -> tuple[int, int]:
-    """The fewest and the most images of a split that meet its share of `count` images."""
+    """Return the fewest and the most images of a split that meet its share of `count` images."""
     target = share * count
     slack = max(1.0, TOLERANCE * target) + 1e-9
     return max(0, math.ceil(target - slack)), math.floor(target + slack)
@@ -252,7 +252,7 @@ class _Plan:
             settled.append(goal)
 
     def _spare(self, name: str, goal: str, settled: Sequence[str]) -> Iterator[int]:
-        """The units of a class that may move to a split, the best first: small ones, near to its threshold."""
+        """Yield the units of a class that may move to a split, the best first: small ones, near to its threshold."""
         own = [u for u in self._members[name] if u not in self._kept]  # by place
         if goal == TRAIN:
             own.reverse()
@@ -279,7 +279,7 @@ def places(samples: Sequence[Sample], units: Sequence[int], seed: int) -> dict[i
 
 
 def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
-    """The units without a group that show the same bytes in several classes."""
+    """Return the units without a group that show the same bytes in several classes."""
     label_of: dict[str, str] = {}
     torn, grouped = set(), set()
     for sample, unit in zip(samples, units, strict=True):
@@ -293,7 +293,7 @@ def _torn(samples: Sequence[Sample], units: Sequence[int]) -> set[int]:
 def _weights(
     samples: Sequence[Sample], strata: Sequence[Sequence[str]], units: Sequence[int], torn: set[int]
 ) -> dict[int, Counter[str]]:
-    """The images of each class in each unit, without the torn ones; copies without a group count once."""
+    """Return the images of each class in each unit, without the torn ones; copies without a group count once."""
     weights: defaultdict[int, Counter[str]] = defaultdict(Counter)
     grouped = {unit for sample, unit in zip(samples, units, strict=True) if sample.group}
     for own, unit in zip(strata, units, strict=True):

@@ -44,8 +44,11 @@ def line(values: Iterable[object]) -> str:
 
 
 def one_of(cell: str, known: Collection[str]) -> str:
-    """The known name that a cell or an option means: as it is, or else whatever the spaces at its ends, and without
-    what protects it from spreadsheets. An unknown one is returned without such spaces."""
+    """Find the known name that a cell or an option means.
+
+    As it is, or else whatever the spaces at its ends, and without what protects it from spreadsheets. An unknown one is
+    returned without such spaces.
+    """
     for form in (cell, plain(cell), cell.strip(), plain(cell.strip())):
         if form in known:
             return form

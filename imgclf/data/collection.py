@@ -211,13 +211,13 @@ def _united(name: Path, samples: Sequence[Sample], task: tasks.Task) -> list[Sam
 
 
 def _narrowed(samples: Iterable[Sample], classes: Collection[str], task: str) -> list[Sample]:
-    """The samples of some classes."""
+    """Return the samples of some classes."""
     pairs = ((s, tasks.find(task).narrowed(s.label, classes)) for s in samples)
     return [s if s.label == label else replace(s, label=label) for s, label in pairs if label is not None]
 
 
 def _named(classes: Sequence[str], known: Collection[str]) -> set[str]:
-    """The classes that are named, in Unicode form NFC as class names are."""
+    """Return the classes that are named, in Unicode form NFC as class names are."""
     return {cells.one_of(unicodedata.normalize("NFC", name), known) for name in classes}
 
 

@@ -150,7 +150,7 @@ class Dataset:
         return replace(self, samples=tuple(s if s.split == name else replace(s, split=name) for s, name in pairs))
 
     def as_given(self) -> "Dataset":
-        """The same samples with the split that the data bring along."""
+        """Return the same samples with the split that the data bring along."""
         return self.with_splits([s.given for s in self.samples])
 
     def summary(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def to_eight_bits(image: Image.Image, rules: Decoding, stored: Stored = PLAIN) -
 
 
 def largest(image: Image.Image, stored: Stored) -> float:
-    """The largest stored value of whole numbers; NaN for floats."""
+    """Return the largest stored value of whole numbers; NaN for floats."""
     if image.mode == "F":
         return float("nan")
     low, high = extrema(image)
@@ -38,7 +38,7 @@ def largest(image: Image.Image, stored: Stored) -> float:
 
 
 def without_number(image: Image.Image) -> float:
-    """The share of the pixels of an image of floats that are NaN, 0 to 1."""
+    """Return the share of the pixels of an image of floats that are NaN, 0 to 1."""
     if image.mode != "F":
         return 0.0
     step = max(1, STRIP_PIXELS // max(image.width, 1))
@@ -70,7 +70,7 @@ def _scaled(gray: np.ndarray, low: float, high: float, rules: Decoding, stored: 
 
 
 def _window(image: Image.Image, rules: Decoding, stored: Stored) -> tuple[float, float]:
-    """The stored values that become the two ends of gray."""
+    """Return the stored values that become the two ends of gray."""
     if rules.bounds:
         return rules.bounds
     if rules.window == PERCENTILE:
@@ -101,7 +101,7 @@ def extrema(image: Image.Image) -> tuple[float, float]:
 
 
 def _numbers(image: Image.Image, stored: Stored) -> np.ndarray:
-    """The stored numbers (h, w), with their sign or without."""
+    """Return the stored numbers (h, w), with their sign or without."""
     gray = np.asarray(image)
     return gray.view(np.uint32) if stored.unsigned and gray.dtype == np.int32 else gray
 

@@ -269,14 +269,14 @@ _UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)  # Label Studio puts eight 
 
 
 def local_path(name: str) -> str:
-    """The path of a `file:` address; another text as it is."""
+    """Return the path of a `file:` address; another text as it is."""
     if not name.casefold().startswith("file:/"):
         return name
     return unquote(urlsplit(name).path, errors="surrogateescape")
 
 
 def _parts_elsewhere(name: str) -> tuple[list[str], bool]:
-    """The folders and the file of a path of any machine, and whether it begins at a root."""
+    """Return the folders and the file of a path of any machine, and whether it begins at a root."""
     is_url = bool(_URL.match(name))
     if found := _LOCAL_FILES.search(name):
         text, is_foreign = unquote(found[1]), True
@@ -289,7 +289,7 @@ def _parts_elsewhere(name: str) -> tuple[list[str], bool]:
 
 
 def _file_names(last: str) -> Iterator[str]:
-    """What a file may be called here."""
+    """Yield what a file may be called here."""
     yield last
     yield _plain(unquote(last, errors="surrogateescape"))
     if upload := _UPLOAD.fullmatch(last):

@@ -70,7 +70,7 @@ def group(dataset: Dataset, by: str) -> tuple[Dataset, list[str]]:
 
 
 def units(samples: Sequence[Sample], related: Iterable[Sequence[int]] = ()) -> list[int]:
-    """Number the sets of images that must share a split: of equal bytes, of one group, related, or linked by these.
+    """Give numbers to sets of images of one split: of equal bytes, of one group, related, or linked by these.
 
     Args:
         related: more rows that belong together, such as near-duplicates, one sequence for each set.
@@ -113,12 +113,12 @@ def joined(
 
 
 def content(sample: Sample) -> str:
-    """What tells equal images: the hash of the bytes, or the path where there is none."""
+    """Return what tells equal images: the hash of the bytes, or the path where there is none."""
     return sample.sha256 or "path\0" + sample.path
 
 
 def _names(by: str, paths: Sequence[str]) -> list[str]:
-    """The name of the group of each path; "" where there is none.
+    """Return the name of the group of each path; "" where there is none.
 
     Raises:
         UsageError: if the regular expression takes too long: some take a time that doubles with every letter.
@@ -143,7 +143,7 @@ def _names(by: str, paths: Sequence[str]) -> list[str]:
 
 
 def _connected(keys: Sequence[Sequence[Hashable]]) -> list[int]:
-    """Number the sets of rows that share keys, directly or through others, from 0 in the order of first rows."""
+    """Give numbers to sets of rows that share keys, directly or through others, in the order of first rows."""
     columns: dict[Hashable, int] = {}
     pairs = [(row, columns.setdefault(key, len(columns))) for row, own in enumerate(keys) for key in own]
     if len(columns) == len(pairs):  # no key twice

@@ -18,7 +18,7 @@ def apply(image: Image.Image, steps: Sequence[Step]) -> Image.Image:
 
 
 def otsu(gray: np.ndarray) -> int:
-    """The brightness up to which pixels are dark, so that dark and bright ones differ most; of equals, the smallest.
+    """Find the brightness up to which pixels are dark: dark and bright ones differ most; of equals, the smallest.
 
     Args:
         gray: uint8, of any shape.
@@ -38,7 +38,7 @@ def _threshold(image: Image.Image, level: float) -> Image.Image:
 
 
 def _edges(image: Image.Image, _: float) -> Image.Image:
-    """The length of Sobel's gradient, divided by 4, so that a step from black to white is white."""
+    """Return the length of Sobel's gradient, divided by 4, so that a step from black to white is white."""
     from scipy import ndimage
 
     gray = np.asarray(image.convert("L")).astype(np.float64)

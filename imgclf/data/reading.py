@@ -108,7 +108,7 @@ def _refuse(config: DataConfig) -> None:
 
 
 def related(dataset: Dataset, settings: DataConfig) -> tuple[tuple[int, ...], ...]:
-    """The rows of near-duplicates that folds must not divide; none where the settings look for none."""
+    """Return the rows of near-duplicates that folds must not divide; none where the settings look for none."""
     if settings.near_duplicates == "off":
         return ()
     with Scanner(settings.allow_truncated) as scanner:

@@ -84,7 +84,7 @@ def verify(dataset: Dataset) -> None:
 
 
 def changes(dataset: Dataset) -> dict[str, str]:
-    """The files whose content is no longer that of the manifest, with their SHA-256."""
+    """Return the files whose content is no longer that of the manifest, with their SHA-256."""
     known = {s.path: s.sha256 for s in dataset.samples if s.sha256}
     return {path: sha256 for path, sha256 in _hashes(dataset.root, known) if sha256 != known[path]}
 

@@ -55,7 +55,7 @@ def read(
 
 
 def missing(dataset: Dataset) -> DatasetError | None:
-    """The error for images of a run that are gone; None if all are there."""
+    """Return the error for images of a run that are gone; None if all are there."""
     gone = [s.path for s, path in zip(dataset.samples, dataset.paths, strict=True) if not path.is_file()]
     if not gone:
         return None

@@ -337,7 +337,7 @@ def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> Iterator[O
 
 
 def _inode_changed(status: os.stat_result) -> int:
-    """The time that no program can set, unlike that of the content; 0 on Windows, which has none."""
+    """Return the time that no program can set, unlike that of the content; 0 on Windows, which has none."""
     return 0 if os.name == "nt" else status.st_ctime_ns
 
 

@@ -76,7 +76,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, settings: ReadConfig) -> Self:
-        """The vocabulary that the setting `split_names` adds to."""
+        """Return the vocabulary that the setting `split_names` adds to."""
         given = settings.split_meanings
         return cls({_plain(name): _SPLITS[word] for name, word in (given or {}).items()}, is_silent=given is None)
 
@@ -97,7 +97,7 @@ class Vocabulary:
         return Meaning(splits.pop(), others, is_sure=set(others) <= FILLERS)
 
     def of_cell(self, text: str) -> Meaning:
-        """The meaning of a cell of a table; an empty one means images that are still to be split."""
+        """Return the meaning of a cell of a table; an empty one means images that are still to be split."""
         name = _plain(text.strip())
         if name in self.own:
             return Meaning(self.own[name], is_sure=True, is_left_out=self.own[name] is None)
@@ -131,7 +131,7 @@ def _plain(text: str) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    """The runs of letters, in lower case; a capital after a small letter begins a word, as in `trainImages`."""
+    """Yield the runs of letters, in lower case; a capital after a small letter begins a word, as in `trainImages`."""
     word = ""
     text = unicodedata.normalize("NFKC", text)  # letters of full width, too
     for letter in f"{_LOWER_TO_UPPER.sub(' ', text).casefold()} ":

@@ -86,13 +86,12 @@ def _text(path: Path) -> Table:
 
 
 def _as_meant(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table of our own, without the apostrophes that protect spreadsheets."""
+    """Return the rows of a table of our own, without the apostrophes that protect spreadsheets."""
     return ((line, [cells.plain(cell) for cell in row]) for line, row in rows)
 
 
 def encoding_of(start: bytes) -> str | None:
-    """The UTF-16 that text begins with, by its byte order mark or by the zeros of Latin letters; None for bytes that
-    are read as UTF-8."""
+    """Name the UTF-16 that text begins with, by its byte order mark or the zeros of Latin letters; None for UTF-8."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if len(start) >= 4 and not start[1] and not start[3] and start[0] and start[2]:
@@ -103,7 +102,7 @@ def encoding_of(start: bytes) -> str | None:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, the header among them, each with the line where it begins; empty lines are left out."""
+    """Yield the rows of a CSV file that are not empty, the header among them, each with the line where it begins."""
     with path.open("rb") as raw:
         utf16 = encoding_of(raw.read(4))
     # Bytes that are no UTF-8 stay what they are: a path may hold them, a label may not.
@@ -141,7 +140,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _told_separator(first: str) -> str | None:
-    """The character that a first line such as `sep=;` names, as spreadsheets write it."""
+    """Return the character that a first line such as `sep=;` names, as spreadsheets write it."""
     text = first.strip("\r\n\ufeff").strip('"').casefold()
     return text[4] if len(text) == 5 and text.startswith("sep=") else None
 

@@ -24,7 +24,7 @@ def grid(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def grid_names(rows: int, columns: int) -> list[str]:
-    """The columns of `grid`."""
+    """Return the columns of `grid`."""
     return [f"{name}_row{row}_column{column}" for row, column, name in product(range(rows), range(columns), CHANNELS)]
 
 
@@ -59,5 +59,5 @@ def small(pixels: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def small_names(size_px: int) -> list[str]:
-    """The columns of `small`."""
+    """Return the columns of `small`."""
     return [f"{name}_y{y}_x{x}" for y, x, name in product(range(size_px), range(size_px), CHANNELS)]

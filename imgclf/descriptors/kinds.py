@@ -124,7 +124,7 @@ class Descriptor:
         return any(part.name == EMBEDDING for part in self._parts)
 
     def names(self, embedding: int = 0) -> list[str]:
-        """The columns, such as `hog:block0_0_cell0_0_20deg`.
+        """Return the columns, such as `hog:block0_0_cell0_0_20deg`.
 
         Args:
             embedding: the length of the network's vector.
@@ -153,7 +153,7 @@ class Descriptor:
 
 
 def parse(text: str) -> tuple[Part, ...]:
-    """The parts of a feature vector.
+    """Return the parts of a feature vector.
 
     Raises:
         UsageError: if one is unknown, naming the nearest, or its numbers are impossible.

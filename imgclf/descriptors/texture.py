@@ -21,7 +21,7 @@ LBP_POINTS, LBP_RADIUS_PX = 8, 1
 
 @cache
 def gabors() -> dict[str, Any]:
-    """The complex kernels of the Gabor filters, by name."""
+    """Return the complex kernels of the Gabor filters, by name."""
     from skimage.filters import gabor_kernel
 
     return {
@@ -31,7 +31,7 @@ def gabors() -> dict[str, Any]:
 
 
 def largest_px() -> int:
-    """The side of the largest kernel."""
+    """Return the side of the largest kernel."""
     return max(int(max(kernel.shape)) for kernel in gabors().values())
 
 
@@ -73,7 +73,7 @@ def responses(pixels: np.ndarray) -> np.ndarray:
 
 
 def response_names() -> list[str]:
-    """The columns of `responses`."""
+    """Return the columns of `responses`."""
     filters = (*gabors(), *(f"log_{sigma:g}px" for sigma in SIGMAS_PX))
     return [f"{name}_{channel}_{part}" for name, channel, part in product(filters, CHANNELS, ("mean", "std"))]
 
@@ -92,7 +92,7 @@ def lbp(pixels: np.ndarray) -> np.ndarray:
 
 
 def lbp_names() -> list[str]:
-    """The columns of `lbp`: uniform patterns by their number of brighter neighbors, and all others."""
+    """Return the columns of `lbp`: uniform patterns by their number of brighter neighbors, and all others."""
     return [*(f"{n}_brighter" for n in range(LBP_POINTS + 1)), "not_uniform"]
 
 
@@ -114,7 +114,7 @@ def hog(pixels: np.ndarray, cell_px: int) -> np.ndarray:
 
 
 def hog_names(size_px: int, cell_px: int) -> list[str]:
-    """The columns of `hog`."""
+    """Return the columns of `hog`."""
     blocks, cells = range(size_px // cell_px - HOG_BLOCK + 1), range(HOG_BLOCK)
     step = 180 // HOG_ORIENTATIONS
     return [

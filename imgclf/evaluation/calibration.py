@@ -76,7 +76,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def prior(log_temperature: float) -> float:
-    """What a temperature costs before any image, in nats: the logarithm has a normal distribution around 0."""
+    """Return what a temperature costs before any image, in nats: the logarithm has a normal distribution around 0."""
     return (log_temperature / _PRIOR) ** 2 / 2
 
 

@@ -74,7 +74,7 @@ def text(facts: dict[str, Any], described: Described) -> str:
 
 
 def _metadata(facts: dict[str, Any], kind: str) -> list[str]:
-    """The lines of YAML that Hugging Face reads."""
+    """Return the lines of YAML that Hugging Face reads."""
     scores, data = facts["scores"], _yaml(Path(facts["data"]["path"]).name)
     head = ["---", "library_name: imgclf", f"pipeline_tag: {kind}", "tags:", f"- {kind}", "- imgclf"]
     head += ["model-index:", f"- name: {_yaml(facts['title'])}", "  results:", "  - task:", f"      type: {kind}"]

@@ -95,7 +95,7 @@ def of_classes(
 
 
 def _alike(names: Sequence[str], n: int, independent: int, *, same: bool) -> str:
-    """What follows from runs that are correct on the same images: not that they are equally good.
+    """Return what follows from runs that are correct on the same images: not that they are equally good.
 
     Source: the exact binomial limit of what was seen 0 times, 1 - 0.05^(1/n), about 3/n.
     """
@@ -194,7 +194,7 @@ def of_losses(
 
 
 def _task(paths: Sequence[Path]) -> str:
-    """The task that the scores in some folders are of."""
+    """Return the task that the scores in some folders are of."""
     found = {}
     for path in paths:
         metrics = Run(path).metrics
@@ -207,7 +207,7 @@ def _task(paths: Sequence[Path]) -> str:
 
 
 def _read(path: Path, task: str) -> tuple[Any, dict[str, tuple[str, str]]]:
-    """The predictions, and each path's hash and group where there is a manifest."""
+    """Return the predictions, and each path's hash and group where there is a manifest."""
     run = Run(path)
     storage.settle(path)
     predictions = scorers.find(task).read(run.predictions)

@@ -92,7 +92,7 @@ def _commands(run: Run, scores: dict[str, Any], train_counts: dict[str, int]) ->
 
 
 def _read_as(settings: dict[str, Any]) -> list[str]:
-    """The options without which the same data would be read, or split, in another way."""
+    """Return the options without which the same data would be read, or split, in another way."""
     found = []
     for name, usual in DataConfig().to_dict().items():
         value = settings.get(name, usual)

@@ -79,7 +79,7 @@ def _rotate(pixels: np.ndarray, degrees: float, rng: np.random.Generator, other:
 
 
 def _tilt(pixels: np.ndarray, share: float, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """The far edge, one of four, becomes shorter by the share."""
+    """Return the far edge, one of four, becomes shorter by the share."""
     lean = 2 * share / (2 - share) / len(pixels) * _sign(rng)
     place = rng.integers(2)
     return _warped(pixels, np.array([[1, 0, 0], [0, 1, 0], [lean * (1 - place), lean * place, 1]]))

@@ -164,7 +164,7 @@ def _warn_of_few(measured: dict[str, Any], config: CalibrateConfig) -> None:
 
 
 def _fitted(rules: Decision, found: outputs.Predictions, config: CalibrateConfig) -> Decision:
-    """The rules with the changes that the settings ask for."""
+    """Return the rules with the changes that the settings ask for."""
     labels, probabilities = found.labels, found.probabilities
     if config.reject_below == "auto":
         rules = replace(rules, reject_below=calibration.rejection(labels, probabilities, config.precision))

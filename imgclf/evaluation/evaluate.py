@@ -161,7 +161,7 @@ def _more(
 
 @contextlib.contextmanager
 def _whole(run: Run, folder: Path) -> Iterator[Path]:
-    """A stage whose files come into a new folder, or into the run, all at once."""
+    """Stage files, which come into a new folder, or into the run, all at once."""
     if folder != run.path:
         with storage.new_folder(folder) as stage:
             yield stage
@@ -173,7 +173,7 @@ def _whole(run: Run, folder: Path) -> Iterator[Path]:
 
 
 def _readable(part: Dataset, predictions: Sequence[Answer]) -> tuple[list[Sample], list[Answer], tuple[Skipped, ...]]:
-    """The images that could be read, their predictions, and the files of this part that could not be read."""
+    """Return the images that could be read, their predictions, and the files of this part that could not be read."""
     kept = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is None]
     broken = [pair for pair in zip(part.samples, predictions, strict=True) if pair[1].error is not None]
     skipped = [*part.skipped, *(Skipped(sample.path, "unreadable", each.error or "") for sample, each in broken)]
@@ -199,7 +199,7 @@ def _score(
 def _other_part(
     run: Run, dataset: Dataset, labels: list[str], config: EvaluateConfig
 ) -> tuple[Dataset, Mapping[str, Path]]:
-    """The images of a data set to score, and where their files lie."""
+    """Return the images of a data set to score, and where their files lie."""
     task = scorers.task_of(run)
     if dataset.task != task:
         raise UsageError(f"--task {dataset.task}: {run.path} has the task {task}. Read the images with --task {task}.")
@@ -209,7 +209,7 @@ def _other_part(
 
 
 def _own_test_part(run: Run, data: Path | None, config: EvaluateConfig) -> tuple[Dataset, Mapping[str, Path]]:
-    """The test part under the names of the manifest, which other runs share, and where its files lie."""
+    """Return the test part under the names of the manifest, which other runs share, and where its files lie."""
     defaults = EvaluateConfig()
     if (config.missing_classes, config.unknown_classes) != (defaults.missing_classes, defaults.unknown_classes):
         log.info("--missing-classes and --unknown-classes have no effect on the run's own test part.")
@@ -228,7 +228,7 @@ def _own_test_part(run: Run, data: Path | None, config: EvaluateConfig) -> tuple
 
 
 def _part_to_score(dataset: Dataset) -> Dataset:
-    """The test part, else the validation part, else everything, with its unreadable files."""
+    """Return the test part, else the validation part, else everything, with its unreadable files."""
     dataset = dataset.as_given() if dataset.settings else dataset
     unreadable = tuple(s for s in dataset.skipped if s.kind == "unreadable")
     for split in (TEST, VALIDATION):
@@ -256,7 +256,7 @@ def _warn_of_training_images(run: Run, part: Dataset) -> None:
 
 
 def _classifier(run: Run, labels: list[str], allow_truncated: bool) -> Classifier:
-    """The model as `imgclf predict` opens it: an exported one, or `model.keras` where nothing is exported."""
+    """Return the model as `imgclf predict` opens it: an exported one, or `model.keras` where nothing is exported."""
     if not run.artifact.is_file():
         raise RunError(f"{run.artifact}: missing, so the run has no model. Is the training finished?")
     classifier = prediction.load(run.path, allow_truncated=allow_truncated)

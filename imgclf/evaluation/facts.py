@@ -125,7 +125,7 @@ def _optional(path: Path, shape: documents.Shape) -> Any:
 
 
 def trials(found: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The best trials of a search as columns and rows."""
+    """Return the best trials of a search as columns and rows."""
     names = list(dict.fromkeys(name for row in found["trials"] for name in row["settings"]))
     rows = []
     for row in found["trials"][:TRIALS]:
@@ -188,7 +188,7 @@ def _commands(run: Run, config: dict[str, Any]) -> list[str]:
 
 
 def _options(settings: dict[str, Any]) -> list[str]:
-    """The options of `imgclf kfold` for settings that are not the defaults; folds are never exported."""
+    """Return the options of `imgclf kfold` for settings that are not the defaults; folds are never exported."""
     found = []
     for name, value in settings.items():
         if name != "export" and value != getattr(TrainConfig, name, value):
@@ -197,7 +197,7 @@ def _options(settings: dict[str, Any]) -> list[str]:
 
 
 def _rankings(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
-    """The most confident mistakes, and the least certain predictions. Rejected images are not mistakes."""
+    """Return the most confident mistakes, and the least certain predictions. Rejected images are not mistakes."""
     if not len(predictions.paths):
         return {"mistakes": [], "unsure": []}
     confidence, wrong = predictions.confidence, predictions.predicted != predictions.labels

@@ -84,7 +84,7 @@ def check_name(path: Path) -> None:
 
 
 def colors(labels: Sequence[str]) -> dict[str, str]:
-    """A color for each class, repeated after ten."""
+    """Return a color for each class, repeated after ten."""
     return {name: plots.TEN[place % len(plots.TEN)] for place, name in enumerate(sorted(set(labels)))}
 
 

@@ -31,7 +31,7 @@ class Keys:
     intervals: Mapping[str, str]
 
     def pattern(self, key: str) -> tuple[str, Mapping[str, str]] | None:
-        """The key with `NAME` and `K`, and what they stand for; None where it is unknown."""
+        """Return the key with `NAME` and `K`, and what they stand for; None where it is unknown."""
         base = _base(key)
         for pattern in self.ranges:
             parts = re.escape(pattern).replace(NAME, "(?P<NAME>.+)").replace(K, r"(?P<K>\d+)")
@@ -42,7 +42,7 @@ class Keys:
 
 
 def scores_and(each: str, scores: Iterable[str], of_each: Iterable[str]) -> dict[str, str]:
-    """The places of intervals, where `intervals` has those of some scores, and also for each name in `each`."""
+    """Return the places of intervals, where `intervals` has those of some scores, and also for each name in `each`."""
     found = {key: f"intervals.{key}" for key in scores}
     return found | {f"{each}.{NAME}.{key}": f"{each}.{NAME}.intervals.{key}" for key in of_each}
 
@@ -136,7 +136,7 @@ def _base(key: str) -> str:
 
 
 def _at(metrics: Mapping[str, Any], pattern: str, filled: Mapping[str, str]) -> Any:
-    """The value at a key; None where there is none."""
+    """Return the value at a key; None where there is none."""
     found: Any = metrics
     for part in pattern.split("."):
         for stands, text in filled.items():

@@ -64,7 +64,7 @@ def draws(
 
 
 def units(labels: np.ndarray, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Number the units that are drawn as a whole: the unit of each image (n,), and the class of each unit (units,)."""
+    """Return the unit of each image (n,), of those drawn as a whole, and the class of each unit (units,)."""
     if groups is None:
         return np.arange(len(labels)), labels
     numbers: dict[tuple[bool, str | int], int] = {}

@@ -92,7 +92,7 @@ def _names(about: classical.About) -> list[str]:
 
 
 def _support(parts: Sequence[Any], about: classical.About, class_names: Sequence[str]) -> dict[str, Any]:
-    """The training images that an SVM keeps; a coefficient is the sum over its classifiers of the absolute ones."""
+    """List training images that an SVM keeps; a coefficient is the sum of absolute ones over its classifiers."""
     totals: Counter[int] = Counter()
     classes: dict[int, int] = {}
     for place, part in enumerate(parts):

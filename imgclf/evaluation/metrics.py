@@ -110,7 +110,7 @@ def score(
 
 
 def _mean_of(rows: list[dict[str, float | None]], name: str) -> float | None:
-    """The mean over the rows that define a score; None if none does."""
+    """Return the mean over the rows that define a score; None if none does."""
     defined = [value for row in rows if (value := row[name]) is not None]
     return float(np.mean(defined)) if defined else None
 
@@ -153,8 +153,9 @@ def _intervals(
 
 
 def _without_interval(strata: np.ndarray) -> tuple[str, ...]:
-    """The scores for which there are too few images, or groups, of a class: what one alone could have been instead
-    cannot be known, and precision over few is not centered.
+    """Name the scores for which there are too few images, or groups, of a class.
+
+    What one alone could have been instead cannot be known, and precision over few is not centered.
 
     Args:
         strata: int (units,), the class of each.
@@ -165,7 +166,7 @@ def _without_interval(strata: np.ndarray) -> tuple[str, ...]:
 
 
 def _proportions(shares: dict[str, np.ndarray], sums: Sums) -> dict[str, tuple[int, int]]:
-    """The scores that are shares of images: how many of how many."""
+    """Return the scores that are shares of images: how many of how many."""
     n, covered = len(sums.hits), int(sums.said.sum())
     counts = {key: (int(hits.sum()), n) for key, hits in shares.items()}
     counts |= {"micro_recall": counts["accuracy"], "weighted_recall": counts["accuracy"]}
@@ -181,7 +182,7 @@ def _resample(
     groups: Sequence[str] | None,
     replicates: int,
 ) -> dict[str, tuple[np.ndarray, float | None]]:
-    """The values of every score over bootstrap draws, and the value that they are drawn around; see `_intervals`."""
+    """Return every score over bootstrap draws, and the value that they are drawn around; see `_intervals`."""
     n, classes = probabilities.shape
     known = np.unique(labels)
     enough = int(np.clip(_AREA_WORK // (n * classes), _FEWEST, replicates)) if len(known) > 1 else 0
@@ -231,7 +232,7 @@ def _certain(strata: np.ndarray) -> tuple[float, float]:
 
 
 def _bare(sums: Sums, class_names: Sequence[str]) -> dict[str, Any]:
-    """The scores of the argmax, as told at `score`."""
+    """Return the scores of the argmax, as told at `score`."""
     found, own = sums.numbers(), sums.per_class(sums.once)
     scores = _defined({key: values[:, 0] for key, values in own.items()})
     rows = {name: {key: scores[key][i] for key in PER_CLASS} for i, name in enumerate(class_names)}
@@ -239,7 +240,7 @@ def _bare(sums: Sums, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def _defined(own: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
-    """The scores of `PER_CLASS` of every class, None where 0/0."""
+    """Return the scores of `PER_CLASS` of every class, None where 0/0."""
     found = {}
     for key in PER_CLASS:
         gaps = undefined(key, own["support"], own["said"])
@@ -272,8 +273,10 @@ def _per_class(sums: Sums, own_areas: list[dict[str, float | None]], class_names
 
 
 def _most_confused(counts: np.ndarray, class_names: Sequence[str], most: int = 20) -> list[dict[str, Any]]:
-    """The pairs of classes confused most often, in both directions together: `classes`, `count`, and `counts`, of the
-    first predicted as the second and of the second predicted as the first."""
+    """List the pairs of classes confused most often, in both directions together.
+
+    Each has `classes`, `count`, and `counts`: of the first predicted as the second, and of the second as the first.
+    """
     both = np.triu(counts + counts.T, 1)
     order = np.argsort(-both, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in order if both.flat[place]]

@@ -71,7 +71,7 @@ def write(
 
 
 def _folds(found: dict[str, Any] | None) -> list[Block]:
-    """The scores of the folds of a cross-validation, if it is one."""
+    """Return the scores of the folds of a cross-validation, if it is one."""
     if not found:
         return []
     rows = [(row["fold"], row["n"], *(report.number(row[key]) for key in found["keys"])) for row in found["rows"]]

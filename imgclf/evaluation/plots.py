@@ -247,7 +247,7 @@ def _write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray, cell_in:
 
 
 def drawable(name: str) -> str:
-    """The name on one line, without unprintable characters, cut in the middle when long."""
+    """Return the name on one line, without unprintable characters, cut in the middle when long."""
     plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     if len(plain) <= LONGEST_NAME:
         return plain

@@ -179,7 +179,7 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
 
 
 def _corrupted(place: Path, found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What the section on robustness shows besides its sentences."""
+    """Return what the section on robustness shows besides its sentences."""
     if found is None:
         return None
     sheet = place / robustness.SHEET
@@ -192,7 +192,7 @@ def _corrupted(place: Path, found: dict[str, Any] | None) -> dict[str, Any] | No
 
 
 def _evidence(run: Run, mistakes: Sequence[dict[str, Any]], files: Mapping[str, Path]) -> dict[int, tuple[str, ...]]:
-    """The class activation maps of the worst mistakes by their rows: for the predicted class, and for the true one.
+    """Draw class activation maps of the worst mistakes, by row: for the predicted class, and for the true one.
 
     Empty where the run has no exported model with a feature map.
     """
@@ -208,7 +208,7 @@ def _evidence(run: Run, mistakes: Sequence[dict[str, Any]], files: Mapping[str, 
 
 
 def _support(facts: dict[str, Any], run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """The thumbnails of an SVM's support vectors and what is known of them, as far as the images are here."""
+    """Return the thumbnails of an SVM's support vectors and what is known of them, as far as the images are here."""
     shown = ((facts["learned"] or {}).get("support_vectors") or {}).get("largest", [])
     files = run_files(run, [row["path"] for row in shown]) if shown else {}
     here = [row for row in shown if row["path"] in files]
@@ -234,7 +234,7 @@ def _headlines(scores: dict[str, Any]) -> list[tuple[str, str, float | None, lis
 
 
 def _matrix(scores: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The confusion matrix as cells: `n`, and its share of its row and of its column."""
+    """Return the confusion matrix as cells: `n`, and its share of its row and of its column."""
     counts, _ = metrics.outcomes(scores)
     of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     of_column = counts / np.maximum(counts.sum(axis=0, keepdims=True), 1)
@@ -248,7 +248,7 @@ def _matrix(scores: dict[str, Any]) -> list[list[dict[str, Any]]]:
 
 
 def _cells(predictions: Predictions, first: Sequence[int]) -> tuple[list[dict[str, Any]], list[int]]:
-    """The cells of the confusion matrix with images: `true` and `column` (indices), `n`, and `images` to list.
+    """Return the cells of the confusion matrix with images: `true` and `column` (indices), `n`, and `images` to list.
 
     Returns:
         The cells, and the rows whose thumbnails are drawn: those in `first`, then the most confident of each cell of
@@ -358,7 +358,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
 
 
 def _learned(found: dict[str, Any] | None) -> list[str]:
-    """What a classical model learned, as lines of Markdown."""
+    """Return what a classical model learned, as lines of Markdown."""
     if found is None:
         return []
     if "tree" in found:

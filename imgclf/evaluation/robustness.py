@@ -53,7 +53,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def chosen(samples: Sequence[Sample], most: int, seed: int = 0) -> list[int]:
-    """The images to corrupt: all, or that many, drawn from each class by its share."""
+    """Return the images to corrupt: all, or that many, drawn from each class by its share."""
     if len(samples) <= most:
         return list(range(len(samples)))
     rng = np.random.default_rng(seed)
@@ -163,7 +163,7 @@ def _accuracy(found: Sequence[Prediction], labels: Sequence[str]) -> tuple[float
 
 
 def worst(rows: Sequence[Mapping[str, Any]], plain: float) -> str:
-    """The row with the lowest accuracy, as a sentence; of several, the one of the lowest severity."""
+    """Return the row with the lowest accuracy, as a sentence; of several, the one of the lowest severity."""
     row = min(rows, key=lambda row: (row["accuracy"], row["severity"]))
     low, high = row["interval"]
     if row["accuracy"] >= plain:

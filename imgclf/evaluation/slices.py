@@ -95,7 +95,7 @@ def measure(
 
 
 def _of_images(samples: Sequence[Sample], files: Mapping[str, Path], rules: Decoding) -> list[Any]:
-    """The statistics of each image; None where it cannot be read."""
+    """Return the statistics of each image; None where it cannot be read."""
     found: list[Any] = []
     for sample in samples:
         try:
@@ -108,7 +108,7 @@ def _of_images(samples: Sequence[Sample], files: Mapping[str, Path], rules: Deco
 
 
 def of_table(path: Path, samples: Sequence[Sample]) -> dict[str, list[str | None]]:
-    """The columns of a table for the images that it names; None for the others.
+    """Return the columns of a table for the images that it names; None for the others.
 
     Raises:
         DatasetError: if no column names the images, or none of them is among the samples.
@@ -141,7 +141,7 @@ _NOT_SLICED = ("label", "split", "sha256", "width", "height", "format", "group")
 
 
 def _divided(values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The members of each slice, bool (n,), by its value: quarters of numbers, and each other value by itself."""
+    """Find the members of each slice, bool (n,), by its value: quarters of numbers, and each other value by itself."""
     known = np.array([value is not None for value in values])
     if not known.any():
         return {}
@@ -176,7 +176,7 @@ def _quarters(numbers: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _ranked(found: Mapping[tuple[str, str], np.ndarray], right: np.ndarray) -> list[dict[str, Any]]:
-    """A row for each slice; the one whose accuracy is surely lowest comes first: by the upper end of its interval."""
+    """Make a row for each slice, the one whose accuracy is surely lowest first: by the upper end of its interval."""
     from scipy import stats
 
     rows: list[dict[str, Any]] = []
@@ -203,7 +203,7 @@ def _ranked(found: Mapping[tuple[str, str], np.ndarray], right: np.ndarray) -> l
 
 
 def sentence(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the worst slice is, and whether chance explains it."""
+    """Return what the worst slice is, and whether chance explains it."""
     if not rows:
         return f"There are no slices of at least {LEAST} images."
     row = rows[0]
@@ -231,7 +231,7 @@ SHOWN = 20
 
 
 def table(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The worst slices, as the columns `COLUMNS`."""
+    """Return the worst slices, as the columns `COLUMNS`."""
     rows: list[tuple[str, ...]] = []
     for row in facts["rows"][:SHOWN]:
         low, high = row["interval"]

@@ -43,7 +43,7 @@ class Sums:
         return np.ones((len(self.hits), 1), np.float32)
 
     def per_class(self, weights: np.ndarray, more: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scores of `PER_CLASS` and `support`, each (classes, b), for weights (n, b); 0 where a score is 0/0.
+        """Return the scores of `PER_CLASS` and `support`, each (classes, b), for weights (n, b); 0 for 0/0.
 
         Args:
             more: (2, classes, b), images added to each class: correct ones, and incorrect ones, which are distributed
@@ -118,5 +118,5 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def number(values: np.ndarray) -> float | None:
-    """The first value; None where it is not finite."""
+    """Return the first value; None where it is not finite."""
     return float(values[0]) if np.isfinite(values[0]) else None

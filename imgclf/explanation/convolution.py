@@ -132,7 +132,7 @@ class Convolution:
 
 
 def text(value: float) -> str:
-    """A number with at most four digits after the point, without trailing zeros."""
+    """Return a number with at most four digits after the point, without trailing zeros."""
     return f"{value:.4f}".rstrip("0").rstrip(".") if round(value, 4) else "0"
 
 
@@ -189,7 +189,7 @@ def size(array: Array) -> str:
 
 
 def pixels(image: Path | str | Array) -> Array:
-    """The numbers of an image: float64 (h, w) of a file of numbers, (h, w, 3) of an image file, RGB 0-255.
+    """Return the numbers of an image: float64 (h, w) of a file of numbers, (h, w, 3) of an image file, RGB 0-255.
 
     Raises:
         DatasetError: if the file cannot be read.
@@ -241,7 +241,7 @@ def in_one_channel(values: Array, weights: tuple[float, ...]) -> Array:
 def padding(
     image: tuple[int, ...], kernel: tuple[int, ...], stride: int, mode: str
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The zeros before and after each axis.
+    """Return the zeros before and after each axis.
 
     Args:
         mode: `valid` pads nothing, `same` gives ceil(size / stride) places as TensorFlow and Keras do, with the odd
@@ -267,7 +267,7 @@ def correlate(values: Array, kernel: Array, stride: int) -> Array:
 
 
 def pool(values: Array, side: int, how: str) -> Array:
-    """The maximum or the average of windows that do not overlap; what fills no window at the end is left out.
+    """Return the maximum or the average of windows that do not overlap; what fills no window at the end is left out.
 
     Raises:
         UsageError: if not even one window fits.
@@ -283,7 +283,7 @@ def pool(values: Array, side: int, how: str) -> Array:
 def _strongest(
     feature_map: Array, image: tuple[int, ...], kernel: tuple[int, ...], before: tuple[int, int], stride: int
 ) -> tuple[int, int]:
-    """The first place of the largest response, among those whose window lies on the image alone where there are any."""
+    """Find the first place of the largest response, where possible among windows that lie on the image alone."""
     inside = np.ones(feature_map.shape, bool)
     for axis in (0, 1):
         start = np.arange(feature_map.shape[axis]) * stride - before[axis]

@@ -129,7 +129,7 @@ def _mark(axes: "Axes", found: Convolution, *, on_image: bool) -> None:
 
 
 def _signals(found: Convolution) -> "Figure":
-    """A signal of one row: bars over one another, in the same units."""
+    """Return a signal of one row: bars over one another, in the same units."""
     panels = _panels(found)
     heights = [1.5, 1.2, 1.5, 1.5][: len(panels)]
     figure = plots.new_figure(7.0, sum(heights) + 0.75 * (len(panels) - 1))

@@ -150,7 +150,7 @@ def describe(
 def find(
     model: "keras.Model | runs.Run | Path | str", config: DescribeConfig
 ) -> tuple[keras.Model, catalog.ModelFacts | None]:
-    """The graph of a network, at one image size, and the facts of the catalog where it is a published one."""
+    """Return the graph of a network, at one image size, and the facts of the catalog where it is a published one."""
     fixed = isinstance(model, keras.Model | runs.Run) or Path(model).exists()
     if fixed and config.classes is not None:
         raise UsageError(f"--classes: {model} has a head of its own. Name a backbone, or leave out --classes.")
@@ -184,7 +184,7 @@ def _named(name: str, config: DescribeConfig) -> tuple[keras.Model, catalog.Mode
 
 
 def _of_folder(folder: Path) -> tuple[keras.Model, catalog.ModelFacts | None]:
-    """The network of a run or of exported models."""
+    """Return the network of a run or of exported models."""
     try:
         facts = artifact.read(folder)
     except ArtifactError:
@@ -214,7 +214,7 @@ def _loaded(path: Path) -> keras.Model:
 
 
 def _at_one_size(model: keras.Model, image_size: int | None) -> keras.Model:
-    """The same layers as one flat graph of one image size."""
+    """Return the same layers as one flat graph of one image size."""
     if not hasattr(getattr(model, "_functional", model), "_run_through_graph") or len(model.inputs) != 1:
         raise UsageError(f"{model.name}: expected a functional or sequential model with one input, found another.")
     shape = tuple(model.inputs[0].shape[1:])
@@ -275,12 +275,12 @@ def _layers(model: keras.Model) -> list[Layer]:
 
 
 def type_of(operation: Any) -> str:
-    """The class of a layer; of one that wraps another, that of the inner one."""
+    """Return the class of a layer; of one that wraps another, that of the inner one."""
     return type(operation.inner if isinstance(operation, HubLayer) else operation).__name__
 
 
 def _window(operation: Any) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """The sides of a layer's window, and its strides."""
+    """Return the sides of a layer's window, and its strides."""
     sides = getattr(operation, "kernel_size", None) or getattr(operation, "pool_size", None)
     if sides is None or not isinstance(operation, layers.Layer) or not hasattr(operation, "strides"):
         return None, None
@@ -326,7 +326,7 @@ class Field:
 
 
 def receptive_fields(steps: list[Step]) -> list[Field | None]:
-    """The receptive field of each step; None for the whole image.
+    """Return the receptive field of each step; None for the whole image.
 
     Of a product or a sum of several inputs, those that see the whole image count only where all do: a gate scales the
     channels of the image, but says nothing about places. After a permutation, up to the next one or a change of

@@ -57,7 +57,7 @@ def write(found: "Description", path: Path) -> None:
 
 
 def blocks(found: "Description") -> list[Block]:
-    """What is drawn as one slab: each layer of a small network, else all layers whose maps have one size.
+    """Return what is drawn as one slab: each layer of a small network, else all layers whose maps have one size.
 
     The layers of gates, whose outputs have one place, belong to the maps that they scale. What prepares the pixels,
     before the first layer with weights, is not drawn.
@@ -155,7 +155,7 @@ def draw(found: "Description") -> str:
 
 
 def _slab(block: Block, largest: int, top: float) -> tuple[list[str], float]:
-    """A slab at a height, and how high it is."""
+    """Return a slab at a height, and how high it is."""
     output = block.output
     if block.kind == "vector":
         wide, thick = 26 + 10 * math.log2(output[-1] + 1), 8.0
@@ -225,7 +225,7 @@ def _mb(size: float) -> str:
 
 
 def _short(count: float) -> str:
-    """A count with three digits: 1.35 G."""
+    """Return a count with three digits: 1.35 G."""
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= scale:
             return f"{count / scale:.3g} {unit}"

@@ -166,7 +166,7 @@ def _explained(
 def _prepare(
     classifier: Classifier, path: Path, config: ExplainConfig, *, with_class: bool
 ) -> tuple[str, MapsOf, heatmaps.Head | None]:
-    """The method, what makes its maps, and the last layer for class activation maps."""
+    """Return the method, what makes its maps, and the last layer for class activation maps."""
     folder = path if path.is_dir() else path.parent
     method = config.method
     if method == "cam" or (method == "auto" and heatmaps.has_map(classifier)):
@@ -207,7 +207,7 @@ def _pixels(classifier: Classifier, source: Source) -> np.ndarray:
 
 
 def network(folder: Path) -> "keras.Model":
-    """The network of a run.
+    """Return the network of a run.
 
     Raises:
         ArtifactError: if the folder is no run, or its file is damaged.

@@ -19,12 +19,12 @@ from keras import layers, ops  # noqa: E402
 
 
 def load(path: Path) -> keras.Model:
-    """The classifier of a run's `model.keras`."""
+    """Return the classifier of a run's `model.keras`."""
     return flattening.load(path)
 
 
 def attention_layers(model: keras.Model) -> list[layers.MultiHeadAttention]:
-    """The attention layers of a network, in the order of computation, also those inside blocks."""
+    """Return the attention layers of a network, in the order of computation, also those inside blocks."""
     return [
         inner
         for layer in model.layers
@@ -34,7 +34,7 @@ def attention_layers(model: keras.Model) -> list[layers.MultiHeadAttention]:
 
 
 def last_map(model: keras.Model) -> str | None:
-    """The name of the last layer that gives a map of several places, from the first layer with weights on.
+    """Return the name of the last layer that gives a map of several places, from the first layer with weights on.
 
     None for networks without one.
     """
@@ -86,7 +86,7 @@ def grad_cam(model: keras.Model, pixels: np.ndarray, classes: list[int]) -> list
 
 
 def gradient(score: Callable[[Any], Any], tensor: Any) -> Any:
-    """The gradient of a number with respect to a tensor.
+    """Return the gradient of a number with respect to a tensor.
 
     Raises:
         UsageError: if the backend gives none.
@@ -151,7 +151,7 @@ def rollout(model: keras.Model, pixels: np.ndarray, classes: list[int] | None = 
 def _attention_gradients(
     network: keras.Model, attending: list[Any], image: Any, matrices: list[np.ndarray], index: int
 ) -> list[np.ndarray]:
-    """The gradient of a logit with respect to each attention matrix: of a change that is added to it."""
+    """Return the gradient of a logit with respect to each attention matrix: of a change that is added to it."""
     sizes = [matrix.size for matrix in matrices]
     starts = np.cumsum([0, *sizes])
 
@@ -201,7 +201,7 @@ def recorded(attending: list[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
 
 
 def rolled(matrices: list[np.ndarray]) -> np.ndarray:
-    """The product of attention matrices, each averaged with the identity, which stands for the residual connection.
+    """Multiply attention matrices, each averaged with the identity, which stands for the residual connection.
 
     Args:
         matrices: each float (tokens, tokens), rows summing to 1, from the input up.
@@ -226,6 +226,6 @@ def _relevance(matrices: list[np.ndarray]) -> np.ndarray:
 
 
 def _grid(tokens: np.ndarray) -> np.ndarray:
-    """The patches among the tokens as a square; class and register tokens come before them."""
+    """Return the patches among the tokens as a square; class and register tokens come before them."""
     side = math.isqrt(len(tokens))
     return tokens[len(tokens) - side * side :].reshape(side, side).astype(np.float32)

@@ -36,7 +36,7 @@ class Excitation:
 
 
 def find_layer(model: keras.Model, name: str, option: str) -> layers.Layer:
-    """A layer of a network by its name.
+    """Return a layer of a network by its name.
 
     Raises:
         UsageError: if there is none, naming the nearest ones.
@@ -51,7 +51,7 @@ def find_layer(model: keras.Model, name: str, option: str) -> layers.Layer:
 
 
 def filters(layer: layers.Layer, option: str = "--filters") -> np.ndarray:
-    """The kernels of a convolution.
+    """Return the kernels of a convolution.
 
     Returns:
         float32 (filters, channels, h, w). Those of depthwise convolutions have one channel.
@@ -74,7 +74,7 @@ def filters(layer: layers.Layer, option: str = "--filters") -> np.ndarray:
 
 
 def feature_maps(model: keras.Model, layer: layers.Layer, pixels: np.ndarray, option: str) -> np.ndarray:
-    """What a layer makes of images.
+    """Return what a layer makes of images.
 
     Args:
         pixels: (n, s, s, 3), 0-255.
@@ -99,7 +99,7 @@ def feature_maps(model: keras.Model, layer: layers.Layer, pixels: np.ndarray, op
 def top_activations(
     model: keras.Model, layer: layers.Layer, batches: Sequence[np.ndarray], count: int, option: str
 ) -> list[list[Excitation]]:
-    """The images that excite each channel of a layer most, at its strongest place.
+    """Return the images that excite each channel of a layer most, at its strongest place.
 
     Args:
         batches: uint8 (n, s, s, 3) each; numbered through.
@@ -145,7 +145,7 @@ def receptive_field(model: keras.Model, layer: layers.Layer) -> tuple[int, int] 
 
 
 def _box(place: int, shape: tuple[int, int], field: tuple[int, int], side: int) -> tuple[int, int, int, int]:
-    """The receptive field of a place, around the middle of its share of the image, inside the image."""
+    """Return the receptive field of a place, around the middle of its share of the image, inside the image."""
     row, column = divmod(place, shape[1])
     ends = []
     for at, count, size in ((column, shape[1], field[1]), (row, shape[0], field[0])):

@@ -167,7 +167,7 @@ def _heat(values: np.ndarray) -> np.ndarray:
 
 
 def _loader(run: Path | str) -> Callable[[str | Named], np.ndarray | None]:
-    """Decodes images as the run's model sees them; None for those that cannot be read."""
+    """Return what decodes images as the run's model sees them; it gives None for those that cannot be read."""
     classifier = prediction.load(run)
 
     def load(source: str | Named) -> np.ndarray | None:
@@ -181,7 +181,7 @@ def _loader(run: Path | str) -> Callable[[str | Named], np.ndarray | None]:
 
 
 def _tile(values: np.ndarray, *, smooth: bool = False) -> Image.Image:
-    """An image of the size of a tile; without `smooth`, with sharp pixels."""
+    """Return an image of the size of a tile; without `smooth`, with sharp pixels."""
     image = Image.fromarray(values).convert("RGB")
     large = max(image.size) > TILE_PX
     method = Image.Resampling.BILINEAR if smooth or large else Image.Resampling.NEAREST

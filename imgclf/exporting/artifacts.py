@@ -99,7 +99,7 @@ def _describes(run: Run, word: str, *, default: bool) -> bool:
 
 
 def _why_not(run: Run, format: str) -> str:
-    """The reason for which a run cannot have a format; empty where it can."""
+    """Return the reason for which a run cannot have a format; empty where it can."""
     if format == INT8 and _describes(run, "num_heads", default=False):  # of layers with attention
         return ATTENTION
     if format == MEDIAPIPE:
@@ -224,14 +224,14 @@ def _check_network(run: Run) -> None:
 
 
 def keras_backend() -> str:
-    """The backend that Keras has in this process, or would have if it were imported."""
+    """Return the backend that Keras has in this process, or would have if it were imported."""
     if "keras" in sys.modules:
         return str(sys.modules["keras"].config.backend())
     return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def load_model(run: Run, facts: Artifact) -> "keras.Model":
-    """The run's classifier with all outputs that exports have.
+    """Return the run's classifier with all outputs that exports have.
 
     Returns:
         A model from `pixels` (n, s, s, 3) to a dict of `probabilities` or `values` (n, classes), `embedding` (n, d)
@@ -347,7 +347,7 @@ def _export_one(
 
 
 def _with_outliers(run: Run, facts: Artifact, target: Path) -> Artifact:
-    """The description of exports in another folder, with the only file of the run that they need."""
+    """Return the description of exports in another folder, with the only file of the run that they need."""
     needed = {name: file for name, file in facts.files.items() if name == decision.FILE}
     for name in needed:
         storage.write_atomic(target / name, (run.path / name).read_bytes())
@@ -370,7 +370,7 @@ def _row(format: str, name: str, size: int, seconds: float, proof: dict[str, Any
 
 @contextlib.contextmanager
 def _stage(run: Run, target: Path | None) -> Iterator[Path]:
-    """An empty folder on the file system of the run, or of the target, gone afterwards."""
+    """Make an empty folder on the file system of the run, or of the target, for the time of the block."""
     try:
         with storage.stage(target.parent if target else run.path) as folder:
             yield folder

@@ -78,7 +78,7 @@ def export_backbone(run: Run, folder: Path | None = None) -> Path:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What a `backbone.npz` says of itself."""
+    """Return what a `backbone.npz` says of itself."""
     with np.load(path, allow_pickle=False) as arrays:
         meta: dict[str, Any] = json.loads(arrays[META].tobytes())
     return meta

@@ -33,7 +33,7 @@ def write(model: "keras.Model", path: Path) -> None:
 
 
 def convert(model: "keras.Model", path: Path) -> None:
-    """The same, under TensorFlow."""
+    """Do the same under TensorFlow."""
     import keras
 
     from imgclf.exporting import litert, savedmodel

@@ -99,8 +99,10 @@ def rounded(kernel: np.ndarray) -> np.ndarray:
 
 
 def _windows(layer: layers.Layer, norm: layers.BatchNormalization | None) -> tuple[np.ndarray, np.ndarray]:
-    """A kernel as the converter makes it, with the batch normalization behind it multiplied in: float64 (h, w, inputs
-    of a group, groups, outputs of a group); and what was multiplied, (groups, outputs of a group)."""
+    """Return a kernel as the converter makes it, with the batch normalization behind it multiplied in.
+
+    float64 (h, w, inputs of a group, groups, outputs of a group), and what was multiplied, (groups, outputs of it).
+    """
     kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
     if isinstance(layer, layers.DepthwiseConv2D):
         kernel = kernel[:, :, np.newaxis]
@@ -115,7 +117,7 @@ def _windows(layer: layers.Layer, norm: layers.BatchNormalization | None) -> tup
 
 
 def _input_means(model: keras.Model, found: list[layers.Layer], pixels: np.ndarray) -> list[np.ndarray]:
-    """The mean of each input channel of layers, float64 (channels,)."""
+    """Return the mean of each input channel of layers, float64 (channels,)."""
     if not found:
         return []
     means = keras.Model(model.input, [[keras.ops.mean(layer.input, axis=(1, 2))] for layer in found])
@@ -127,7 +129,7 @@ def _input_means(model: keras.Model, found: list[layers.Layer], pixels: np.ndarr
 
 
 def _convolutions(model: keras.Model) -> Iterator[tuple[layers.Layer, layers.BatchNormalization | None]]:
-    """The convolutions whose mean can be corrected, each with the batch normalization behind it, if any."""
+    """Yield the convolutions whose mean can be corrected, each with the batch normalization behind it, if any."""
     for layer in model.layers:
         if not isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D) or len(layer._inbound_nodes) != 1:
             continue
@@ -140,7 +142,7 @@ def _convolutions(model: keras.Model) -> Iterator[tuple[layers.Layer, layers.Bat
 
 
 def _shifted(model: keras.Model, offset: np.ndarray) -> keras.Model:
-    """The same model with a constant added to each channel of its map, or to its embedding where it has none."""
+    """Return the same model with a constant added to each channel of its map, or to its embedding where it has none."""
     outputs = dict(model.output)
     last = "feature_map" if "feature_map" in outputs else "embedding"
     outputs[last] = outputs[last] + offset.astype(np.float32)

@@ -67,14 +67,14 @@ def convert(
 
 
 def convert_unnamed(graph: Any) -> bytes:
-    """The same in 32 bits for a graph with one output, without the names of either side, in half the time."""
+    """Return the same in 32 bits for a graph with one output, without the names of either side, in half the time."""
     with environment.silence_stderr_fd(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([graph]).convert())
 
 
 def with_labels(model: bytes, labels: Sequence[str]) -> bytes:
-    """The model with a zip behind it; whoever reads the model ignores it, and whoever reads zips finds it."""
+    """Return the model with a zip behind it; whoever reads the model ignores it, and whoever reads zips finds it."""
     if not labels:
         return bytes(model)
     file = io.BytesIO(bytes(model))

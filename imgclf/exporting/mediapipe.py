@@ -58,7 +58,7 @@ def predict(path: Path, pixels: np.ndarray, output: str) -> np.ndarray:
 
 
 def _with_metadata(model: bytes, metadata: bytes) -> bytes:
-    """A LiteRT model with a further buffer, which its own list of metadata names."""
+    """Return a LiteRT model with a further buffer, which its own list of metadata names."""
     content = flatbuffer_utils.convert_bytearray_to_object(bytearray(model))
     schema = flatbuffer_utils.schema_fb
     buffer = schema.BufferT()
@@ -71,7 +71,7 @@ def _with_metadata(model: bytes, metadata: bytes) -> bytes:
 
 
 def _metadata(name: str, output: str) -> bytes:
-    """The metadata of a model with one image as input and one output with a number for each line of `labels.txt`.
+    """Write the metadata of a model with one image as input and a number for each line of `labels.txt` as output.
 
     Fields are given by their place in the schema.
 

@@ -227,7 +227,7 @@ def compare(
 
 
 def _unit(outputs: np.ndarray) -> float:
-    """What the tolerances of probabilities are multiplied by: numbers may be much larger."""
+    """Return what the tolerances of probabilities are multiplied by: numbers may be much larger."""
     return max(1.0, float(np.abs(outputs).max()))
 
 

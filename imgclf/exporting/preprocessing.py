@@ -23,7 +23,7 @@ _LEVELS = np.arange(256, dtype=np.uint8)
 
 
 def lacking(steps: Sequence[Step]) -> list[str]:
-    """The names of the steps that cannot be done exactly."""
+    """Return the names of the steps that cannot be done exactly."""
     return [step.name for step in steps if step.name not in _STEPS or (step.name == "autocontrast" and step.value)]
 
 
@@ -95,7 +95,7 @@ def _expanded(image: Any, by: int) -> Any:
 
 
 def _shifted(image: Any, row: int, column: int, around: int) -> Any:
-    """The part of an expanded image that lies by so many pixels off the middle."""
+    """Return the part of an expanded image that lies by so many pixels off the middle."""
     height, width = tf.shape(image)[0] - 2 * around, tf.shape(image)[1] - 2 * around
     return image[around + row : around + row + height, around + column : around + column + width]
 

@@ -24,7 +24,7 @@ FILE = "model.tflite"
 
 
 def artifact(name: str, *, offline: bool = False, on_progress: OnProgress | None = None) -> Path:
-    """The folder with `artifact.json` and `model.tflite` of a network with ImageNet's weights and labels.
+    """Return the folder with `artifact.json` and `model.tflite` of a network with ImageNet's weights and labels.
 
     The first call fetches the weights, where they do not come with imgclf, and converts them; later ones import neither
     Keras nor TensorFlow. Where the cache cannot be written, the folder is a temporary one of this process.
@@ -121,7 +121,7 @@ def _convert(folder: Path, name: str, offline: bool, on_progress: OnProgress | N
 
 
 def _with_outputs(model: "keras.Model") -> "keras.Model":
-    """The same network with a dict of outputs.
+    """Return the same network with a dict of outputs.
 
     `embedding` (n, d) is what the last layer with weights sees; `feature_map` (n, h, w, d) is there if that is the
     plain average of a map.

@@ -52,7 +52,7 @@ PRECISION_BITS = 22
 
 
 def trace(model: keras.Model, *, constant: bool = False, batch: int | None = None) -> Any:
-    """The graph of a Keras model.
+    """Return the graph of a Keras model.
 
     Args:
         model: pixels float32 (n, s, s, 3) -> a dict of named outputs.
@@ -75,7 +75,7 @@ def trace(model: keras.Model, *, constant: bool = False, batch: int | None = Non
 
 
 def named(graph: Any) -> Any:
-    """What `trace` made of a model as a tf.function with its weights as constants and its outputs by name.
+    """Return what `trace` made of a model as a tf.function with its weights as constants and its outputs by name.
 
     Left as variables, the weights would be written and read as a checkpoint, which takes twice as long (MobileNetV2 to
     LiteRT on 2 cores: 4.3 s instead of 2.2 s).
@@ -91,7 +91,7 @@ def named(graph: Any) -> Any:
 
 @contextlib.contextmanager
 def frozen(graph: Any) -> Iterator[Path]:
-    """The same as a SavedModel in a temporary folder, which converters read."""
+    """Write the same as a SavedModel, which converters read, into a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="imgclf-") as folder:
         signatures = {SERVING: named(graph).get_concrete_function(graph.structured_input_signature[0][0])}
         tf.saved_model.save(tf.Module(), folder, signatures, OPTIONS)
@@ -250,7 +250,7 @@ def _from_sixteen_bits(gray: Any, rules: Decoding) -> Any:
 
 
 def _window(gray: Any, rules: Decoding) -> tuple[Any, Any]:
-    """What becomes black and what white, float64, in stored units."""
+    """Return what becomes black and what white, float64, in stored units."""
     if rules.window != PERCENTILE:
         assert rules.bounds
         return tf.constant(rules.bounds[0], tf.float64), tf.constant(rules.bounds[1], tf.float64)
@@ -288,7 +288,7 @@ def _from_palette(indices: Any, contents: Any, palette_at: Any) -> Any:
 
 
 def _head(contents: Any, length: int) -> Any:
-    """The first bytes as int32 (length,), with zeros after a shorter text."""
+    """Return the first bytes as int32 (length,), with zeros after a shorter text."""
     raw = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, length), tf.uint8), tf.int32)
     return tf.pad(raw, [[0, length - tf.size(raw)]])
 
@@ -306,7 +306,7 @@ def _over_white(image: Any) -> Any:
 
 
 def _split(text: Any, separator: bytes) -> tuple[Any, Any]:
-    """What stands before and after the first separator; after is empty where there is none."""
+    """Return what stands before and after the first separator; after is empty where there is none."""
     parts = tf.raw_ops.StringSplitV2(input=text[tf.newaxis], sep=separator, maxsplit=1).values
     parts = tf.concat([parts, [b"", b""]], axis=0)
     return parts[0], parts[1]
@@ -318,7 +318,7 @@ def _tail(text: Any, back: int, length: int) -> Any:
 
 
 def _orientation(tiff: Any) -> Any:
-    """The EXIF orientation, int32 1 to 8, in the first directory of a TIFF header; 1 where there is none.
+    """Return the EXIF orientation, int32 1 to 8, in the first directory of a TIFF header; 1 where there is none.
 
     Source: TIFF 6.0, section 2; EXIF 2.32, 4.6.4.
     """

@@ -43,7 +43,7 @@ def build(
     offline: bool = False,
     on_progress: Progress | None = None,
 ) -> keras.Model:
-    """A backbone: pixels float32 0-255 (n, s, s, 3) -> feature map (n, h, w, d).
+    """Return a backbone: pixels float32 0-255 (n, s, s, 3) -> feature map (n, h, w, d).
 
     Args:
         name: as `catalog.find` knows it.
@@ -68,7 +68,7 @@ def build_with_top(
     offline: bool = False,
     on_progress: Progress | None = None,
 ) -> keras.Model:
-    """The whole network: pixels float32 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
+    """Return the whole network: pixels float32 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
 
     Args:
         weights: "hub" for ImageNet's, or "none" for random ones.
@@ -112,7 +112,7 @@ def _build(
 
 
 def preprocess(pixels: keras.KerasTensor, facts: ModelFacts) -> keras.KerasTensor:
-    """What `keras.applications.<family>.preprocess_input` does, as layers: (n, s, s, 3) -> (n, s, s, 3).
+    """Return what `keras.applications.<family>.preprocess_input` does, as layers: (n, s, s, 3) -> (n, s, s, 3).
 
     Always in float32: under mixed precision, preprocessing in 16 bits would round the pixels.
     """
@@ -154,7 +154,7 @@ def _normalize_as_imagenet(model: keras.Model) -> None:
 
 
 def _rename(model: keras.Model) -> None:
-    """Number the layers and operations that Keras named by itself from the start of this network."""
+    """Give numbers to the layers and operations that Keras named by itself from the start of this network."""
     numbers: Counter[str] = Counter()
     for operation in model.operations:
         operation.name = flattening.stable_name(operation, numbers)
@@ -270,7 +270,7 @@ def _by_order(model_layers: Sequence[layers.Layer], group: h5py.Group) -> Stored
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """A list of names; one too long for HDF5 is in pieces: `layer_names0`, `layer_names1`..."""
+    """Return a list of names; one too long for HDF5 is in pieces: `layer_names0`, `layer_names1`..."""
     pieces = [group.attrs[attribute]] if attribute in group.attrs else []
     while f"{attribute}{len(pieces)}" in group.attrs:
         pieces.append(group.attrs[f"{attribute}{len(pieces)}"])
@@ -293,6 +293,6 @@ def _by_class(model_layers: Sequence[layers.Layer], group: Mapping[str, Any]) ->
 
 
 def _snake_case(name: str) -> str:
-    """A class's name as Keras writes it into its files: `SeparableConv2D` -> `separable_conv2d`."""
+    """Return a class's name as Keras writes it into its files: `SeparableConv2D` -> `separable_conv2d`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

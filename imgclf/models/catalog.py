@@ -90,12 +90,12 @@ _NAMES = {_key(name): name for name in MODELS} | {"embedded": DEFAULT}
 
 
 def get(name: str) -> ModelFacts | None:
-    """The facts about a model, as `find` knows it; None where there is none."""
+    """Return the facts about a model, as `find` knows it; None where there is none."""
     return MODELS.get(_NAMES.get(_key(name), ""))
 
 
 def find(name: str) -> ModelFacts:
-    """The facts about a model; case, dashes and underscores do not matter (`MobileNet-v2` is `mobilenetv2`).
+    """Return the facts about a model; case, dashes and underscores do not matter (`MobileNet-v2` is `mobilenetv2`).
 
     Raises:
         UsageError: if there is no such model, naming the nearest ones.
@@ -111,7 +111,7 @@ def find(name: str) -> ModelFacts:
 
 
 def nearest(name: str) -> str:
-    """The models with names like this one, as advice."""
+    """Return the models with names like this one, as advice."""
     names = _NAMES | {IMAGENET: IMAGENET}
     near = [names[key] for key in difflib.get_close_matches(_key(name), names, n=3)]
     hint = f"Did you mean {' or '.join(near)}? " if near else ""

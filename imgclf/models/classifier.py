@@ -46,7 +46,7 @@ def build(
 
 
 def _output(classes: int, task: tasks.Task) -> keras.layers.Layer:
-    """The last layer: it is not trained, and where outputs have units, its weights give the logits those units."""
+    """Return the last layer, which is not trained: its weights give the logits the units of the outputs, if any."""
     if task.ACTIVATION == "softmax":
         return layers.Softmax(dtype="float32", name=task.OUTPUT)
     if task.ACTIVATION != "linear":
@@ -55,7 +55,7 @@ def _output(classes: int, task: tasks.Task) -> keras.layers.Layer:
 
 
 def logits(model: keras.Model) -> keras.Model:
-    """The same layers up to the logits: numerically the better end for a loss.
+    """Return the same layers up to the logits: numerically the better end for a loss.
 
     Args:
         model: a classifier, or the upper part of one.
@@ -66,7 +66,7 @@ def logits(model: keras.Model) -> keras.Model:
 
 
 def backbone(model: keras.Model) -> keras.Model:
-    """What a classifier stands on: pixels -> map, tokens or vector; the layers are the classifier's own."""
+    """Return what a classifier stands on: pixels -> map, tokens or vector; the layers are the classifier's own."""
     head = model.get_layer("feature_map" if has_map(model) else "embedding")
     return keras.Model(model.input, head._inbound_nodes[0].input_tensors[0], name=model.name)
 
@@ -77,5 +77,5 @@ def has_map(model: keras.Model) -> bool:
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers before the head, in the order of the graph."""
+    """Return the layers before the head, in the order of the graph."""
     return [layer for layer in model.layers if layer.name not in RESERVED]

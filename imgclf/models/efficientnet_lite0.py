@@ -44,7 +44,7 @@ _STAGES = (
 
 
 def build(image_size: int | None = None, *, taps: bool = True) -> keras.Model:
-    """The network without weights: pixels 0-255 (n, s, s, 3) -> feature map (n, s/32, s/32, 1984 or 1280).
+    """Return the network without weights: pixels 0-255 (n, s, s, 3) -> feature map (n, s/32, s/32, 1984 or 1280).
 
     Args:
         image_size: s in px; None leaves it open. Fully convolutional; trained at 224 px.
@@ -70,7 +70,7 @@ def build(image_size: int | None = None, *, taps: bool = True) -> keras.Model:
 
 
 def build_with_top(image_size: int | None = None, *, weights: bool = True) -> keras.Model:
-    """The whole network: pixels 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
+    """Return the whole network: pixels 0-255 (n, s, s, 3) -> ImageNet probabilities (n, 1000).
 
     Args:
         image_size: s in px; None is 224.
@@ -126,7 +126,7 @@ def _norm(x: keras.KerasTensor, name: str, relu: bool = True) -> keras.KerasTens
 
 
 def _block(x: keras.KerasTensor, kernel: int, stride: int, expansion: int, width: int, name: str) -> keras.KerasTensor:
-    """An inverted residual: widen, convolve each channel, narrow (Sandler et al. 2018, arXiv:1801.04381)."""
+    """Return an inverted residual: widen, convolve each channel, narrow (Sandler et al. 2018, arXiv:1801.04381)."""
     y = _conv(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand") if expansion > 1 else x
     y = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv")(y)
     y = _norm(y, f"{name}_depthwise")

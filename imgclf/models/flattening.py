@@ -82,7 +82,7 @@ class HubLayer(keras.layers.Layer):
 
     @classmethod
     def of(cls, layer: keras.layers.Layer, name: str, keywords: dict[str, Any], tensors: dict[str, int]) -> "HubLayer":
-        """A layer with its weights, made within `recorded`."""
+        """Return a layer with its weights, made within `recorded`."""
         kind = _original(layer)
         arguments = {k: _frozen(v) for k, v in vars(layer)[_MADE_WITH].items() if k not in ("name", "dtype")}
         made = {"module": kind.__module__, "class": kind.__name__, "arguments": arguments}
@@ -94,7 +94,7 @@ class HubLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, extra: Any = None) -> Any:
-        """What the layer gives, less the Nones in it, which stand for what it was not asked for."""
+        """Return what the layer gives, less the Nones in it, which stand for what it was not asked for."""
         waiting = iter(extra or ())
         lists = {key: tuple(next(waiting) for _ in range(count)) for key, count in self.tensors.items()}
         with warnings.catch_warnings():
@@ -108,7 +108,7 @@ class HubLayer(keras.layers.Layer):
         return found if len(found) > 1 else found[0]
 
     def as_given(self, found: Any) -> Any:
-        """What `call` gave, with the Nones."""
+        """Return what `call` gave, with the Nones."""
         if len(self.given) == 1:
             return found
         values = iter(found if isinstance(found, tuple) else (found,))
@@ -120,14 +120,14 @@ class HubLayer(keras.layers.Layer):
 
 
 def _class(module: str, name: str) -> Any:
-    """A class that a file names: of Keras or of KerasHub, since a file must not run just any code."""
+    """Return a class that a file names: of Keras or of KerasHub, since a file must not run just any code."""
     if module.partition(".")[0] not in ("keras", HUB):
         raise ValueError(f"expected a class of Keras or KerasHub, found {module}.{name}")
     return getattr(import_module(module), name)
 
 
 def _frozen(value: Any) -> Any:
-    """A constructor's argument as JSON has it; classes and functions by their registered names."""
+    """Return a constructor's argument as JSON has it; classes and functions by their registered names."""
     if inspect.isclass(value):
         return {"class": f"{value.__module__}.{value.__name__}"}
     if callable(value):
@@ -172,7 +172,7 @@ def flatten(model: keras.Model, inputs: keras.KerasTensor) -> Any:
 
 
 def _run(model: keras.Model, inputs: Any) -> Any:
-    """What `model.call` does, without its conversion of the inputs, which would be a node of the graph."""
+    """Return what `model.call` does, without its conversion of the inputs, which would be a node of the graph."""
     return getattr(model, "_functional", model)._run_through_graph(inputs)
 
 
@@ -294,7 +294,7 @@ def _can_be_saved(found: Any, arguments: Any) -> bool:
 
 
 def operations(tensors: Any, ends: frozenset[int] | set[int] = frozenset()) -> list[Any]:
-    """The layers and operations behind some tensors, each once, in an order of computation.
+    """Return the layers and operations behind some tensors, each once, in an order of computation.
 
     Args:
         ends: ids of tensors not to look behind.
@@ -317,13 +317,13 @@ def operations(tensors: Any, ends: frozenset[int] | set[int] = frozenset()) -> l
 
 
 def numbered(stem: str, numbers: Counter[str]) -> str:
-    """A name with the next number: `dense`, `dense_1`..."""
+    """Return a name with the next number: `dense`, `dense_1`..."""
     numbers[stem] += 1
     return f"{stem}_{numbers[stem] - 1}" if numbers[stem] > 1 else stem
 
 
 def stable_name(operation: Any, numbers: Counter[str]) -> str:
-    """The name of a layer or operation; numbered within its network where Keras has numbered it within the process."""
+    """Name a layer or operation; number it within its network where Keras has numbered it within the process."""
     stem = re.sub(r"_\d+$", "", operation.name)
     is_automatic = stem.replace("_", "") == type(operation).__name__.lower()
     return numbered(stem, numbers) if is_automatic else str(operation.name)

@@ -217,7 +217,7 @@ class _Graph:
         return self.of[name][0].output_tensors[0]
 
     def ancestors(self, name: str) -> set[str]:
-        """The names of a layer and of all layers that feed it."""
+        """Return the names of a layer and of all layers that feed it."""
         found, waiting = set(), list(self.of[name])
         while waiting:
             node = waiting.pop()
@@ -227,7 +227,7 @@ class _Graph:
         return {node.operation.name for node in found}
 
     def tails(self) -> set[Any]:
-        """The nodes from which all that is left to the feature map is concatenation and layers without weights."""
+        """Find the nodes from which only concatenation and layers without weights lead to the feature map."""
         found = set()
         for node in reversed(self.nodes):
             merges = len(self.sources(node)) > 1 and not isinstance(node.operation, layers.Concatenate)
@@ -260,12 +260,12 @@ def cuts(model: keras.Model) -> list[Cut]:
 
 
 def below(model: keras.Model, name: str) -> set[str]:
-    """The names of a layer and of all that feed it."""
+    """Return the names of a layer and of all that feed it."""
     return _Graph(model).ancestors(name)
 
 
 def requested_share(model: keras.Model, request: str) -> float:
-    """The share of the backbone's multiply-adds that a request unfreezes.
+    """Return the share of the backbone's multiply-adds that a request unfreezes.
 
     Args:
         request: a share, the name of a layer, or the prefix of the names of a block's layers.
@@ -288,7 +288,7 @@ def requested_share(model: keras.Model, request: str) -> float:
 
 
 def first_layers(model: keras.Model, share: float) -> set[str]:
-    """The layers to freeze where no cut is near: the first ones, up to the share that is to train."""
+    """Return the layers to freeze where no cut is near: the first ones, up to the share that is to train."""
     whole = multiply_adds(model, _backbone(model))
     frozen, done = set(), 0.0
     for layer in classifier.backbone_layers(model):
@@ -300,7 +300,7 @@ def first_layers(model: keras.Model, share: float) -> set[str]:
 
 
 def nearest(model: keras.Model, share: float) -> Cut | None:
-    """The nearest cut; of those with about its share the last one with the smallest outputs; None if all are far."""
+    """Return the nearest cut, of equals the last one with the smallest outputs; None if all are far."""
     graph = _Graph(model)
     found = cuts(model)
     if not found:
@@ -313,7 +313,7 @@ def nearest(model: keras.Model, share: float) -> Cut | None:
 
 
 def blocks(model: keras.Model, cut: Cut) -> tuple[tuple[str, ...], ...]:
-    """The layers above a cut, grouped between it and the cuts above it, from the top down."""
+    """Return the layers above a cut, grouped between it and the cuts above it, from the top down."""
     above = [other for other in cuts(model) if other.share < cut.share - 1e-9]
     bounds = [cut, *{round(other.share, 9): other for other in above}.values()]
     inside = [below(model, bound.layer) for bound in bounds]
@@ -333,7 +333,7 @@ def lower(model: keras.Model, cut: Cut) -> keras.Model:
 
 
 def upper(model: keras.Model, cut: Cut) -> keras.Model:
-    """What crosses the cut, as `lower` gives it -> probabilities; the layers are the model's own, and train with it."""
+    """Map what crosses the cut, as `lower` gives it -> probabilities; its layers are the model's and train with it."""
     graph = _Graph(model)
     tensors = [graph.output(name) for name in (cut.layer, *cut.taps)]
     if len(tensors) == 1:

@@ -25,7 +25,7 @@ def folders() -> tuple[Path, Path]:
 
 
 def cached(file: HubFile) -> Path | None:
-    """The file in one of the caches, or None; a copy with another content than the hub's does not count."""
+    """Return the file in one of the caches, or None; a copy with another content than the hub's does not count."""
     for folder in folders():
         path = folder / file.name
         if path.is_file() and _is_whole(path, file):
@@ -40,7 +40,7 @@ def fetch(
     on_progress: Callable[[int, int], None] | None = None,
     advice: str = "",
 ) -> Path:
-    """The file on this machine, downloaded if it has to be.
+    """Return the file on this machine, downloaded if it has to be.
 
     Args:
         advice: another way out, for the message of the error.
@@ -60,7 +60,7 @@ def fetch(
 
 
 def _get(file: HubFile, offline: bool, on_progress: Callable[[int, int], None] | None) -> Path | str:
-    """The file on this machine, or why it cannot be had."""
+    """Return the file on this machine, or why it cannot be had."""
     found = cached(file)
     if found:
         return found

@@ -24,7 +24,7 @@ class Publication:
 
 
 def _arxiv(number: str, year: int, **rows: tuple[int | None, float | None]) -> dict[str, Publication]:
-    """The networks of one paper: name with `_` for `-` -> layers, top-5 accuracy."""
+    """Return the networks of one paper: name with `_` for `-` -> layers, top-5 accuracy."""
     paper = f"https://arxiv.org/abs/{number}"
     return {name.replace("_", "-"): Publication(year, paper, *facts) for name, facts in rows.items()}
 

@@ -18,7 +18,7 @@ _IN_FLOAT32 = (layers.Rescaling, layers.Normalization)
 
 
 def own(path: Path) -> keras.Model:
-    """A user's own backbone: pixels (n, s, s, 3) -> map (n, h, w, d), tokens (n, t, d) or vector (n, d).
+    """Return a user's own backbone: pixels (n, s, s, 3) -> map (n, h, w, d), tokens (n, t, d) or vector (n, d).
 
     Raises:
         RunError: if the file is damaged.
@@ -69,14 +69,14 @@ def _check(path: Path, model: keras.Model) -> None:
 
 
 def describe(model: keras.Model) -> str:
-    """What a backbone gives, and how it becomes an embedding, in words."""
+    """Return what a backbone gives, and how it becomes an embedding, in words."""
     shape = model.output_shape
     what = {4: "a map, which is averaged", 3: "tokens, which are averaged", 2: "a vector"}[len(shape)]
     return f"{what} (d = {shape[-1]})"
 
 
 def at_size(model: keras.Model, image_size: int) -> keras.Model:
-    """A user's model as a flat graph of one size, with the names that a classifier expects."""
+    """Return a user's model as a flat graph of one size, with the names that a classifier expects."""
     pixels = keras.Input((image_size, image_size, 3), dtype="float32", name="pixels")
     try:
         outputs = flattening.flatten(model, pixels)
@@ -88,7 +88,7 @@ def at_size(model: keras.Model, image_size: int) -> keras.Model:
 
 
 def backbone(path: Path) -> keras.Model:
-    """The network of a run's `model.keras` or `backbone.keras`, without a head.
+    """Return the network of a run's `model.keras` or `backbone.keras`, without a head.
 
     Raises:
         RunError: if the file is missing or damaged, or holds no network of imgclf.
@@ -106,7 +106,7 @@ def backbone(path: Path) -> keras.Model:
 
 
 def with_random_weights(model: keras.Model) -> keras.Model:
-    """The same graph with new weights."""
+    """Return the same graph with new weights."""
     return keras.models.clone_model(model)
 
 
@@ -124,7 +124,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
 
 def at_precision(model: keras.Model, policy: str) -> keras.Model:
-    """A classifier in another precision, with its weights; preprocessing and head stay in 32 bits."""
+    """Return a classifier in another precision, with its weights; preprocessing and head stay in 32 bits."""
 
     def copy(layer: Any) -> Any:
         config = layer.get_config()

@@ -14,7 +14,7 @@ from imgclf.errors import UsageError  # noqa: E402
 
 
 def mlp(image_size: int) -> keras.Model:
-    """A multilayer perceptron on all pixels: pixels 0-255 (n, s, s, 3) -> (n, 128).
+    """Return a multilayer perceptron on all pixels: pixels 0-255 (n, s, s, 3) -> (n, 128).
 
     With the number of parameters of its first layer, 3 s^2 weights for each unit, it shows what convolutions save.
     """

@@ -252,7 +252,7 @@ def write_lines(lines: Iterable[str], file: TextIO) -> None:
 
 
 def _format(format: str, output: Path | None) -> str:
-    """The format of a file, by its name where none is given: tables are for the screen."""
+    """Return the format of a file, by its name where none is given: tables are for the screen."""
     if output is None:
         return format
     suffix = output.suffix.lower().removeprefix(".")
@@ -274,7 +274,7 @@ def _open(
     track: Callable[[Predictions, TextIO | None], Predictions],
     writing: "Writing | None",
 ) -> tuple[Callable[[Predictions], None], "Done | None"]:
-    """The function that writes predictions, and the images that have one in a file of text."""
+    """Return the function that writes predictions, and the images that have one in a file of text."""
     from imgclf.prediction import outputs
 
     writing = writing or outputs.CLASSES
@@ -313,7 +313,7 @@ def _open(
 
 
 def _how(classifier: "Classifier", config: PredictConfig) -> dict[str, Any]:
-    """What shapes predictions, by the options that a user knows; JSON gives it back as it is."""
+    """Return what shapes predictions, by the options that a user knows; JSON gives it back as it is."""
     options = ("top", "tta", "neighbors", "precision", "allow_truncated")
     made_by: dict[str, Any] = {"model": classifier.identity}
     made_by |= {f"--{name.replace('_', '-')}": getattr(config, name) for name in options}
@@ -326,7 +326,7 @@ def _drain(steps: Iterator[None]) -> None:
 
 
 def _find(batch: Batch, done: "Done | None", watcher: "Watcher | None") -> tuple[Iterable[Any], int | None]:
-    """The images to predict, and their number; None where it is unknown, and MANY for many."""
+    """Return the images to predict, and their number; None where it is unknown, and MANY for many."""
     from imgclf.prediction import sources
     from imgclf.prediction.loading import MANY
 

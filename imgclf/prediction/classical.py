@@ -55,7 +55,7 @@ class About:
 
 
 def parts(estimator: Any) -> tuple[Any, list[Any]]:
-    """What scales vectors, None for nothing, and the classifiers behind it: one, or one for each class."""
+    """Return what scales vectors, None for nothing, and the classifiers behind it: one, or one for each class."""
     scaler, last = (estimator[0], estimator[-1]) if hasattr(estimator, "named_steps") else (None, estimator)
     is_several = type(last).__name__ == "OneVsRestClassifier"  # forests have estimators_, too
     return scaler, list(last.estimators_) if is_several else [last]
@@ -174,7 +174,7 @@ class ClassicalRuntime:
         return {name: found[name] for name in names}
 
     def neighbors(self, vectors: np.ndarray | None, count: int) -> list[tuple[Neighbor, ...]]:
-        """The nearest training images of each feature vector, the nearest first.
+        """Return the nearest training images of each feature vector, the nearest first.
 
         Args:
             vectors: float32 (n, width), as `outputs` returns them; None to check alone.

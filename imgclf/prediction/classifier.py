@@ -131,7 +131,7 @@ class Classifier:
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)
 
     def _near(self, vectors: np.ndarray | None, count: int) -> list[tuple[Neighbor, ...]]:
-        """The nearest training images; None for a check alone."""
+        """Return the nearest training images; None for a check alone."""
         find = getattr(self.runtime, "neighbors", None)
         if find is None:
             raise UsageError("--neighbors: expected a run of --model knn, found a network.")
@@ -176,7 +176,7 @@ class Classifier:
         return predictions
 
     def _decode(self, source: Source) -> np.ndarray | str:
-        """The model's pixels, uint8 (s, s, 3), or why the image cannot be read."""
+        """Return the model's pixels, uint8 (s, s, 3), or why the image cannot be read."""
         try:
             place = source.path if isinstance(source, Named) else source
             return images.load(place, self.image_size, self.decoding)
@@ -184,7 +184,7 @@ class Classifier:
             return str(error)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """The output of the task, float32 (n, classes): probabilities, whose rows sum to 1; of numbers, their values.
+        """Return the output of the task, float32 (n, classes): probabilities, whose rows sum to 1, or numbers.
 
         Args:
             pixels: float32 (n, image_size, image_size, 3), RGB 0-255, as `imgclf.data.images.load` returns it.
@@ -220,7 +220,7 @@ class Classifier:
 
 
 def _places(source: Source) -> tuple[str | None, str | None]:
-    """The name of an image, and the path of its file."""
+    """Return the name of an image, and the path of its file."""
     if isinstance(source, Named):
         return source.name, source.path
     path = os.fspath(source) if isinstance(source, str | Path) else None

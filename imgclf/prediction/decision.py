@@ -212,7 +212,7 @@ class Prediction:
         return [(UNKNOWN if self.rejected else chosen, self.confidence), *others][:k]
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The k most probable classes with their probabilities, falling; empty for an image that cannot be read."""
+        """Return the k most probable classes and their probabilities, falling; empty for an unreadable image."""
         if self.probabilities is None:
             return []
         best = np.argsort(-self.probabilities, kind="stable")[:k]
@@ -220,7 +220,7 @@ class Prediction:
 
 
 def _short(value: np.floating) -> float:
-    """The float with the fewest digits that is the same float32: 0.9 rather than 0.8999999761."""
+    """Return the float with the fewest digits that is the same float32: 0.9 rather than 0.8999999761."""
     return float(str(value))
 
 

@@ -116,7 +116,7 @@ class KerasRuntime:
 
 @contextlib.contextmanager
 def plainly_named(folder: Path) -> Iterator[Path]:
-    """The folder under a path that TensorFlow, which reads SavedModels by pattern, does not take for another one.
+    """Give the folder a path that TensorFlow, which reads SavedModels by pattern, does not take for another one.
 
     That is the path itself if it has none of `[]*?\\`, else a link in a temporary folder, or where the system allows
     no links, a copy.

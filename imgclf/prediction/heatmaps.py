@@ -95,7 +95,7 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
 
 
 def _of_numbers(runtime: LiteRTRuntime, embeddings: np.ndarray, values: np.ndarray) -> Head:
-    """The last layer of a model of numbers, with the units that the model gives back after it.
+    """Return the last layer of a model of numbers, with the units that the model gives back after it.
 
     Raises:
         ArtifactError: if the model has another last layer.
@@ -148,7 +148,7 @@ def activation_map(feature_map: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def region(size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
-    """The part of an image that the model's square input shows: left, top, right, bottom in pixels.
+    """Return the part of an image that the model's square input shows: left, top, right, bottom in pixels.
 
     With `pad` it is larger than the image.
 
@@ -164,7 +164,7 @@ def region(size: tuple[int, int], resize: Resize) -> tuple[float, float, float, 
 
 
 def peak(values: np.ndarray, size: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """The pixel of the original image, x and y, in the middle of the place with the most evidence."""
+    """Return the pixel of the original image, x and y, in the middle of the place with the most evidence."""
     row, column = np.unravel_index(int(values.argmax()), values.shape)
     left, top, right, bottom = region(size, resize)
     x = left + (int(column) + 0.5) / values.shape[1] * (right - left)
@@ -173,7 +173,7 @@ def peak(values: np.ndarray, size: tuple[int, int], resize: Resize) -> tuple[int
 
 
 def spread(values: np.ndarray, size: tuple[int, int], resize: Resize) -> np.ndarray:
-    """A map at the size of an image, float32 (height, width): bilinear between places, 0 where the model saw nothing.
+    """Resize a map to an image, float32 (height, width): bilinear between places, 0 where the model saw nothing.
 
     Args:
         values: float (h, w).
@@ -215,7 +215,7 @@ def _colors() -> np.ndarray:
 def small(
     source: Path | str | bytes | np.ndarray, rules: Decoding, side_px: int = SIDE_PX
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """An upright RGB image with its longer side at most `side_px`, and the width and height of the original.
+    """Return an upright RGB image with its longer side at most `side_px`, and the width and height of the original.
 
     Args:
         source: a file, encoded bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4).
@@ -233,7 +233,7 @@ def small(
 
 
 def with_caption(image: Image.Image, text: str) -> Image.Image:
-    """An image with a line of text below it, cut where it is too long."""
+    """Return an image with a line of text below it, cut where it is too long."""
     whole = Image.new("RGB", (max(image.width, 160), image.height + CAPTION_PX), "white")
     whole.paste(image, ((whole.width - image.width) // 2, 0))
     letters = font()

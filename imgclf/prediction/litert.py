@@ -51,7 +51,7 @@ class LiteRTRuntime:
         self._lock = threading.Lock()
 
     def _open(self, threads: int) -> tuple[Any, Any]:
-        """An interpreter, and what runs it."""
+        """Return an interpreter, and what runs it."""
         from ai_edge_litert.interpreter import Interpreter
 
         with environment.silence_stderr_fd():  # it announces its XNNPACK delegate there
@@ -78,7 +78,7 @@ class LiteRTRuntime:
             self._count = calls
 
     def constants(self, shape: tuple[int, ...]) -> list[np.ndarray]:
-        """The model's float32 weights of a shape; axes of length 1, as in a 1 x 1 convolution, are left out."""
+        """Return the model's float32 weights of a shape; axes of length 1, as in a 1 x 1 convolution, are left out."""
         held, long = self._idle.get(), tuple(side for side in shape if side != 1)
         try:
             interpreter, found = held[0], []

@@ -129,7 +129,7 @@ def _check(path: Path, facts: Artifact, runtime: Runtime) -> None:
 
 
 def _outliers(folder: Path, facts: Artifact) -> Outliers | None:
-    """What the out-of-distribution rule compares with; None where the model has no such rule, or no such file."""
+    """Return what the out-of-distribution rule compares with; None where the model has no such rule or file."""
     if facts.decision.outlier_above is None or decision.FILE not in facts.files:
         return None
     artifact.verify(folder, facts, decision.FILE)
@@ -137,7 +137,7 @@ def _outliers(folder: Path, facts: Artifact) -> Outliers | None:
 
 
 def _locate(path: Path) -> tuple[Path, str | None]:
-    """The folder with the artifact.json, and the name of the model; None where the folder itself is given."""
+    """Return the folder with the artifact.json, and the name of the model; None where the folder itself is given."""
     if not path.exists():
         raise ArtifactError(f"{path}: expected a run folder or an exported model, found nothing there.")
     if path.name == artifact.NAME:
@@ -156,7 +156,7 @@ def _locate(path: Path) -> tuple[Path, str | None]:
 
 
 def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: int | None) -> str:
-    """The name of the model in a folder that suits an engine and a precision best.
+    """Return the name of the model in a folder that suits an engine and a precision best.
 
     The engine `auto` takes LiteRT, which starts fastest, and for MANY images and more ONNX Runtime, which streams small
     models faster. Where these lack a model or their package, it takes another one; Keras, the slowest, comes last.
@@ -216,7 +216,7 @@ def _exported_first(item: tuple[str, File]) -> bool:
 
 
 def _race(folder: Path, facts: Artifact, names: Sequence[str]) -> tuple[str, Runtime]:
-    """The model that predicts the most images per second on all processors, and its runtime."""
+    """Return the model that predicts the most images per second on all processors, and its runtime."""
     started = {}
     for name in dict.fromkeys(names):
         artifact.verify(folder, facts, name)
@@ -229,7 +229,7 @@ def _race(folder: Path, facts: Artifact, names: Sequence[str]) -> tuple[str, Run
 
 
 def images_per_second(runtime: Runtime, seconds: float = TRIAL_S) -> float:
-    """The speed of a runtime when every processor uses it, as in a stream; measured for the given time."""
+    """Return the speed of a runtime when every processor uses it, as in a stream; measured for the given time."""
     workers = environment.cpu_count()
     runtime.prepare(workers)
     batch = np.random.default_rng(0).uniform(0, 255, (runtime.batch_size, runtime.size_px, runtime.size_px, 3))

@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def part_of(path: Path) -> Path:
-    """The name of a file as long as it is not complete; a killed process leaves it, and `--resume` continues it."""
+    """Name a file as long as it is not complete; a killed process leaves it, and `--resume` continues it."""
     return path.with_name(f".{path.name}.unfinished.part")
 
 
 def record_of(path: Path) -> Path:
-    """The file that tells how another one was made."""
+    """Return the file that tells how another one was made."""
     return path.with_name(f".{path.name}.imgclf.json")
 
 
 @contextlib.contextmanager
 def new(path: Path, option: str = "-o") -> Iterator[Path]:
-    """A temporary path for a file that gets its name when the block ends or is interrupted, with what is finished.
+    """Give a temporary path for a file that gets its name when the block ends or is interrupted.
 
     Raises:
         UsageError: if the file exists, cannot be made, or another process writes it.
@@ -136,14 +136,14 @@ def _shown(value: object) -> str:
 
 @contextlib.contextmanager
 def create(path: Path) -> Iterator[tuple[TextIO, Done]]:
-    """A new text file; see `new`. File names that are not text are written as their bytes."""
+    """Open a new text file; see `new`. File names that are not text are written as their bytes."""
     with new(path) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield file, Done(path)
 
 
 @contextlib.contextmanager
 def resume(path: Path, format: str, columns: Sequence[str]) -> Iterator[tuple[TextIO, Done]]:
-    """A text file to resume, or a new one, and the images whose predictions it contains.
+    """Open a text file to resume, or a new one, and name the images whose predictions it contains.
 
     Each line is on disk as soon as it is written. A partial last line, left by a crash, is removed, and so are lines
     with errors that may have passed, such as a missing file. The part that a killed process left without a file of this
@@ -216,7 +216,7 @@ _LINE = documents.fields({"path": documents.text}, {"error": documents.maybe(doc
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """What `Done.claim` wrote; empty if it is gone, or something else."""
+    """Return what `Done.claim` wrote; empty if it is gone, or something else."""
     try:
         found: dict[str, Any] = documents.read(record_of(path), _RECORD)
         return {"made_by": found["made_by"], "sessions": found["sessions"]}

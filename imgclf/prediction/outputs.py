@@ -37,25 +37,25 @@ def to_jsonl(
 
 
 def to_csv(predictions: Iterable[Answer], top: int, writing: Writing = CLASSES) -> Iterator[str]:
-    """A header and one line per prediction, in the columns of `columns`; unknown values are empty."""
+    """Yield a header and one line per prediction, in the columns of `columns`; unknown values are empty."""
     yield cells.line([*columns(top, writing)])
     yield from (to_csv_line(prediction, top, writing) for prediction in predictions)
 
 
 def columns(top: int, writing: Writing = CLASSES) -> tuple[str, ...]:
-    """The names of a table's columns."""
+    """Return the names of a table's columns."""
     return tuple(_kinds(top, writing))
 
 
 def _kinds(top: int, writing: Writing) -> dict[str, type]:
-    """The columns and what they contain; those of neighbors come last."""
+    """Return the columns and what they contain; those of neighbors come last."""
     near = range(1, writing.neighbors + 1)
     more = {name: kind for rank in near for name, kind in ((f"neighbor_{rank}", str), (f"distance_{rank}", float))}
     return writing.form.columns(writing.labels, top) | more
 
 
 def _near(prediction: Answer, writing: Writing) -> list[object]:
-    """The values of the columns of neighbors; None for an image that cannot be read."""
+    """Return the values of the columns of neighbors; None for an image that cannot be read."""
     found = [value for near in getattr(prediction, "neighbors", None) or () for value in near]
     return found or [None] * (2 * writing.neighbors)
 
@@ -78,7 +78,7 @@ def _cell(value: object) -> object:
 
 
 def heads(writing: Writing = CLASSES) -> tuple[str, ...]:
-    """The columns of a table for people."""
+    """Return the columns of a table for people."""
     return ("path", *writing.form.HEADS, "error")
 
 
@@ -169,7 +169,7 @@ def excel(path: Path, top: int, writing: Writing = CLASSES) -> Iterator[Callable
 
 @contextlib.contextmanager
 def parquet_rows(path: Path, kinds: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A Parquet file, written ROWS rows at a time, that is complete when the block ends, however it ends.
+    """Write a Parquet file ROWS rows at a time; it is complete when the block ends, however it ends.
 
     Args:
         kinds: the columns and their types in pyarrow.

@@ -60,13 +60,13 @@ FEATURES = ("embedding", "feature_map")
 
 
 def head(names: Iterable[str]) -> str | None:
-    """The output of a model's task, such as `probabilities`; None where there is none, or more than one."""
+    """Return the output of a model's task, such as `probabilities`; None where there is none, or more than one."""
     found = [name for name in names if name not in (*FEATURES, "labels")]
     return found[0] if len(found) == 1 else None
 
 
 def foreign(path: Path, found: object) -> ArtifactError:
-    """The error for a file that imgclf did not export."""
+    """Return the error for a file that imgclf did not export."""
     what = " ".join(str(found).split()) or type(found).__name__
     return ArtifactError(
         f"{path}: expected a model that imgclf exported, with one input and the signature {SIGNATURE}, "

@@ -47,7 +47,7 @@ class PathSet:
         self._keys.add(self._key(path, folder or self.here))
 
     def _key(self, path: str, folder: str) -> str:
-        """The folder of the image, links resolved, and the name."""
+        """Return the folder of the image, links resolved, and the name."""
         above, name = os.path.split(os.path.join(folder, path))  # noqa: PTH118  (a name with a NUL is no Path)
         if above not in self._folders:
             try:
@@ -58,7 +58,7 @@ class PathSet:
 
 
 def lacking(found: Iterable[str | Named], known: PathSet) -> Iterator[str | Named]:
-    """The images that are not known yet, each once, however often and under whatever spelling it is found."""
+    """Yield the images that are not known yet, each once, however often and under whatever spelling it is found."""
     for path in found:
         name = path.name if isinstance(path, Named) else path
         if name not in known:
@@ -130,7 +130,7 @@ def _divided(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _utf16_of(start: bytes) -> str | None:
-    """The UTF-16 that a list begins with, by its byte order mark or by the zeros of Latin letters; None for bytes."""
+    """Name the UTF-16 that a list begins with, by its byte order mark or the zeros of Latin letters, or None."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     zeros = "".join("0" if not byte else "x" for byte in start[:ENCODING_BYTES])
@@ -178,7 +178,7 @@ def _of_list(lines: Iterable[bytes]) -> Iterator[str | Named]:
 
 
 def _listed(text: str) -> str:
-    """The path in a line of a list: as it is, if it exists, or without spaces at its ends and quotes around it."""
+    """Return the path in a line of a list: as it is, if it exists, or without quotes and spaces at its ends."""
     bare = text.strip()
     unquoted = bare[1:-1] if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'" else bare
     forms = dict.fromkeys((text, bare, unquoted))
@@ -195,8 +195,10 @@ def _of_name(name: str) -> Iterator[str | Named]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """The paths that match a pattern, sorted. A part of it that exists by that name, such as `photos [2020]`, means
-    what it says."""
+    """List the paths that match a pattern, sorted.
+
+    A part of it that exists by that name, such as `photos [2020]`, means what it says.
+    """
     drive, rest = os.path.splitdrive(pattern)
     parts = re.split(r"[/\\]" if os.sep == "\\" else "/", rest)
     places = [drive + os.sep if not parts[0] else drive]
@@ -233,7 +235,7 @@ def _of_path(path: str) -> Iterator[str | Named]:
 
 
 def _of_file(path: str) -> Iterator[str | Named]:
-    """The images in an archive; any other file as it is."""
+    """Yield the images in an archive; any other file as it is."""
     from imgclf.data.layouts import (
         archives,
     )  # here, since most sources are images and should start at once

@@ -142,7 +142,7 @@ class Watcher:
 
 
 def state_of(path: str) -> State | None:
-    """The state of a file; None for one that is empty or missing."""
+    """Return the state of a file; None for one that is empty or missing."""
     try:
         status = os.stat(path)  # noqa: PTH116  (a name with a NUL is no Path)
     except (OSError, ValueError):

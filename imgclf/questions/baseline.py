@@ -123,7 +123,7 @@ class _Work:
     deadline: float
 
     def row(self, name: str, rows_left: int) -> tuple[str, np.ndarray, bool]:
-        """The title of a row, the predicted class indices, and whether the time was up."""
+        """Return the title of a row, the predicted class indices, and whether the time was up."""
         from imgclf.training import quick_fit
 
         labels, classes, seed = self.dataset.labels, len(self.dataset.class_names), self.config.seed

@@ -264,7 +264,7 @@ def _fitter(found: Embedded) -> tuple[Fit, str, tuple[Any, ...]]:
 
 
 def _fit(found: Embedded, part: np.ndarray, parameter: str, value: Any) -> np.ndarray:
-    """The logits of all images by a classical model that is fitted to a part: float (n, classes)."""
+    """Return the logits of all images by a classical model that is fitted to a part: float (n, classes)."""
     from imgclf.prediction import classical as stored
     from imgclf.training import classical
 
@@ -315,7 +315,7 @@ def extrapolate(
     ahead = x[-1] + np.log(2)
 
     def law(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The errors now and at twice the size, for errors (s, draws)."""
+        """Return the errors now and at twice the size, for errors (s, draws)."""
         y = np.log(np.maximum(errors[upper], floor))
         slope = np.minimum(0.0, (x - x.mean()) @ y / np.square(x - x.mean()).sum())  # more data do no harm
         return np.exp(y.mean(axis=0) + slope * (x[-1] - x.mean())), np.exp(y.mean(axis=0) + slope * (ahead - x.mean()))

@@ -285,7 +285,7 @@ def _classes(known: Observed, new: Observed, names: Sequence[str]) -> list[dict[
 
 
 def cliffs_delta(known: np.ndarray, new: np.ndarray) -> float:
-    """The probability that a new value is above a known one, less the probability that it is below: -1 to 1."""
+    """Return the probability that a new value is above a known one, less the probability that it is below: -1 to 1."""
     ordered = np.sort(known)
     below = np.searchsorted(ordered, new, side="left")
     above = len(known) - np.searchsorted(ordered, new, side="right")
@@ -293,7 +293,7 @@ def cliffs_delta(known: np.ndarray, new: np.ndarray) -> float:
 
 
 def shares_p(known: np.ndarray, new: np.ndarray, *, seed: int) -> float:
-    """The p-value of counts of classes int (classes,) having the same shares on both sides, by permutation."""
+    """Return the p-value of counts of classes int (classes,) having the same shares on both sides, by permutation."""
     rng, both, size = np.random.default_rng(seed), known + new, int(new.sum())
     kept = both > 0
     expected = both[kept] * (size / both.sum())

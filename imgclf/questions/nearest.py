@@ -19,7 +19,7 @@ TRAINED_ON = 40
 
 
 def exact(vectors: np.ndarray, query: np.ndarray, count: int, *, unit: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The rows nearest to a query, and their Euclidean distances, the nearest first; of equals, the first row.
+    """Return the rows nearest to a query, and their Euclidean distances, the nearest first; of equals, the first row.
 
     Args:
         vectors: float32 (n, d); rows of NaN are never found.
@@ -85,6 +85,6 @@ def load(index: np.ndarray) -> Any:
 
 
 def approximate(index: Any, vectors: np.ndarray, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that an index takes for the nearest, ranked by their exact distances; as `exact` returns them."""
+    """Return the rows that an index takes for the nearest, ranked by their exact distances; as `exact` returns them."""
     _, rows = index.search(query[None].astype(np.float32), RECHECKED * count)
     return _ranked(vectors, query, rows[0][rows[0] >= 0], count)

@@ -52,7 +52,7 @@ class Regions:
 
 
 def columns(table: FeatureTable, config: FeaturesConfig) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The two columns that the settings name, float (n, 2), and their names.
+    """Return the two columns that the settings name, float (n, 2), and their names.
 
     Raises:
         UsageError: if there is no such column, naming the nearest.

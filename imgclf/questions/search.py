@@ -142,7 +142,7 @@ Describe = Callable[[list[Any]], list[np.ndarray | str]]
 
 
 def _describer(config: SearchConfig, rules: Decoding, on_progress: OnProgress | None) -> tuple[Describe, list[object]]:
-    """What makes vectors of images, and everything that decides about them."""
+    """Return what makes vectors of images, and everything that decides about them."""
     parts = parse(config.features)
     if all(part.name != EMBEDDING for part in parts):
         descriptor = Descriptor(config.features, config.image_size or SIZE_PX)
@@ -194,7 +194,7 @@ CHUNK = 512
 def _index(
     found: list[Any], describe: Describe, facts: list[object], config: SearchConfig, on_progress: OnProgress | None
 ) -> tuple[np.ndarray, caches.Store | None, str]:
-    """The vectors of all images, float32 (n, d), NaN for those that cannot be read; from the cache, if it has them."""
+    """Return the vectors of all images, float32 (n, d), NaN for unreadable ones; from the cache, if it has them."""
     name = caches.digest([VERSION, *facts, [_state(item) for item in found]])
     store = caches.Store.of("auto", config.cache_limit_gb)
     kept = store.read(name, None, np.float32) if store else None
@@ -248,7 +248,7 @@ def _file(item: str | Named) -> str:
 
 
 def _state(item: str | Named) -> list[object]:
-    """What tells that a file is the same as before."""
+    """Return what tells that a file is the same as before."""
     try:
         status = Path(_file(item)).stat()
     except OSError:

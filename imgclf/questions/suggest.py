@@ -146,7 +146,7 @@ def _sha256(file: str) -> str:
 
 
 def _labeled(classifier: Classifier, known: Dataset, seed: int, on_progress: OnProgress | None) -> np.ndarray:
-    """The embeddings of training images, float (m, d)."""
+    """Return the embeddings of training images, float (m, d)."""
     paths = known.paths
     if len(paths) > MOST_KNOWN:
         kept = np.sort(np.random.default_rng(seed).choice(len(paths), MOST_KNOWN, replace=False))

@@ -187,7 +187,7 @@ def rank(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def noise(joint: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The pairs of classes between which labels are wrong, as `Suspects.noise` says.
+    """Return the pairs of classes between which labels are wrong, as `Suspects.noise` says.
 
     Args:
         joint: float (classes, classes), as `joint_counts` returns it.

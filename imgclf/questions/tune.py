@@ -77,7 +77,7 @@ class _Study:
     deadline: float
 
     def open(self, index: int = 0) -> Any:
-        """The study of Optuna, whose choices for a trial follow from the seed and the trial's number."""
+        """Return the study of Optuna, whose choices for a trial follow from the seed and the trial's number."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -104,7 +104,7 @@ class _Study:
 
 
 def _fixed(chosen: Mapping[str, Any]) -> Any:
-    """A sampler that chooses these settings."""
+    """Return a sampler that chooses these settings."""
     import optuna
 
     class Fixed(optuna.samplers.BaseSampler):  # type: ignore[misc]
@@ -164,7 +164,7 @@ def tune(
 def _folds(
     dataset: Dataset, config: TrainConfig, tuning: TuneConfig
 ) -> tuple[Dataset, list[tuple[np.ndarray, np.ndarray]]]:
-    """The images that trials may see, and the folds."""
+    """Return the images that trials may see, and the folds."""
     if not len(dataset.part(TEST)):
         raise DatasetError(f"{dataset.origin}: expected a test split to score the best settings on, found none.")
     seen = tuple(sample for sample in dataset.samples if sample.split != TEST)
@@ -179,7 +179,7 @@ def _folds(
 
 
 def _open(study: _Study, dataset: Dataset) -> Run:
-    """The folder, new or of the same search."""
+    """Return the folder, new or of the same search."""
     run, tuning = Run(study.folder), study.tuning
     facts = {
         "imgclf": imgclf.__version__,
@@ -212,7 +212,7 @@ def _forget_interrupted(study: _Study) -> None:
 
 
 def _settled_trials(found: Any) -> dict[int, Any]:
-    """The trials that count, by their index: finished, running, or refused for their settings."""
+    """Return the trials that count, by their index: finished, running, or refused for their settings."""
     return {
         trial.user_attrs["index"]: trial
         for trial in found.get_trials(deepcopy=False)
@@ -221,7 +221,7 @@ def _settled_trials(found: Any) -> dict[int, Any]:
 
 
 def _claim(study: _Study) -> tuple[Any, Any] | None:
-    """The study and the next trial; None where none is left, or the time is up."""
+    """Return the study and the next trial; None where none is left, or the time is up."""
     with storage.locked(study.folder / "claim.lock", timeout_s=120.0) as is_mine:
         if not is_mine:
             raise RunError(f"{study.folder}: another process holds the study. Try again.")
@@ -294,7 +294,7 @@ def _work_for(study: _Study, left_s: float) -> None:
 
 
 def _rows(study: _Study) -> list[dict[str, Any]]:
-    """The trials, the best first."""
+    """Return the trials, the best first."""
     rows = []
     for index, trial in sorted(_settled_trials(study.open()).items()):
         scores = trial.user_attrs.get("scores", [])
@@ -358,7 +358,7 @@ def _refit(
 
 
 def _importance(study: _Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The share of the variance of scores that each setting explains (fANOVA, Hutter et al. 2014)."""
+    """Return the share of the variance of scores that each setting explains (fANOVA, Hutter et al. 2014)."""
     import optuna
 
     complete = [row for row in rows if row["state"] == "complete"]

@@ -74,7 +74,7 @@ def setting(
 
 
 def about(field: "dataclasses.Field[Any]") -> Setting:
-    """What a field of a settings class was declared with."""
+    """Return what a field of a settings class was declared with."""
     found = field.metadata[_KEY]
     assert isinstance(found, Setting)
     return found
@@ -92,7 +92,7 @@ def between(low: float, high: float, unit: str = "") -> Check:
 
 
 def flag_of(name: str) -> str:
-    """The option of a setting."""
+    """Return the option of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -107,12 +107,12 @@ def require(condition: bool, name: str, expected: str, found: object) -> None:
 
 
 def names(value: str | None) -> tuple[str, ...]:
-    """The items of a comma-separated option, without spaces around them; empty for None."""
+    """Return the items of a comma-separated option, without spaces around them; empty for None."""
     return tuple(item.strip() for item in (value or "").split(",") if item.strip())
 
 
 def items(value: str | None) -> tuple[str, ...]:
-    """The items of a comma-separated option as they are, with the spaces around them; empty for None.
+    """Return the items of a comma-separated option as they are, with the spaces around them; empty for None.
 
     Quotes protect a comma, as in CSV: `"a, b",c`.
     """
@@ -159,7 +159,7 @@ class Config:
                 _check_value(field.name, about(field), value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as `config.json` stores them."""
+        """Return the settings as `config.json` stores them."""
         return dataclasses.asdict(self)
 
     @classmethod

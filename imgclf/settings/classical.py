@@ -27,7 +27,7 @@ FEATURES = (
 
 
 def kind_setting(help: str, *, panel: str, everyday: bool = False) -> Any:
-    """The kind of a feature vector, or several joined by +."""
+    """Return the kind of a feature vector, or several joined by +."""
     check = Check(lambda text: bool(text.strip()), "kinds of feature vectors")
     return setting(
         "embedding",

@@ -59,7 +59,7 @@ class Thresholds:
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """The defaults, changed by NAME=VALUE,NAME=VALUE.
+        """Return the defaults, changed by NAME=VALUE,NAME=VALUE.
 
         Raises:
             UsageError: if a name is unknown, or a value is negative or not a number.

@@ -26,7 +26,7 @@ PADDINGS = ("valid", "same", "full")
 
 
 def _number(text: str) -> float:
-    """A number or a fraction such as 1/9."""
+    """Return a number or a fraction such as 1/9."""
     value = float(Fraction(text.strip())) if "/" in text else float(text)
     if not math.isfinite(value):
         raise ValueError(text)
@@ -34,7 +34,7 @@ def _number(text: str) -> float:
 
 
 def rows_of(text: str) -> tuple[tuple[float, ...], ...] | None:
-    """The numbers of a matrix such as "1,0;0,-1", row by row; None if it is no rectangle of numbers."""
+    """Return the numbers of a matrix such as "1,0;0,-1", row by row; None if it is no rectangle of numbers."""
     try:
         rows = tuple(tuple(_number(item) for item in row.split(",")) for row in text.split(";"))
     except (ValueError, ZeroDivisionError):

@@ -77,7 +77,7 @@ class Step(NamedTuple):
 
 
 def parse(text: str | None, where: str = flag_of("preprocess")) -> tuple[Step, ...]:
-    """The steps of a comma-separated chain, in their order; none for None.
+    """Return the steps of a comma-separated chain, in their order; none for None.
 
     Args:
         where: the start of an error message.

@@ -35,7 +35,7 @@ class Memory(Config):
 
 
 def bounds(window: str | None) -> tuple[float, float] | None:
-    """The window `MIN,MAX` in stored units; None where the image itself decides."""
+    """Return the window `MIN,MAX` in stored units; None where the image itself decides."""
     try:
         low, high = (float(item) for item in names(window))
     except ValueError:
@@ -96,7 +96,7 @@ class Decoding(Truncation):
 
 
 def _meanings(text: str | None) -> dict[str, str] | None:
-    """The names of `split_names` and their words; None where no name means a split, or a pair is not NAME=WORD."""
+    """Return `split_names` and their words; None where no name means a split, or a pair is not NAME=WORD."""
     pairs = (item.rpartition("=") for item in names(text))
     meanings = {name.strip(): word.strip() for name, _, word in pairs}
     return meanings if all(name and word in SPLIT_WORDS for name, word in meanings.items()) else None

@@ -66,7 +66,7 @@ class SmallCnn(Config):
 
 
 def backbone_name(settings: SmallCnn) -> str:
-    """The name of a stack, from which `parse` makes it again, such as `small-cnn:filters=32,64+flatten`.
+    """Return the name of a stack, from which `parse` makes it again, such as `small-cnn:filters=32,64+flatten`.
 
     Raises:
         UsageError: if the last map is to be flattened and averaged.
@@ -82,7 +82,7 @@ def backbone_name(settings: SmallCnn) -> str:
 
 
 def parse(name: str) -> SmallCnn | None:
-    """The stack that `backbone_name` named; None for any other name.
+    """Return the stack that `backbone_name` named; None for any other name.
 
     Raises:
         UsageError: if the name begins as one of a stack and does not go on as one.

@@ -57,7 +57,7 @@ class Task(Protocol):
     LACKS: frozenset[str]
 
     def columns(self, header: Sequence[str], free: Sequence[int]) -> list[int]:
-        """The columns of labels in a table without a usual name; empty for none.
+        """Return the columns of labels in a table without a usual name; empty for none.
 
         Args:
             free: the columns that nothing else is known to be in.
@@ -67,26 +67,26 @@ class Task(Protocol):
         """Whether a table's cells of labels, by their columns, say what the label is."""
 
     def read(self, cells: Mapping[str, str], separator: str, where: str) -> str:
-        """The label in such cells.
+        """Return the label in such cells.
 
         Raises:
             DatasetError: if it is impossible; it begins with `where`.
         """
 
     def members(self, label: str) -> tuple[str, ...]:
-        """The classes that a label names."""
+        """Return the classes that a label names."""
 
     def renamed(self, label: str, names: Mapping[str, str]) -> str:
-        """The label with new names of classes."""
+        """Return the label with new names of classes."""
 
     def narrowed(self, label: str, names: Iterable[str]) -> str | None:
-        """The label with these classes alone; None where the image then belongs to none of them."""
+        """Return the label with these classes alone; None where the image then belongs to none of them."""
 
     def united(self, labels: Sequence[str]) -> str:
-        """The label of an image that has all of these; an empty text where there are none."""
+        """Return the label of an image that has all of these; an empty text where there are none."""
 
     def class_names(self, labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-        """The names of the model's outputs.
+        """Return the names of the model's outputs.
 
         Args:
             columns: the names of the table's columns of labels, where the data are a table.
@@ -96,7 +96,7 @@ class Task(Protocol):
         """
 
     def counts(self, labels: Iterable[str], names: Sequence[str]) -> dict[str, int]:
-        """The number of images for each name."""
+        """Return the number of images for each name."""
 
     def check(self, labels: Sequence[str], names: Sequence[str], where: str) -> None:
         """Check that training images suffice.
@@ -106,20 +106,20 @@ class Task(Protocol):
         """
 
     def strata(self, labels: Sequence[str]) -> list[tuple[str, ...]]:
-        """What a split distributes evenly: the strata of each image."""
+        """Return what a split distributes evenly: the strata of each image."""
 
     def encode(self, labels: Sequence[str], names: Sequence[str]) -> "np.ndarray":
-        """The targets: int64 (n,) or float32 (n, outputs)."""
+        """Return the targets: int64 (n,) or float32 (n, outputs)."""
 
     def standardized(self, targets: "np.ndarray", train: "np.ndarray") -> "tuple[np.ndarray, list[np.ndarray]]":
-        """The targets that the logits are fitted to, and the weights of the output layer that undo the change.
+        """Return the targets that the logits are fitted to, and the weights of the output layer that undo the change.
 
         Args:
             train: int (m,), the rows of the training images.
         """
 
     def link(self, logits: "np.ndarray", weights: "Sequence[np.ndarray]" = ()) -> "np.ndarray":
-        """The outputs float32 (n, outputs) for logits, with the weights of the output layer."""
+        """Return the outputs float32 (n, outputs) for logits, with the weights of the output layer."""
 
     def fit(
         self, features: "np.ndarray", targets: "np.ndarray", *, outputs: int, seed: int, balanced: bool
@@ -132,7 +132,7 @@ class Task(Protocol):
         """
 
     def loss(self, targets: "np.ndarray", outputs: int, *, label_smoothing: float, balanced: bool) -> Any:
-        """The loss of logits for Keras.
+        """Return the loss of logits for Keras.
 
         Args:
             targets: those of the training images.
@@ -140,10 +140,10 @@ class Task(Protocol):
         """
 
     def metric(self) -> Any:
-        """What Keras measures while it trains, called SCORE."""
+        """Return what Keras measures while it trains, called SCORE."""
 
     def score(self, logits: "np.ndarray", targets: "np.ndarray") -> tuple[float, float]:
-        """The loss, lower is better, and the score named SCORE."""
+        """Return the loss, lower is better, and the score named SCORE."""
 
     def standard_error(self, score: float, images: int) -> float:
         """How far chance takes the score named SCORE of this many images."""
@@ -152,10 +152,10 @@ class Task(Protocol):
         """How many of this many images are incorrect by the score named SCORE; None where it does not count them."""
 
     def best_score(self, outputs: "np.ndarray", targets: "np.ndarray") -> float:
-        """The score named SCORE of outputs, against targets as `encode` returns them."""
+        """Return the score named SCORE of outputs, against targets as `encode` returns them."""
 
     def agreement(self, expected: "np.ndarray", found: "np.ndarray", tie: float) -> float:
-        """The share of images, 0 to 1, on which two models agree; those that are decided by less than `tie` aside."""
+        """Return the share of images on which two models agree; those decided by less than `tie` are left out."""
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def joined_names(names: Collection[str]) -> tuple[str, str, list[str]] | None:
-    """A name that looks like several of the others: what separates them, the name, and its parts; None for none."""
+    """Find a name that looks like several of the others: what separates them, the name, its parts; None for none."""
     for separator in "|;,":
         joined = sorted(name for name in names if separator in name)
         parts = {part.strip() for name in joined for part in name.split(separator)}
@@ -177,7 +177,7 @@ def joined_names(names: Collection[str]) -> tuple[str, str, list[str]] | None:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all tasks; the default comes first."""
+    """Return the names of all tasks; the default comes first."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
     return tuple(sorted((name for name in found if name not in _HELPERS), key=lambda name: (name != DEFAULT, name)))
 
@@ -200,7 +200,7 @@ def find(name: str) -> Task:
 
 
 def outputs() -> set[str]:
-    """The names that the outputs of models have."""
+    """Return the names that the outputs of models have."""
     return {find(name).OUTPUT for name in names()}
 
 

@@ -57,7 +57,7 @@ _CHUNK = 4096
 
 
 def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean cross-entropy in nats, of logits (n, classes) and labels int (n,)."""
+    """Return the mean cross-entropy in nats, of logits (n, classes) and labels int (n,)."""
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 
@@ -110,7 +110,7 @@ def fit_each(
 def out_of_fold(
     features: np.ndarray, labels: np.ndarray, folds: Sequence[np.ndarray], *, classes: int, seed: int
 ) -> np.ndarray:
-    """The logits of each image by a head that was not fitted to it, float32 (n, classes).
+    """Return the logits of each image by a head that was not fitted to it, float32 (n, classes).
 
     All folds share the strength of the penalty, a single number that cross-validation chooses as in `fit`.
 
@@ -149,7 +149,7 @@ class Path:
         self._last: dict[int, np.ndarray] = {}
 
     def logits(self, parts: Sequence[np.ndarray], strength: float) -> np.ndarray:
-        """The logits of all images by a head for each part, float32 (n, parts, classes).
+        """Return the logits of all images by a head for each part, float32 (n, parts, classes).
 
         Args:
             parts: bool (n,) for each head, the images that it is fitted on.
@@ -165,7 +165,7 @@ class Path:
 
 
 def _standardize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A copy (n, d) whose columns have mean 0 and deviation 1, and the mean and the deviation that they had, (d,)."""
+    """Return a copy (n, d) whose columns have mean 0 and deviation 1, and the former means and deviations, (d,)."""
     mean, squares = rows.mean(axis=0, dtype=np.float64), np.zeros(rows.shape[1])
     scaled = np.empty_like(rows)
     for some in _chunks(len(rows)):
@@ -199,7 +199,7 @@ def _chunks(count: int) -> Iterator[slice]:
 
 
 def _shares(labels: np.ndarray, held_out: list[np.ndarray | None], balanced: bool) -> np.ndarray:
-    """What each image weighs in each head, float32 (n, heads): nothing where it is held out, else 1 on average.
+    """Return what each image weighs in each head, float32 (n, heads): nothing where it is held out, else 1 on average.
 
     Args:
         held_out: for each head bool (n,), or None.
@@ -251,7 +251,7 @@ def _minimize(
 
 
 def _loss(rows: np.ndarray, labels: np.ndarray, shares: np.ndarray, heads: np.ndarray) -> tuple[float, np.ndarray]:
-    """The cross-entropies summed by their shares, and the derivatives by the logits, float32 (n, heads, classes)."""
+    """Sum the cross-entropies by their shares; also return the derivatives by the logits (n, heads, classes)."""
     found, each = log_softmax(_logits(rows, heads), axis=2), np.arange(len(rows))
     losses = -found[each, :, labels]  # (n, heads)
     np.exp(found, out=found)
@@ -267,7 +267,7 @@ def _logits(rows: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def subset(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The images that cross-validation uses, int (m,) rising: the same share of each class, at least FOLDS."""
+    """Return the images that cross-validation uses, int (m,) rising: the same share of each class, at least FOLDS."""
     counts = np.bincount(labels)
     share = min(1.0, max(CHOOSING_LEAST, CHOOSING * len(counts)) / len(labels))
     shuffled = np.random.default_rng(seed).permutation(len(labels))
@@ -277,7 +277,7 @@ def subset(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    """The images that each fold holds out, bool (n,): equally many of each class, never the only one of a class."""
+    """Deal the images that each fold holds out, bool (n,): equally many of each class, never the only one of it."""
     counts = np.bincount(labels)
     several = counts[labels] > 1
     count = min(FOLDS, int(counts[counts > 1].min())) if several.any() else 0

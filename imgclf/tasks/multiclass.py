@@ -62,7 +62,7 @@ def united(labels: Sequence[str]) -> str:
 
 
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """The classes in their order.
+    """Return the classes in their order.
 
     Raises:
         DatasetError: if a table's labels look like several labels in a cell.
@@ -161,14 +161,14 @@ def metric() -> Any:
 
 
 def score(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """The mean cross-entropy in nats, without label smoothing, and the accuracy."""
+    """Return the mean cross-entropy in nats, without label smoothing, and the accuracy."""
     from imgclf.tasks import logistic
 
     return logistic.log_loss(logits, targets), best_score(logits, targets)
 
 
 def standard_error(score: float, images: int) -> float:
-    """That of a share of images."""
+    """Return the standard error of a share of images."""
     return math.sqrt(score * (1 - score) / images)
 
 
@@ -178,12 +178,12 @@ def mistakes(score: float, images: int) -> int | None:
 
 
 def best_score(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """The accuracy."""
+    """Return the accuracy."""
     return float((outputs.argmax(axis=1) == targets).mean())
 
 
 def agreement(expected: np.ndarray, found: np.ndarray, tie: float) -> float:
-    """The share of equal labels, where the two best probabilities differ by `tie` or more."""
+    """Return the share of equal labels, where the two best probabilities differ by `tie` or more."""
     second, best = np.sort(expected, axis=1)[:, -2:].T
     equal = (expected.argmax(axis=1) == found.argmax(axis=1))[best - second >= tie]
     return float(equal.mean()) if len(equal) else 1.0

@@ -45,7 +45,7 @@ def is_labeled(cells: Mapping[str, str]) -> bool:
 
 
 def read(cells: Mapping[str, str], separator: str, where: str) -> str:
-    """The labels that the cell of a single column lists, or those of several columns whose cell says yes."""
+    """Return the labels that the cell of a single column lists, or those of several columns whose cell says yes."""
     if len(cells) == 1:
         [text] = cells.values()
         return joined((part.strip() for part in text.split(separator)), where)
@@ -62,7 +62,7 @@ def read(cells: Mapping[str, str], separator: str, where: str) -> str:
 
 
 def joined(names: Iterable[str], where: str) -> str:
-    """The label of an image with these classes, in their order.
+    """Return the label of an image with these classes, in their order.
 
     Raises:
         DatasetError: if a name contains what separates names in a label.
@@ -98,7 +98,7 @@ def united(labels: Sequence[str]) -> str:
 
 
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """The classes that images have; a table's columns of classes, too, where no image has them.
+    """Return the classes that images have; a table's columns of classes, too, where no image has them.
 
     Raises:
         DatasetError: if a name in a table looks like several.
@@ -132,7 +132,7 @@ def check(labels: Sequence[str], names: Sequence[str], where: str) -> None:
 
 
 def strata(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """The classes of each image, or that it has none."""
+    """Return the classes of each image, or that it has none."""
     return [members(label) or (NONE,) for label in labels]
 
 
@@ -153,7 +153,7 @@ def standardized(targets: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, li
 
 
 def link(logits: np.ndarray, weights: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """The probability of each class by itself."""
+    """Return the probability of each class by itself."""
     from scipy.special import expit
 
     probabilities: np.ndarray = expit(logits).astype(np.float32)
@@ -163,7 +163,7 @@ def link(logits: np.ndarray, weights: Sequence[np.ndarray] = ()) -> np.ndarray:
 def fit(
     features: np.ndarray, targets: np.ndarray, *, outputs: int, seed: int, balanced: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A logistic regression for each class, each with the penalty that suits it."""
+    """Return a logistic regression for each class, each with the penalty that suits it."""
     from imgclf.tasks import logistic
 
     each = [own.astype(np.int64) for own in targets.T]
@@ -198,13 +198,13 @@ def metric() -> Any:
 
 
 def score(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """The mean binary cross-entropy in nats, and the mean average precision."""
+    """Return the mean binary cross-entropy in nats, and the mean average precision."""
     losses = np.logaddexp(0, logits.astype(np.float64)) - targets * logits
     return float(losses.mean()), best_score(logits, targets)
 
 
 def standard_error(score: float, images: int) -> float:
-    """That of a share of images, which a mean of average precisions is close to."""
+    """Return that of a share of images, which a mean of average precisions is close to."""
     return math.sqrt(score * (1 - score) / images)
 
 
@@ -214,7 +214,7 @@ def mistakes(score: float, images: int) -> int | None:
 
 
 def best_score(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """The mean of the average precision over the classes with positives and negatives; 0 where there are none."""
+    """Average the average precision over the classes with positives and negatives; 0 where there are none."""
     known = (targets > 0).any(axis=0) & (targets == 0).any(axis=0)
     own = average_precisions(outputs, targets, np.ones((len(outputs), 1)))
     return float(np.mean(own[known])) if known.any() else 0.0
@@ -239,6 +239,6 @@ def average_precisions(outputs: np.ndarray, targets: np.ndarray, weights: np.nda
 
 
 def agreement(expected: np.ndarray, found: np.ndarray, tie: float) -> float:
-    """The share of equal answers to whether an image has a class, where its probability is not near a half."""
+    """Return the share of equal answers to whether an image has a class, where its probability is not near a half."""
     equal = ((expected >= 0.5) == (found >= 0.5))[np.abs(expected - 0.5) >= tie / 2]
     return float(equal.mean()) if len(equal) else 1.0

@@ -38,7 +38,7 @@ _FLAT = 1e-12
 
 
 def columns(header: Sequence[str], free: Sequence[int]) -> list[int]:
-    """The only column that is left; of several, only a name tells which to predict."""
+    """Return the only column that is left; of several, only a name tells which to predict."""
     return list(free) if len(free) == 1 else []
 
 
@@ -48,7 +48,7 @@ def is_labeled(cells: Mapping[str, str]) -> bool:
 
 
 def read(cells: Mapping[str, str], separator: str, where: str) -> str:
-    """The numbers, joined."""
+    """Return the numbers, joined."""
     return JOINED.join(repr(_number(text, f"{where}, column {name}")) for name, text in cells.items())
 
 
@@ -85,7 +85,7 @@ def united(labels: Sequence[str]) -> str:
 
 
 def class_names(labels: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns; `value` where the data are no table."""
+    """Return the names of the columns; `value` where the data are no table."""
     found = tuple(columns) or ("value",)
     for label in labels:
         texts = label.split(JOINED)
@@ -110,7 +110,7 @@ def check(labels: Sequence[str], names: Sequence[str], where: str) -> None:
 
 
 def strata(labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """The quantile of the first number, among BINS or as many as leave 3 images in each."""
+    """Return the quantile of the first number, among BINS or as many as leave 3 images in each."""
     values = np.array([float(label.split(JOINED)[0]) for label in labels])
     bins = max(1, min(BINS, len(values) // 3))
     inner = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]) if len(values) else values
@@ -131,7 +131,7 @@ def standardized(targets: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, li
 
 
 def link(logits: np.ndarray, weights: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """The numbers in their own units."""
+    """Return the numbers in their own units."""
     values = logits @ weights[0] + weights[1] if weights else logits
     return values.astype(np.float32)
 
@@ -179,12 +179,12 @@ def metric() -> Any:
 
 
 def score(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """The mean squared error of standardized numbers, and R2."""
+    """Return the mean squared error of standardized numbers, and R2."""
     return float(np.square(logits - targets).mean()), best_score(logits, targets)
 
 
 def standard_error(score: float, images: int) -> float:
-    """That of R2 (Olkin and Finn 1995, doi:10.1037/0033-2909.118.1.155), for one feature."""
+    """Return that of R2 (Olkin and Finn 1995, doi:10.1037/0033-2909.118.1.155), for one feature."""
     return math.sqrt(4 * max(score, 0.0) * (1 - score) ** 2 / images)
 
 
@@ -201,6 +201,6 @@ def best_score(outputs: np.ndarray, targets: np.ndarray) -> float:
 
 
 def agreement(expected: np.ndarray, found: np.ndarray, tie: float) -> float:
-    """The share of images whose numbers differ by less than a tenth of their deviation, or by less than `tie` of it."""
+    """Return the share of images whose numbers differ by less than a tenth, or `tie`, of their deviation."""
     allowed = max(tie, 0.1) * expected.std(axis=0) + 1e-3 * np.abs(expected).max()
     return float((np.abs(expected - found) <= allowed).all(axis=1).mean())

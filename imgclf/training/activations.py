@@ -41,7 +41,7 @@ class Activations:
         return np.asarray(self._variants[0][self._row_of[index]])
 
     def take(self, rows: np.ndarray) -> "Activations":
-        """Some of the images under new numbers."""
+        """Take some of the images, under new numbers."""
         return Activations(self._variants, self._row_of[rows])
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -61,7 +61,7 @@ def cached(
     dtype: type[np.floating] = np.float16,
     on_progress: OnProgress | None = None,
 ) -> Activations | str:
-    """The activations of all images at a cut, and of `recipe.cached_augmentations` augmentations of them.
+    """Return the activations of all images at a cut, and of `recipe.cached_augmentations` augmentations of them.
 
     Later runs find them, like frozen features, by content, size, rules, weights below the cut, variant and
     seed, as long as they fit into `settings.cache_limit_gb`; where nothing is kept on disk, they stay in memory.

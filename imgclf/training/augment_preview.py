@@ -140,7 +140,7 @@ def _variants(augment: Augment, pixels: np.ndarray, count: int, seed: tuple[int,
 
 
 def _strata(dataset: Dataset) -> dict[str, list[Sample]]:
-    """The images of each class, in their order, or of each range of numbers; those without a class come last."""
+    """Return the images of each class, in their order, or of each range of numbers; those without a class come last."""
     found: dict[str, list[Sample]] = {name: [] for name in dataset.class_names}
     names = tasks.find(dataset.task).strata([sample.label for sample in dataset.samples])
     for sample, own in sorted(zip(dataset.samples, names, strict=True), key=lambda pair: pair[1]):

@@ -193,7 +193,7 @@ class Augment:
 
 
 def training_model(model: keras.Model, augmenter: Augmenter) -> keras.Model:
-    """The same layers and weights, but what `fit` gives to it is augmented first, inside the compiled step.
+    """Return the same layers and weights, but what `fit` gives to it is augmented first, inside the compiled step.
 
     `predict` and `evaluate` see the pixels as they are.
     """

@@ -192,7 +192,7 @@ def sampled(images: Any, x: Any, y: Any) -> Any:
 
 
 def stages(policy: Policy, generator: keras.random.SeedGenerator) -> list[Any]:
-    """What a policy does on the device, in the order of OPERATIONS."""
+    """Return what a policy does on the device, in the order of OPERATIONS."""
 
     def keras_layer(name: str, make: Callable[[float], keras.layers.Layer], share: float = 1.0, margin: int = 0) -> Any:
         strength = policy.strength(name)

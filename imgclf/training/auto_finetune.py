@@ -70,7 +70,7 @@ class Search:
                 return
 
     def fitted(self) -> Fitted:
-        """What was kept."""
+        """Return what was kept."""
         return replace(self.best, recipe=self.job.recipe) if self.best else self.job.fitted()
 
     @property
@@ -79,7 +79,7 @@ class Search:
         return any(row.get("outcome") == ACCEPTED for row in self.job.rows)
 
     def stages(self) -> Iterator[tuple[str, Stage]]:
-        """What to try, in order: the image sizes that were given, then the shares."""
+        """Yield what to try, in order: the image sizes that were given, then the shares."""
         for size in self.job.recipe.sizes[1:]:
             yield f"probe {size} px", partial(self.enlarge, size)
         yield from ((_name(share), partial(self.unfreeze, share)) for share in SHARES)
@@ -220,14 +220,14 @@ class Search:
 
 
 def validation_score(fitted: Fitted) -> tuple[float, float] | None:
-    """The score of the validation images; None without any."""
+    """Return the score of the validation images; None without any."""
     rows = fitted.images.rows(VALIDATION)
     task = fitted.images.dataset.task
     return stage_selection.score(fitted.logits[rows], fitted.images.targets[rows], task) if len(rows) else None
 
 
 def _at(job: Job, size: int, on_progress: OnProgress) -> Job:
-    """The same job at another image size.
+    """Return the same job at another image size.
 
     Raises:
         RunError: if images were removed meanwhile.

@@ -105,7 +105,7 @@ def _outliers(run: Run, fitted: Fitted, rows: np.ndarray) -> Outliers:
 
 
 def threshold_for(scores: np.ndarray, share: float) -> tuple[float, float]:
-    """The smallest threshold that at most a share of images like these is above, and that share.
+    """Return the smallest threshold that at most a share of images like these is above, and that share.
 
     Args:
         scores: float (n,), of images that nothing was fitted on.

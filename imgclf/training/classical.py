@@ -113,7 +113,7 @@ UNSCALED = ("tree", "forest", "naive-bayes")
 
 
 def make(settings: TrainConfig, count: int) -> Any:
-    """An unfitted estimator of scikit-learn, on standardized features where their scale matters.
+    """Return an unfitted estimator of scikit-learn, on standardized features where their scale matters.
 
     Args:
         count: the number of training images.
@@ -173,7 +173,7 @@ class FittedClassical:
         return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
 
     def _kept_paths(self) -> tuple[str, ...]:
-        """The training images, where the classifier keeps vectors of theirs."""
+        """Return the training images, where the classifier keeps vectors of theirs."""
         if self.settings.model not in ("knn", "svm"):
             return ()
         samples = self.images.dataset.samples
@@ -262,7 +262,7 @@ class Classical:
             self._network.keep(built, run)
 
     def columns(self, built: keras.Model | None) -> list[str]:
-        """The names of the columns of `vectors`."""
+        """Return the names of the columns of `vectors`."""
         return self._descriptor.names(built.get_layer("embedding").output.shape[-1] if built else 0)
 
     def vectors(self, built: keras.Model | None, images: Images, on_progress: OnProgress | None) -> np.ndarray:
@@ -290,7 +290,7 @@ class Classical:
 
 
 def _cleared(settings: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """The settings without those of gradient descent, and which were given in vain."""
+    """Return the settings without those of gradient descent, and which were given in vain."""
     cleared: dict[str, Any] = {}
     given = []
     for field in fields(TrainConfig):

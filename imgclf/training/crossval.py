@@ -148,7 +148,7 @@ def _of_dataset(
 
 
 def _cost(estimator: estimators.Estimator, settings: KfoldConfig) -> list[str]:
-    """What a cross-validation takes that fine-tunes the network in every fold, and what is quicker."""
+    """Return what a cross-validation takes that fine-tunes the network in every fold, and what is quicker."""
     trained = estimator.settings
     if trained.model != NETWORK or trained.method not in ("auto", "finetune"):
         return []
@@ -192,7 +192,7 @@ def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnP
 
 
 def images_to_fold(dataset: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
-    """The images to deal out: all but the test split that the data bring along, or the test group."""
+    """Return the images to deal out: all but the test split that the data bring along, or the test group."""
     checks = dataset.checkup.lines() if dataset.checkup else []
     notes = [*checks, *dataset.notes]
     by_hand = dataset.settings is None or bool(config.test_group)  # then every test image was given
@@ -205,7 +205,7 @@ def images_to_fold(dataset: Dataset, config: DataConfig) -> tuple[Dataset, list[
 
 
 def _open(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldConfig) -> Run:
-    """The folder, new or of the same cross-validation."""
+    """Return the folder, new or of the same cross-validation."""
     run = Run(folder)
     facts = {
         "imgclf": imgclf.__version__,
@@ -330,7 +330,7 @@ def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Datase
 
 @functools.lru_cache(maxsize=1)
 def _of_all_folds(config: TrainConfig, classes: int) -> Any:
-    """What the folds share, such as the one graph of all folds of a probe; None where each builds its own."""
+    """Return what the folds share, such as the one graph of all folds of a probe; None where each builds its own."""
     estimator = estimators.kind(config).of_run(config)
     return estimator.build(classes) if estimator.shared else None
 
@@ -365,7 +365,7 @@ def _summed_up(run: Run, dataset: Dataset, folds: Sequence[_Fold], settings: Kfo
 
 
 def _sentence(summary: dict[str, dict[str, Any]], settings: KfoldConfig) -> str:
-    """The mean and the interval of the first score."""
+    """Return the mean and the interval of the first score."""
     key, found = next(iter(summary.items()))
     again = f" times {settings.repeats}" if settings.repeats > 1 else ""
     title = key.replace("_", " ").capitalize()
@@ -394,7 +394,7 @@ def _summary(values: Sequence[float | None], share: float, limits: tuple[float, 
 
 
 def corrected_interval(values: Sequence[float], share: float) -> tuple[float, float]:
-    """The 95% interval of the mean over folds, whose training sets overlap: wider than that of independent ones.
+    """Return the 95% interval of the mean over folds, whose training sets overlap: wider than that of independent ones.
 
     Args:
         values: a score on every fold, of all repeats; at least 2.

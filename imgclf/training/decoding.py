@@ -43,7 +43,7 @@ class Decoding:
         self._pool.shutdown()
 
     def result(self) -> tuple[Dataset, loading.Pixels]:
-        """The dataset without what cannot be decoded, and the pixels of the rest.
+        """Return the dataset without what cannot be decoded, and the pixels of the rest.
 
         Raises:
             DatasetError: see `loading.decode`.

@@ -106,7 +106,7 @@ def extend(job: Job, phase: str, recipe: Recipe, deadline: float) -> None:
 
 
 def score(job: Job, validation: Part) -> tuple[float, float]:
-    """The `stage_selection.score` of the job's model."""
+    """Return the `stage_selection.score` of the job's model."""
     logits = classifier.logits(job.model)
     logits.compile(jit_compile=devices.jit_compile())
     outputs = loop.predict(logits, validation.pixels, job.recipe.batch_size)
@@ -114,7 +114,7 @@ def score(job: Job, validation: Part) -> tuple[float, float]:
 
 
 def find_lr(job: Job) -> Recipe:
-    """The recipe with the learning rate that a range test finds; its curve is drawn into the run."""
+    """Return the recipe with the learning rate that a range test finds; its curve is drawn into the run."""
     recipe = replace(job.recipe, epochs=job.recipe.epochs or 1)
     if recipe.method == "auto":  # its sizes are stages
         recipe = replace(recipe, sizes=(recipe.image_size,))
@@ -143,7 +143,7 @@ def _unfreeze(model: keras.Model, trained: keras.Model, recipe: Recipe) -> graph
 def _activations(
     job: Job, model: keras.Model, cut: graph.Cut | None, recipe: Recipe, deadline: float
 ) -> Activations | None:
-    """The activations at the cut; None where every epoch needs the pixels."""
+    """Return the activations at the cut; None where every epoch needs the pixels."""
     if cut is None or recipe.changes_size or recipe.mixes or recipe.distill or not recipe.caches_activations:
         return None
     images = job.images

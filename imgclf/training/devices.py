@@ -13,7 +13,7 @@ log = logging.getLogger("imgclf")
 
 
 def names() -> list[str]:
-    """The devices that Keras can compute on, such as "CPU" and "GPU:0 NVIDIA H200"."""
+    """Return the devices that Keras can compute on, such as "CPU" and "GPU:0 NVIDIA H200"."""
     if keras.backend.backend() == "tensorflow":
         from tensorflow import config
 
@@ -117,5 +117,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def jit_compile() -> bool | Literal["auto"]:
-    """The value for `compile`: XLA's convolutions on a CPU take ten times as long as oneDNN's under TensorFlow."""
+    """Choose the value for `compile`: XLA convolves ten times as slowly as oneDNN on a CPU under TensorFlow."""
     return False if keras.backend.backend() == "tensorflow" and on_cpu() else "auto"

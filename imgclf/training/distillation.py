@@ -123,7 +123,7 @@ def _warn_of_leaks(teacher: Run, dataset: Dataset) -> None:
 def lessons(
     settings: TrainConfig, dataset: Dataset, run: Run, size_px: int, on_progress: OnProgress | None
 ) -> Lessons | None:
-    """The lessons of a training; None where it has no teacher.
+    """Return the lessons of a training; None where it has no teacher.
 
     The teacher's probabilities are stored in the run, so that a training that resumes learns the same.
 
@@ -186,7 +186,7 @@ def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _unlabeled(folder: Path, dataset: Dataset) -> Dataset:
-    """The images of a folder at any depth, but for those that the labeled data contain, whatever their split."""
+    """Return the images of a folder at any depth, but for those that the labeled data contain, whatever their split."""
     found = file_listing.scan(folder)
     samples = tuple(Sample(path, "", TRAIN) for path in found.files)
     if not samples:
@@ -213,7 +213,7 @@ def _unlabeled(folder: Path, dataset: Dataset) -> Dataset:
 def _predictions(
     teacher: Path, paths: list[Path], class_names: tuple[str, ...], on_progress: OnProgress | None
 ) -> np.ndarray:
-    """The teacher's probabilities, float32 (n, classes), in the order of `class_names`."""
+    """Return the teacher's probabilities, float32 (n, classes), in the order of `class_names`."""
     classifier = prediction.load(teacher, count=len(paths))
     order = [classifier.labels.index(name) for name in class_names]
     rows = np.empty((len(paths), len(order)), np.float32)
@@ -233,7 +233,7 @@ def _write(run: Run, hashes: np.ndarray, probabilities: np.ndarray) -> None:
 
 
 def _read(run: Run, class_names: tuple[str, ...]) -> dict[bytes, np.ndarray]:
-    """The stored probabilities by the SHA-256 of the images."""
+    """Return the stored probabilities by the SHA-256 of the images."""
     try:
         found = documents.arrays(run.soft_labels)
         hashes, probabilities = found["sha256"], found["probabilities"]
@@ -248,7 +248,7 @@ def _read(run: Run, class_names: tuple[str, ...]) -> dict[bytes, np.ndarray]:
 
 
 def loss(temperature: float, label_weight: float, label_smoothing: float) -> Callable[[Any, Any], Any]:
-    """The loss of logits (b, classes) for targets as `Lessons` has them, float32 (b,)."""
+    """Return the loss of logits (b, classes) for targets as `Lessons` has them, float32 (b,)."""
 
     def mixed(targets: Any, logits: Any) -> Any:
         classes = logits.shape[-1]
@@ -264,7 +264,7 @@ def loss(temperature: float, label_weight: float, label_smoothing: float) -> Cal
 
 
 def accuracy() -> keras.metrics.Metric:
-    """The share of training images classified correctly; an unlabeled one counts as what the teacher says."""
+    """Return the share of training images classified correctly; an unlabeled one counts as what the teacher says."""
 
     def is_correct(targets: Any, logits: Any) -> Any:
         classes = logits.shape[-1]

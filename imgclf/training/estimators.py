@@ -93,7 +93,7 @@ class Fitted(Protocol):
         ...
 
     def exports(self, clock: Clock) -> tuple[str, ...]:
-        """The formats to export that were asked for, as far as they fit into a time limit."""
+        """Return the formats to export that were asked for, as far as they fit into a time limit."""
         ...
 
 
@@ -132,7 +132,7 @@ class Estimator(Protocol):
 
     @classmethod
     def of_run(cls, settings: TrainConfig) -> Self:
-        """The estimator of settings that are resolved already."""
+        """Return the estimator of settings that are resolved already."""
         ...
 
     def build(self, classes: int, run: Run | None = None) -> Any:
@@ -153,7 +153,7 @@ class Estimator(Protocol):
 
 
 def kind(settings: TrainConfig) -> type[Estimator]:
-    """The class of the estimator that the settings name."""
+    """Return the class of the estimator that the settings name."""
     module, _, name = ESTIMATORS[settings.model].partition(":")
     found: type[Estimator] = getattr(import_module(f"imgclf.training.{module}"), name)
     return found

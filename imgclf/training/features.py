@@ -52,7 +52,7 @@ def frozen(
     augmentations: int = 0,
     on_progress: OnProgress | None = None,
 ) -> np.ndarray:
-    """The embeddings of a dataset's images and of augmentations of them, computed once, found by later runs.
+    """Return the embeddings of a dataset's images and of augmentations of them, computed once, found by later runs.
 
     They are kept by content, size, decoding rules, weights, graph, precision, and, for augmentations, policy and seed.
 
@@ -98,7 +98,7 @@ def fingerprint(model: keras.Model) -> str:
 def entry_name(
     kind: str, recipe: Recipe, network: str, variant: int, hashes: np.ndarray, more: Sequence[str] = ()
 ) -> str:
-    """The name of a cache entry: all that decides about what a network computes from images or augmentations."""
+    """Return the name of a cache entry: all that decides about what a network computes from images or augmentations."""
     facts: list[object] = [
         kind,
         VERSION,
@@ -152,7 +152,7 @@ def _through(
 
 
 def _extractor(model: keras.Model, count: int, recipe: Recipe, store: caches.Store | None, network: str) -> Extract:
-    """The path that is quickest for this many images, in float32 unless asked otherwise."""
+    """Return the path that is quickest for this many images, in float32 unless asked otherwise."""
     if recipe.precision == "bf16":
         return _openvino(model)
     if recipe.settings.deterministic or not _may_convert(model):
@@ -176,8 +176,7 @@ def gain(model: keras.Model, recipe: Recipe) -> float:
 
 
 def quick(part: keras.Model, recipe: Recipe, images: int) -> Extract | None:
-    """What computes the single output of a lower part of a network for many images faster than Keras; None if nothing
-    does."""
+    """Return what computes the output of a lower part of a network faster than Keras; None if nothing does."""
     keras_s = images * graph.multiply_adds(part) / KERAS_DEPTHWISE_PER_S
     if gain(part, recipe) == 1 or keras_s * (1 - 1 / LITERT_GAIN) < CONVERTING_S:
         return None
@@ -200,7 +199,7 @@ def _keras(model: keras.Model, batch_size: int) -> Extract:
 
 
 def _convert(model: keras.Model) -> np.ndarray:
-    """A network with one output as a `.tflite` file, uint8 (bytes,)."""
+    """Return a network with one output as a `.tflite` file, uint8 (bytes,)."""
     from imgclf.exporting import litert, savedmodel  # TensorFlow's own formats, of no use to other backends
 
     graph = savedmodel.trace(model, constant=True)

@@ -86,7 +86,7 @@ class Images:
         return Part(own, labels, own.draw)
 
     def validation(self, cached: Activations | None = None) -> Part | None:
-        """The validation split; None where it is empty."""
+        """Return the validation split; None where it is empty."""
         return self.part(VALIDATION, cached) if len(self.rows(VALIDATION)) else None
 
 
@@ -141,7 +141,7 @@ class Fitted:
         return {run.model.name: File("keras", *artifact.hash_tree(run.model))}
 
     def exports(self, clock: Clock) -> tuple[str, ...]:
-        """The formats to export: those that were asked for, as far as they fit into a time limit that was given."""
+        """Return the formats to export: those asked for, as far as they fit into a time limit that was given."""
         formats = self.settings.export_formats
         if not self.recipe.is_limited:
             return formats
@@ -232,7 +232,7 @@ class Job:
         return fitted
 
     def fitted(self) -> Fitted:
-        """The model as it is, with the embeddings of all images."""
+        """Return the model as it is, with the embeddings of all images."""
         started = time.monotonic()
         embeddings = self._embed(0, self.on_progress)[0]
         if self.clock.limit_s < math.inf:

@@ -110,7 +110,7 @@ def fit(model: keras.Model, train: Part, validation: Part | None, recipe: Recipe
 
 
 def _callbacks(state: State, validation: Part | None, options: Options) -> list[keras.callbacks.Callback]:
-    """The callbacks in their order: who measures comes before who records, and who stops comes last."""
+    """Return the callbacks in their order: who measures comes before who records, and who stops comes last."""
 
     def validate() -> tuple[float, float]:
         if validation is None:
@@ -133,7 +133,7 @@ def _callbacks(state: State, validation: Part | None, options: Options) -> list[
 
 
 def kept(rows: Sequence[Row], images: int, task: Task) -> Row:
-    """The last row, unless another is better on validation images than chance explains: by one standard error.
+    """Return the last row, unless another is better on validation images than chance explains: by one standard error.
 
     Few images make some early epoch look best, at a high learning rate, where weights jump about. The last ones have
     come to rest.
@@ -150,7 +150,7 @@ def kept(rows: Sequence[Row], images: int, task: Task) -> Row:
 def compiled(
     model: keras.Model, train: Part, recipe: Recipe, blocks: Blocks = (), *, scheduled: bool = True
 ) -> keras.Model:
-    """The classifier's logits, ready for steps of gradient descent.
+    """Return the classifier's logits, ready for steps of gradient descent.
 
     Args:
         scheduled: whether the learning rate follows the recipe; else it is the optimizer's, to be set from outside.
@@ -180,7 +180,7 @@ def compiled(
 
 
 def batches(model: keras.Model, train: Part, recipe: Recipe, first_epoch: int) -> Any:
-    """The Grain dataset of a recipe's batches from an epoch on, at the image size of that epoch."""
+    """Return the Grain dataset of a recipe's batches from an epoch on, at the image size of that epoch."""
     return loading.training_batches(
         np.arange(len(train.labels)) if train.draw else train.pixels,
         train.labels,
@@ -194,7 +194,7 @@ def batches(model: keras.Model, train: Part, recipe: Recipe, first_epoch: int) -
 
 
 def predict(model: keras.Model, pixels: Images, batch_size: int) -> np.ndarray:
-    """The model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...).
+    """Return the model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...).
 
     Twice as fast as Keras's `predict` on MobileNetV2 at 224 px, whose pipeline copies the pixels several times. The
     last batch is padded, since another size would be traced once more.

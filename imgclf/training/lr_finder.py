@@ -63,7 +63,7 @@ def sweep(model: keras.Model, train: Part, recipe: Recipe) -> Curve:
 
 
 def choose(rates: np.ndarray, losses: np.ndarray) -> Curve:
-    """A tenth of the highest rate at which the smoothed loss has not risen above its lowest.
+    """Return a tenth of the highest rate at which the smoothed loss has not risen above its lowest.
 
     Raises:
         RunError: if there is not one loss.

@@ -23,12 +23,12 @@ def build(recipe: Recipe, classes: int, *, kept: Path | None = None) -> keras.Mo
 
 
 def resized(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """The same classifier, with the same weights, at the recipe's image size."""
+    """Return the same classifier, with the same weights, at the recipe's image size."""
     return _twin(model, recipe, recipe.image_size)
 
 
 def for_steps(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """The same classifier for gradient descent: at the recipe's precision, and of any size if sizes change."""
+    """Return the same classifier for gradient descent: at the recipe's precision, and of any size if sizes change."""
     if recipe.precision == "float32" and not recipe.changes_size:
         return model
     if not sources.portable(recipe.backbone):

@@ -60,7 +60,7 @@ def with_rate(recipe: Recipe, learning_rate: Any, model: keras.Model) -> keras.o
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The current learning rate of the head, whose variables come last in the graph and whose optimizer, too."""
+    """Return the current learning rate of the head, whose variables come last in the graph and whose optimizer, too."""
     head = getattr(optimizer, "optimizers", [optimizer])[-1]
     return float(keras.ops.convert_to_numpy(head.learning_rate))
 

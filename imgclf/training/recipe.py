@@ -138,7 +138,7 @@ class Recipe:
     may_halve_batch: bool = field(repr=False)
 
     def size(self, epoch: int) -> int:
-        """The image size of an epoch, counted from 0."""
+        """Return the image size of an epoch, counted from 0."""
         return self.sizes[epoch * len(self.sizes) // self.epochs]
 
     @property
@@ -162,7 +162,7 @@ class Recipe:
         return self.settings.lr == AUTO
 
     def settle(self, **found: Any) -> "Recipe":
-        """The recipe with numbers that training itself found, for `config.json`, too."""
+        """Return the recipe with numbers that training itself found, for `config.json`, too."""
         return replace(self, settings=replace(self.settings, **found), **found)
 
 
@@ -257,7 +257,7 @@ def _with_backbone(config: TrainConfig) -> tuple[TrainConfig, Facts, list[str]]:
 
 
 def _with_layers(config: TrainConfig) -> str:
-    """The name of the backbone with the layers that were asked for.
+    """Return the name of the backbone with the layers that were asked for.
 
     Raises:
         UsageError: if it is another one than the small network, which alone has them.
@@ -275,7 +275,7 @@ def _with_layers(config: TrainConfig) -> str:
 
 
 def _choose_method(config: TrainConfig, asked: str) -> str:
-    """The method for a chosen backbone.
+    """Return the method for a chosen backbone.
 
     Args:
         asked: the weights that were asked for.

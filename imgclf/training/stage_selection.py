@@ -10,7 +10,7 @@ NO_TIME = "refused: the time was up"
 
 
 def score(logits: np.ndarray, targets: np.ndarray, task: str = tasks.DEFAULT) -> tuple[float, float]:
-    """The task's score, and the loss at the best temperature: the one that the finished model gets.
+    """Return the task's score, and the loss at the best temperature: the one that the finished model gets.
 
     Label smoothing makes a model less confident than it is correct, and a head that was fitted to convergence more;
     without the temperature the first would always lose against the second.

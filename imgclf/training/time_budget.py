@@ -35,7 +35,7 @@ class Clock:
 
     @classmethod
     def start(cls, limit_s: float, started: float | None = None) -> "Clock":
-        """A clock that has run since `started`, or runs from now on."""
+        """Return a clock that has run since `started`, or runs from now on."""
         now = time.monotonic()
         took = 0.0 if started is None else now - started
         return cls(now - took, limit_s, max(1.0, took / IDLE_START_S))
@@ -45,7 +45,7 @@ class Clock:
         return self.deadline(kept_back_s) - time.monotonic()
 
     def deadline(self, kept_back_s: float = 0.0) -> float:
-        """The same as a point in time, of `time.monotonic`."""
+        """Return the same as a point in time, of `time.monotonic`."""
         return self.started + self.limit_s - kept_back_s
 
     def learn(self, foretold_s: float, took_s: float) -> None:
@@ -54,7 +54,7 @@ class Clock:
             self.drift = max(1.0, took_s / max(foretold_s, 1e-9))
 
     def ending_s(self, formats: int, layers: int, passes_s: float) -> float:
-        """What is still to be done when training is: what was measured idle, times how slow it is today.
+        """Return what is still to be done when training is: what was measured idle, times how slow it is today.
 
         Args:
             formats: how many export formats.

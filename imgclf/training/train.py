@@ -242,7 +242,7 @@ def _complete(run: Run, settings: TrainConfig, with_report: bool) -> None:
 
 
 def _with_more_epochs(run: Run, config: TrainConfig, epochs: int | None) -> TrainConfig:
-    """The settings with the new number of epochs; None resumes the training for more epochs that was interrupted."""
+    """Return settings with the new number of epochs; None resumes the training for more that was interrupted."""
     if config.method in ("probe", "auto") or config.epochs is None:
         raise UsageError(f"--epochs: {run.path} was trained with --method {config.method}, which counts no epochs.")
     if not run.artifact.exists():
@@ -273,7 +273,7 @@ def _extend(run: Run, settings: TrainConfig, dataset: Dataset) -> None:
 
 
 def _exported(run: Run) -> list[str]:
-    """The formats that a run has, however they were asked for."""
+    """Return the formats that a run has, however they were asked for."""
     from imgclf.exporting import artifacts
 
     made = {*artifact.read(run.path).files, *(path.name for path in run.path.glob(artifacts.FILES[artifacts.BACKBONE]))}
@@ -290,7 +290,7 @@ def _replace(run: Run, work: Run) -> None:
 
 
 def save_own(backbone: keras.Model, folder: Path) -> Path:
-    """A user's model as a file, which is what training knows: what cannot be saved could not be resumed."""
+    """Return a user's model as a file, which is what training knows: what cannot be saved could not be resumed."""
     path = folder / f"{backbone.name}.keras"
     try:
         backbone.save(path)
@@ -302,7 +302,7 @@ def save_own(backbone: keras.Model, folder: Path) -> Path:
 
 
 def short(backbone: str) -> str:
-    """A backbone's name as part of a folder's."""
+    """Return a backbone's name as part of a folder's."""
     if small_cnn.parse(backbone):
         return small_cnn.SMALL_CNN
     return re.sub(r"[^\w.-]+", "-", re.split(r"[/\\:]", backbone.rstrip("/\\"))[-1].removesuffix(".keras"))

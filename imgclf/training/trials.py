@@ -37,7 +37,7 @@ class Trials:
     _vectors: dict[Any, np.ndarray] = field(default_factory=dict)
 
     def scores(self, config: TrainConfig) -> Iterator[float]:
-        """The task's score on the images that each fold holds out.
+        """Yield the task's score on the images that each fold holds out.
 
         Raises:
             ImgclfError: of any kind, if the settings do not go together, or do not suit the images.
@@ -83,7 +83,7 @@ class Trials:
         return self._vectors[key]
 
     def _trained(self, config: TrainConfig) -> Iterator[float]:
-        """The scores of whole trainings, whose runs are removed."""
+        """Yield the scores of whole trainings, whose runs are removed."""
         place = Path(tempfile.mkdtemp(prefix="imgclf-trial-"))
         try:
             for number, (_, tested) in enumerate(self.folds):

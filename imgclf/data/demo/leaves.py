@@ -23,12 +23,12 @@ class Leaf:
 
 
 def heading(angle: float) -> Array:
-    """The unit vector at an angle in radians from the x axis towards the y axis: float (2,)."""
+    """Return the unit vector at an angle in radians from the x axis towards the y axis: float (2,)."""
     return np.array([math.cos(angle), math.sin(angle)])
 
 
 def arc(start: Array, end: Array, sag: float, n: int = 9) -> Array:
-    """A curve from start to end that bows to its left by `sag` times its length: float (n, 2)."""
+    """Return a curve from start to end that bows to its left by `sag` times its length: float (n, 2)."""
     t = (np.arange(n) / (n - 1))[:, None]
     step = np.asarray(end) - start
     left = np.array([-step[1], step[0]])
@@ -37,7 +37,7 @@ def arc(start: Array, end: Array, sag: float, n: int = 9) -> Array:
 
 
 def _spline(points: list[tuple[float, float]], n: int = 240) -> Array:
-    """A Catmull-Rom curve through the points: float (n, 2), evenly spaced along its length."""
+    """Return a Catmull-Rom curve through the points: float (n, 2), evenly spaced along its length."""
     p = np.array(points, dtype=float)
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, 24, endpoint=False)[:, None]
@@ -48,7 +48,7 @@ def _spline(points: list[tuple[float, float]], n: int = 240) -> Array:
 
 
 def _even(curve: Array, n: int) -> Array:
-    """The same curve by n points at equal distances."""
+    """Return the same curve by n points at equal distances."""
     length = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(curve, axis=0).T))])
     at = np.linspace(0, length[-1], n)
     return np.stack([np.interp(at, length, curve[:, 0]), np.interp(at, length, curve[:, 1])], axis=1)
@@ -72,7 +72,7 @@ def _serrate(rng: Rng, margin: Array, teeth: float, depth: float, double: bool =
 
 
 def _feathered(right: Array, left: Array, veins: Array, rise: float, sag: float) -> Leaf:
-    """A leaf with one midrib: two margins (x > 0, from base to tip) and side veins that end at `veins` of each.
+    """Return a leaf with one midrib: two margins (x > 0, from base to tip) and side veins that end at `veins` of each.
 
     `rise` is how far a side vein climbs per unit of width.
     """
@@ -86,7 +86,7 @@ def _feathered(right: Array, left: Array, veins: Array, rise: float, sag: float)
 
 
 def _sides(rng: Rng, points: list[tuple[float, float]], width: float) -> tuple[Array, Array]:
-    """The right and the left margin through jittered points; the two differ a little, as on a tree."""
+    """Return the right and the left margin through jittered points; the two differ a little, as on a tree."""
     margins = []
     for _ in range(2):
         side = width * rng.uniform(0.88, 1.1)

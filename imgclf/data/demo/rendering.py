@@ -56,7 +56,7 @@ def _blur(field: Array, radius_px: float) -> Array:
 
 
 def _shifted(field: Array, dx: float, dy: float) -> Array:
-    """The field moved by whole pixels, right and down; what comes in is 0."""
+    """Return the field moved by whole pixels, right and down; what comes in is 0."""
     x, y, (h, w) = round(dx), round(dy), field.shape
     padded = np.pad(field, ((max(y, 0), max(-y, 0)), (max(x, 0), max(-x, 0))))
     return padded[max(-y, 0) :, max(-x, 0) :][:h, :w]
@@ -79,14 +79,14 @@ class _Mask:
         self._draw.ellipse(corners.tolist(), fill=round(value * 255))
 
     def stroke(self, points: Array, start_px: float, end_px: float, value: float = 1.0) -> None:
-        """A line whose width goes evenly from start_px to end_px."""
+        """Draw a line whose width goes evenly from start_px to end_px."""
         along = np.gradient(points, axis=0)
         across = np.stack([-along[:, 1], along[:, 0]], axis=1) / (np.hypot(*along.T)[:, None] + 1e-9)
         half = np.linspace(start_px, end_px, len(points))[:, None] / 2
         self.polygon(np.vstack([points + across * half, (points - across * half)[::-1]]), value)
 
     def field(self) -> Array:
-        """What was drawn, float32 (h, w)."""
+        """Return what was drawn, float32 (h, w)."""
         return np.asarray(self._image.reduce(FINE), dtype=np.float32) / 255
 
 
@@ -120,7 +120,7 @@ class Pose:
         return flat
 
     def leaf(self, shape: Shape) -> tuple[Array, Array]:
-        """The leaf coordinates x and y of every pixel, each (h, w)."""
+        """Return the leaf coordinates x and y of every pixel, each (h, w)."""
         rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
         x, y, scale = np.tensordot(np.linalg.inv(self.matrix), np.stack([columns, rows, np.ones_like(rows)]), 1)
         x, y = x / scale, y / scale
@@ -128,7 +128,7 @@ class Pose:
 
 
 def _pose(rng: Rng, outline: Array, shape: Shape) -> Pose:
-    """A random turn, tilt and bend that puts most of the outline on a picture of this shape."""
+    """Return a random turn, tilt and bend that puts most of the outline on a picture of this shape."""
     turn = math.radians(rng.normal(0, TURN_DEG))
     axis, tilt = rng.uniform(0, 2 * np.pi), math.radians(rng.triangular(0, 10, MAX_TILT_DEG))
     u = np.array([math.cos(axis), math.sin(axis), 0])
@@ -207,7 +207,7 @@ def _stone(rng: Rng, shape: Shape) -> Array:
 
 
 def _rotated(rng: Rng, shape: Shape, draw: Callable[[Shape], Array]) -> Array:
-    """A field that was drawn upright on a larger square, seen at a random angle."""
+    """Return a field that was drawn upright on a larger square, seen at a random angle."""
     side = int(1.5 * max(shape))
     image = Image.fromarray(draw((side, side)).astype(np.float32))
     image = image.rotate(rng.uniform(0, 360), Image.Resampling.BILINEAR)
@@ -257,7 +257,7 @@ AUTUMN = ((84, 118, 46), (128, 138, 50), (222, 186, 58), (218, 138, 44), (196, 8
 
 
 def _painted(rng: Rng, leaf: Leaf, pose: Pose, shape: Shape, light: Light) -> tuple[Array, Array]:
-    """The leaf's lit colors, float32 (h, w, 3), and how much of each pixel it covers, (h, w) from 0 to 1."""
+    """Return the leaf's lit colors, float32 (h, w, 3), and how much of each pixel it covers, (h, w) from 0 to 1."""
     outline = pose.pixels(leaf.outline)
     size_px = math.sqrt(np.ptp(outline[:, 0]) * np.ptp(outline[:, 1]))
     blade, veins = _Mask(shape), _Mask(shape)
@@ -311,7 +311,7 @@ def _pigment(rng: Rng, trend: Array, rim: Array) -> Array:
 
 
 def _from_the_edge(rng: Rng, shape: Shape) -> tuple[Array, Array, Array]:
-    """A point near the picture's border, and unit vectors that lead inwards and across."""
+    """Return a point near the picture's border, and unit vectors that lead inwards and across."""
     angle = rng.uniform(0, 2 * np.pi)
     inwards = heading(angle)
     border = np.array(shape[::-1]) * (0.5 - 0.52 * inwards)
@@ -358,7 +358,7 @@ def _finger(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
 
 
 def _neighbor(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
-    """The tip of another leaf of any species, reaching in from the border."""
+    """Return the tip of another leaf of any species, reaching in from the border."""
     leaf = list(SPECIES.values())[rng.integers(len(SPECIES))](rng)
     start, inwards, across = _from_the_edge(rng, shape)
     size = rng.uniform(0.5, 0.9) * max(shape)
@@ -369,7 +369,7 @@ def _neighbor(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
 
 
 def _blade(rng: Rng, shape: Shape, light: Light) -> tuple[Array, Array]:
-    """A blade of grass."""
+    """Return a blade of grass."""
     start, inwards, across = _from_the_edge(rng, shape)
     mask = _Mask(shape)
     end = start + inwards * rng.uniform(0.6, 1.1) * max(shape) + across * rng.normal(0, 30)
@@ -401,7 +401,7 @@ def _shaded(rng: Rng, scene: Array, light: Light) -> Array:
 
 
 def _photographed(rng: Rng, scene: Array) -> Array:
-    """The camera: white balance, exposure, contrast, blur, noise. uint8 (h, w, 3)."""
+    """Return the camera: white balance, exposure, contrast, blur, noise. uint8 (h, w, 3)."""
     warm, green = rng.normal(0, 0.05), rng.normal(0, 0.012)
     scene = scene * np.array([1 + warm, 1 + green, 1 - warm], np.float32) / 255
     scene = 255 * scene.clip(0, 1) ** rng.uniform(0.72, 1.12)
@@ -415,7 +415,7 @@ def _photographed(rng: Rng, scene: Array) -> Array:
 
 
 def _with_stalk(rng: Rng, color: Array, cover: Array, pose: Pose) -> tuple[Array, Array]:
-    """A leaf's colors and cover together with its petiole's, which goes on where the midrib ends."""
+    """Return a leaf's colors and cover together with its petiole's, which goes on where the midrib ends."""
     joint, below = pose.pixels(np.array([[0.0, 0.02], [0.0, -0.03]]))
     length = rng.uniform(3, 8) * (below - joint)
     end = joint + length + rng.normal(0, 0.12, 2) * np.hypot(*length)

@@ -22,7 +22,7 @@ Row = dict[str, object]
 
 
 def shapes(index: int, seed: int = 0) -> tuple[Image.Image, Row]:
-    """An image with some of SHAPES, perhaps none, and its row of the table: 0 or 1 for each. RGB."""
+    """Return an image with some of SHAPES, perhaps none, and its row of the table: 0 or 1 for each. RGB."""
     rng = np.random.default_rng([seed, 1, index])
     image = _ground(rng)
     has = rng.uniform(size=len(SHAPES)) < 0.4
@@ -33,7 +33,7 @@ def shapes(index: int, seed: int = 0) -> tuple[Image.Image, Row]:
 
 
 def damage(index: int, seed: int = 0) -> tuple[Image.Image, Row]:
-    """A leaf with brown spots, and its row of the table: the share of the leaf that they cover, 0 to about 0.8. RGB."""
+    """Draw a leaf with brown spots, RGB, and give its row of the table: the share that they cover, 0 to about 0.8."""
     rng = np.random.default_rng([seed, 2, index])
     image = _ground(rng)
     center, radii, turn = rng.uniform(60, 68, 2), rng.uniform((50, 34), (58, 42)), rng.uniform(0, 180)
@@ -113,7 +113,7 @@ def render(
 
 
 def _ground(rng: Rng) -> Image.Image:
-    """A pale ground with soft spots."""
+    """Return a pale ground with soft spots."""
     coarse = rng.uniform(-40, 40, (9, 9, 1)) + rng.uniform(-10, 10, (9, 9, 3)) + rng.uniform(170, 225, 3)
     small = Image.fromarray(np.clip(coarse, 0, 255).astype(np.uint8))
     return small.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)

@@ -95,7 +95,7 @@ class _Places:
     below: Mapping[str, str]
 
     def prefix(self, path: str) -> str | None:
-        """The folder of `splits` that a path lies in, if any."""
+        """Return the folder of `splits` that a path lies in, if any."""
         at = path.find("/") if len(self.splits) > 1 or "" not in self.splits else -1
         while at >= 0:
             if path[:at] in self.splits:
@@ -119,17 +119,17 @@ class _Tree:
                 folder = above
 
     def names(self, folder: str) -> set[str]:
-        """The names of the folders in a folder."""
+        """Return the names of the folders in a folder."""
         return self._inside.get(folder, set())
 
     def classes(self, folder: str) -> set[str]:
-        """The names of the folders in a folder, or in the only one in it, at any depth."""
+        """Return the names of the folders in a folder, or in the only one in it, at any depth."""
         while (below := self.only(folder)) is not None:
             folder = below
         return self.names(folder)
 
     def only(self, folder: str) -> str | None:
-        """The path of the one folder in a folder, if nothing else with images is in it."""
+        """Return the path of the one folder in a folder, if nothing else with images is in it."""
         names = self.names(folder)
         return _join(folder, next(iter(names))) if len(names) == 1 and folder not in self._direct else None
 

@@ -334,7 +334,7 @@ class _Reader:
 
 
 def _other_task(table: Table, settings: ReadConfig) -> str:
-    """The end of an error, where another task knows the name of a column."""
+    """Return the end of an error, where another task knows the name of a column."""
     for name in tasks.names():
         found = [column for column in table.header if column.strip().lower() in tasks.find(name).USUAL]
         if found and name != settings.task:
@@ -370,7 +370,7 @@ def _places(table: Table, settings: ReadConfig) -> _Places:
 
 
 def _one_hot(table: Table, path: int) -> list[str]:
-    """The columns that contain nothing but 0 and 1, as far as the first rows tell."""
+    """Return the columns that contain nothing but 0 and 1, as far as the first rows tell."""
     rows = [row for row in table.first if len(row) == len(table.header)]
     places = [place for place in range(len(table.header)) if place != path] if rows else []
     return [table.header[p] for p in places if {row[p].strip().casefold() for row in rows} <= _ONE_HOT]
@@ -410,7 +410,7 @@ def _column(table: Table, what: str, asked: str | None, usual: Sequence[str] = (
 
 
 def _split(text: str, where: str, settings: ReadConfig) -> str | None:
-    """The split that a cell names; None for an image to leave out."""
+    """Return the split that a cell names; None for an image to leave out."""
     meaning = Vocabulary.of(settings).of_cell(text)
     if meaning.split is None and not meaning.is_left_out:
         raise DatasetError(

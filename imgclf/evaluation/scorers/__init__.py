@@ -68,10 +68,10 @@ class Scorer(Protocol):
     GATES: gates.Keys
 
     def temperature(self, targets: np.ndarray, logits: np.ndarray) -> float:
-        """The divisor of the logits that suits validation images best."""
+        """Return the divisor of the logits that suits validation images best."""
 
     def rules(self, targets: np.ndarray, outputs: np.ndarray, names: Sequence[str]) -> Decision:
-        """The rules that every run gets, fitted on validation images; targets as `Dataset.labels`."""
+        """Return the rules that every run gets, fitted on validation images; targets as `Dataset.labels`."""
 
     def write_outputs(self, path: Path, samples: Sequence[Sample], outputs: np.ndarray, names: Sequence[str]) -> None:
         """Write outputs and labels as CSV, without rules.
@@ -81,7 +81,7 @@ class Scorer(Protocol):
         """
 
     def recalibrated(self, path: Path, facts: Artifact, config: CalibrateConfig) -> tuple[Decision, dict[str, Any]]:
-        """The rules of a model with the changes that the settings ask for, fitted on a `validation.csv`.
+        """Return the rules of a model with the changes that the settings ask for, fitted on a `validation.csv`.
 
         Returns:
             The rules, and what they make of those images: numbers, and `support`, the images of each name.
@@ -109,14 +109,14 @@ class Scorer(Protocol):
         """
 
     def read(self, path: Path) -> Any:
-        """The content of a `predictions.csv`; it has `paths`.
+        """Return the content of a `predictions.csv`; it has `paths`.
 
         Raises:
             RunError: if the file is missing or damaged.
         """
 
     def names_of(self, found: Any) -> list[str]:
-        """The names of the outputs in what `read` returned."""
+        """Return the names of the outputs in what `read` returned."""
 
     def pooled(self, found: Sequence[Any], paths: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> Scored:
         """Score the predictions of several files together.
@@ -144,26 +144,26 @@ class Scorer(Protocol):
         """
 
     def matched(self, dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
-        """The images that a model with these names can be scored on.
+        """Return the images that a model with these names can be scored on.
 
         Raises:
             DatasetError: if there are none, or the names differ in a way that the settings do not allow.
         """
 
     def headline(self, metrics: dict[str, Any], digits: int = 3) -> str:
-        """The most important score with its interval, and the number of images."""
+        """Return the most important score with its interval, and the number of images."""
 
     def decided(self, metrics: dict[str, Any]) -> str:
-        """A sentence on what the rules make of the images; empty where there is nothing to tell."""
+        """Return a sentence on what the rules make of the images; empty where there is nothing to tell."""
 
     def tables(self, metrics: dict[str, Any]) -> list[Table]:
-        """The scores for the terminal."""
+        """Return the scores for the terminal."""
 
     def described(self, facts: dict[str, Any]) -> Described:
-        """What the model card says; facts as `facts.about` returns them."""
+        """Return what the model card says; facts as `facts.about` returns them."""
 
     def conclude(self, run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
-        """The end of a training or an evaluation in plain words; see `conclusion.lines`."""
+        """Return the end of a training or an evaluation in plain words; see `conclusion.lines`."""
 
     def report(
         self,
@@ -205,7 +205,7 @@ def read_scores(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def task_of(run: Run) -> str:
-    """The task of a run; the default where its `config.json` does not say.
+    """Return the task of a run; the default where its `config.json` does not say.
 
     Raises:
         RunError: if the file is missing or damaged.

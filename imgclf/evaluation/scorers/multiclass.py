@@ -237,7 +237,7 @@ def compared(
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
-    """The images whose class the model knows."""
+    """Return the images whose class the model knows."""
     found = {s.label for s in dataset.samples}
     unknown = sorted(found - set(names))
     if len(unknown) == len(found):
@@ -271,7 +271,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def headline(metrics: dict[str, Any], digits: int = 3) -> str:
-    """The accuracy."""
+    """Return the accuracy."""
     value, low, high = (f"{x:.{digits}f}" for x in (metrics["accuracy"], *metrics["intervals"]["accuracy"]))
     return f"accuracy {value} (95% CI {low} to {high}), n = {metrics['n']}"
 
@@ -282,7 +282,7 @@ def decided(metrics: dict[str, Any]) -> str:
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
-    """The scores of each class, and over the classes."""
+    """Return the scores of each class, and over the classes."""
     rows = []
     for name, row in metrics["per_class"].items():
         known = [None if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]

@@ -95,7 +95,7 @@ _FEWEST_DRAWS = 100
 
 
 def temperature(targets: np.ndarray, logits: np.ndarray) -> float:
-    """The divisor of all logits that gives the smallest binary cross-entropy, as `calibration.fit_temperature`."""
+    """Return the divisor of all logits with the least binary cross-entropy, as `calibration.fit_temperature`."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
@@ -107,14 +107,14 @@ def temperature(targets: np.ndarray, logits: np.ndarray) -> float:
 
 
 def rules(targets: np.ndarray, outputs: np.ndarray, names: Sequence[str]) -> Decision:
-    """A threshold for each class, with the best F1 on these images."""
+    """Return a threshold for each class, with the best F1 on these images."""
     return with_thresholds(Decision(), targets, outputs, names, "f1")
 
 
 def with_thresholds(
     rules: Decision, targets: np.ndarray, outputs: np.ndarray, names: Sequence[str], goal: str
 ) -> Decision:
-    """The rules with a threshold for each class.
+    """Return the rules with a threshold for each class.
 
     A class with fewer than FEWEST images with it or without it gets EVEN.
 
@@ -138,7 +138,7 @@ def with_thresholds(
 
 
 def best_f1(positive: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold with the highest F1: in the middle between two neighbors, of equals the one nearest to a half."""
+    """Return the threshold with the highest F1: midway between two neighbors, of equals the one nearest to a half."""
     levels = np.unique(scores)
     ordered, truth = np.sort(scores), positive[np.argsort(scores, kind="stable")]
     above = len(scores) - np.searchsorted(ordered, levels)
@@ -313,7 +313,7 @@ def measure(
 
 
 def _mean_of(rows: np.ndarray) -> np.ndarray:
-    """The mean (b,) over the classes that define it; NaN where none does."""
+    """Return the mean (b,) over the classes that define it; NaN where none does."""
     known = np.isfinite(rows)
     with np.errstate(invalid="ignore"):
         mean: np.ndarray = np.where(known, rows, 0).sum(axis=0) / known.sum(axis=0)
@@ -402,7 +402,7 @@ def compared(
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
-    """The images with those of their classes that the model knows."""
+    """Return the images with those of their classes that the model knows."""
     found = set(dataset.class_names)
     unknown = sorted(found - set(names))
     if len(unknown) == len(found):
@@ -428,7 +428,7 @@ def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> D
 
 
 def headline(metrics: dict[str, Any], digits: int = 3) -> str:
-    """The mean average precision."""
+    """Return the mean average precision."""
     if metrics["mean_average_precision"] is None:
         return f"mean average precision undefined, since no image has a class, n = {metrics['n']}"
     ends = metrics["intervals"]["mean_average_precision"]
@@ -443,7 +443,7 @@ def decided(metrics: dict[str, Any]) -> str:
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
-    """The scores of each class, and over the classes."""
+    """Return the scores of each class, and over the classes."""
     rows = [
         (name, *(_shown(row[key]) for key in PER_CLASS), _range(row["intervals"]["average_precision"]), row["support"])
         for name, row in metrics["per_class"].items()
@@ -542,7 +542,7 @@ def report(
 
 
 def _caption(found: Answers, row: int) -> str:
-    """What one image lacks, and what it has too many of."""
+    """Return what one image lacks, and what it has too many of."""
     texts = []
     for name, truth, said, chance in zip(
         found.names, found.labels[row], found.predicted[row], found.outputs[row], strict=True

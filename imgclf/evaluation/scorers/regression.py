@@ -102,7 +102,7 @@ def rules(targets: np.ndarray, outputs: np.ndarray, names: Sequence[str]) -> Dec
 def with_intervals(
     rules: Decision, targets: np.ndarray, outputs: np.ndarray, names: Sequence[str], coverage: float
 ) -> Decision:
-    """The rules with intervals that contain the true number in a share `coverage` of cases or more.
+    """Return the rules with intervals that contain the true number in a share `coverage` of cases or more.
 
     Source: split conformal prediction with absolute residuals, Lei et al. 2018, doi:10.1080/01621459.2017.1307116.
     With so few images that no width would suffice, it is the largest residual.
@@ -286,7 +286,7 @@ def scores_of(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> dict
 
 
 def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weighted median (b,): the mean of the two middle values where the half falls between them."""
+    """Return the weighted median (b,): the mean of the two middle values where the half falls between them."""
     order = np.argsort(values)
     rising, ordered = np.cumsum(weights[order], axis=0), values[order]
     half = rising[-1] / 2
@@ -354,7 +354,7 @@ def compared(
 
 
 def matched(dataset: Dataset, names: Sequence[str], config: EvaluateConfig) -> Dataset:
-    """The images with the numbers of the model, in its order."""
+    """Return the images with the numbers of the model, in its order."""
     if sorted(dataset.class_names) != sorted(names):
         raise DatasetError(
             f"{dataset.root}: expected the numbers {', '.join(names)}, which the model predicts, found "
@@ -390,7 +390,7 @@ def decided(metrics: dict[str, Any]) -> str:
 
 
 def tables(metrics: dict[str, Any]) -> list[Table]:
-    """The scores of each number."""
+    """Return the scores of each number."""
     rows = [
         (name, title, _shown(row[key]), _range(row["intervals"][key]))
         for name, row in metrics["per_value"].items()
@@ -440,7 +440,7 @@ def described(facts: dict[str, Any]) -> Described:
 
 
 def conclude(run: Run, folder: Path, metrics: dict[str, Any], train_counts: dict[str, int]) -> list[str]:
-    """The mean error in plain words, where the report is, and how to predict."""
+    """Return the mean error in plain words, where the report is, and how to predict."""
     errors = []
     for name, row in metrics["per_value"].items():
         low, high = row["intervals"]["mae"]

@@ -64,7 +64,7 @@ class Source(Protocol):
 
     @classmethod
     def find(cls, name: str, *, offline: bool = False) -> "Source | None":
-        """The backbone of that name; None where the name is not one of this source's.
+        """Return the backbone of that name; None where the name is not one of this source's.
 
         Raises:
             UsageError: if the name is of this source, which has no such backbone.
@@ -78,7 +78,7 @@ class Source(Protocol):
     def build(
         self, image_size: int | None, weights: str, *, offline: bool = False, on_progress: Progress | None = None
     ) -> "keras.Model":
-        """The graph, in float32 unless Keras's policy says otherwise.
+        """Return the graph, in float32 unless Keras's policy says otherwise.
 
         Args:
             image_size: in px; None leaves it open, where `any_size` says so.
@@ -116,7 +116,7 @@ def _all() -> list[type[Source]]:
 
 
 def find(name: str, *, offline: bool = False) -> Source:
-    """The backbone of a name.
+    """Return the backbone of a name.
 
     Args:
         name: a name from `imgclf models`, `keras-hub:PRESET`, a `.keras` file, or the folder of a run.
@@ -145,12 +145,12 @@ def is_word(weights: str) -> bool:
 
 
 def word(weights: str) -> str:
-    """The word of today for weights."""
+    """Return the word of today for weights."""
     return _OLD_WORDS.get(weights, weights)
 
 
 def default(weights: str, *, scratch: bool) -> tuple[str, str]:
-    """The backbone for some weights where none is named, and why, in one line.
+    """Return the backbone for some weights where none is named, and why, in one line.
 
     Args:
         weights: a word.

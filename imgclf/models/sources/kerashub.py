@@ -84,7 +84,7 @@ _TOWERS = ("SigLIPBackbone", "CLIPBackbone", "MetaCLIP2Backbone")
 
 
 def family(kind: str) -> Family:
-    """The family of a backbone's class."""
+    """Return the family of a backbone's class."""
     for known in FAMILIES:
         if kind in known.kinds:
             return known
@@ -149,7 +149,7 @@ class KerasHub:
         return model
 
     def _kind(self) -> type:
-        """The class of the backbone.
+        """Return the class of the backbone.
 
         Raises:
             UsageError: if there is no such preset, or it takes no images.
@@ -165,7 +165,7 @@ class KerasHub:
         return kind
 
     def _converter(self) -> Any:
-        """The preset's ImageConverter; None where it has none."""
+        """Return the preset's ImageConverter; None where it has none."""
         import keras_hub
 
         try:
@@ -187,7 +187,7 @@ class KerasHub:
             )
 
     def _ask(self, question: Any) -> Any:
-        """What KerasHub answers.
+        """Return what KerasHub answers.
 
         Raises:
             MissingError: if the network fails it.
@@ -215,7 +215,7 @@ class KerasHub:
         return keras.layers.Rescaling(*plain, dtype="float32", name="preprocess")(pixels)
 
     def _embedding(self, backbone: Any, found: Any) -> Any:
-        """What represents the image: a map (n, h, w, d) or a vector (n, d)."""
+        """Return what represents the image: a map (n, h, w, d) or a vector (n, d)."""
         import keras
         from keras import layers
 
@@ -249,7 +249,7 @@ ADVICE = (
 
 
 def _size(backbone: Any) -> int | None:
-    """The size of the images that a backbone was made for, in px."""
+    """Return the size of the images that a backbone was made for, in px."""
     shape = getattr(backbone, "vision_encoder", backbone).image_shape
     return None if shape[0] is None else int(shape[0])
 
@@ -297,7 +297,7 @@ def _missing(preset: str, reason: str) -> MissingError:
 
 
 def _downloaded(handle: str) -> Path | None:
-    """The folder into which Kaggle's or Hugging Face's client has put a preset; None without one."""
+    """Return the folder into which Kaggle's or Hugging Face's client has put a preset; None without one."""
     if handle.startswith(_KAGGLE):
         root = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub") / "models"
         base = root / handle.removeprefix(_KAGGLE)

@@ -59,28 +59,28 @@ class Form(Protocol):
     HEADS: tuple[str, ...]
 
     def make(self, output: np.ndarray | None, labels: tuple[str, ...], rules: Decision, **facts: Any) -> Answer:
-        """A prediction for the model's output; `facts` are its other fields."""
+        """Return a prediction for the model's output; `facts` are its other fields."""
 
     def to_json(self, prediction: Any, top: int) -> dict[str, object]:
-        """The object that JSON Lines contain."""
+        """Return the object that JSON Lines contain."""
 
     def columns(self, labels: Sequence[str], top: int) -> dict[str, type]:
-        """The columns of CSV and Parquet, and what they contain: str, float or bool. The first is the path."""
+        """Return the columns of CSV and Parquet, and what they contain: str, float or bool. The first is the path."""
 
     def cells(self, prediction: Any, top: int) -> list[object]:
-        """The row of CSV, in the order of `columns`; None for an empty cell."""
+        """Return the row of CSV, in the order of `columns`; None for an empty cell."""
 
     def values(self, prediction: Any, top: int) -> Mapping[str, Any]:
-        """The row of Parquet, by the names of `columns`; what is missing is null."""
+        """Return the row of Parquet, by the names of `columns`; what is missing is null."""
 
     def rows(self, prediction: Any, top: int) -> list[tuple[str, ...]]:
-        """The rows of a table for people: one cell for each of `HEADS`."""
+        """Return the rows of a table for people: one cell for each of `HEADS`."""
 
     def predicted(self, prediction: Any) -> str | None:
-        """The label in words; None where there is none."""
+        """Return the label in words; None where there is none."""
 
     def explained(self, prediction: Any, top: int) -> list[int]:
-        """The outputs whose reasons people want to see first, for an image that can be read."""
+        """Return the outputs whose reasons people want to see first, for an image that can be read."""
 
     def stated(self, prediction: Any, place: int) -> str:
         """One output in words, for an image that can be read."""

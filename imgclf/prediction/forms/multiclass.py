@@ -77,7 +77,7 @@ def values(prediction: Prediction, top: int) -> Mapping[str, Any]:
 
 
 def rows(prediction: Prediction, top: int) -> list[tuple[str, ...]]:
-    """The best classes, and their confidence in percent."""
+    """Return the best classes, and their confidence in percent."""
     best = [(label, f"{confidence:.1%}") for label, confidence in prediction.ranked(top)]
     if prediction.rejected:
         best[0] = f"{best[0][0]} ({prediction.reason})", best[0][1]
@@ -85,12 +85,12 @@ def rows(prediction: Prediction, top: int) -> list[tuple[str, ...]]:
 
 
 def predicted(prediction: Prediction) -> str | None:
-    """The predicted class."""
+    """Return the predicted class."""
     return prediction.label
 
 
 def explained(prediction: Prediction, top: int) -> list[int]:
-    """The most probable classes; alone, the predicted one, which a threshold may have chosen."""
+    """Return the most probable classes; alone, the predicted one, which a threshold may have chosen."""
     assert prediction.probabilities is not None
     if top == 1 and prediction.label is not None:
         return [prediction.labels.index(prediction.label)]
@@ -99,7 +99,7 @@ def explained(prediction: Prediction, top: int) -> list[int]:
 
 
 def stated(prediction: Prediction, place: int) -> str:
-    """The class with its probability."""
+    """Return the class with its probability."""
     assert prediction.probabilities is not None
     shown = f"{prediction.labels[place]} {prediction.probabilities[place]:.1%}"
     return f"unknown ({shown})" if prediction.rejected else shown

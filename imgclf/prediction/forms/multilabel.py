@@ -46,7 +46,7 @@ class Labels(Common):
         return tuple(name for name, has in zip(self.labels, above, strict=True) if has)
 
     def top(self, k: int) -> list[tuple[str, float]]:
-        """The k most probable classes with their probabilities, falling; empty for an image that cannot be read."""
+        """Return the k most probable classes and their probabilities, falling; empty for an unreadable image."""
         return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:k]
 
 
@@ -87,24 +87,24 @@ def values(prediction: Labels, top: int) -> Mapping[str, Any]:
 
 
 def rows(prediction: Labels, top: int) -> list[tuple[str, ...]]:
-    """The predicted classes, the most probable first, with their probability in percent."""
+    """Return the predicted classes, the most probable first, with their probability in percent."""
     chosen = set(prediction.predicted or ())
     ranked = [pair for pair in prediction.top(len(prediction.labels)) if pair[0] in chosen]
     return [(name, f"{value:.1%}") for name, value in ranked] or [(NOTHING, "")]
 
 
 def predicted(prediction: Labels) -> str | None:
-    """The predicted classes, joined; None where the image has none of them."""
+    """Return the predicted classes, joined; None where the image has none of them."""
     return JOINED.join(prediction.predicted or ()) or None
 
 
 def explained(prediction: Labels, top: int) -> list[int]:
-    """The most probable classes."""
+    """Return the most probable classes."""
     return [prediction.labels.index(name) for name, _ in prediction.top(top)]
 
 
 def stated(prediction: Labels, place: int) -> str:
-    """The class with its probability; "not" before one that the image does not have."""
+    """Return the class with its probability; "not" before one that the image does not have."""
     name = prediction.labels[place]
     shown = f"{name} {prediction.probabilities[name]:.1%}"
     return shown if name in (prediction.predicted or ()) else f"not {shown}"

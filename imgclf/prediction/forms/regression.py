@@ -32,7 +32,7 @@ class Estimate(Common):
 
 
 def _short(value: float | np.floating) -> float:
-    """The float with the fewest digits that is the same float32."""
+    """Return the float with the fewest digits that is the same float32."""
     return float(str(np.float32(value)))
 
 
@@ -72,7 +72,7 @@ def values(prediction: Estimate, top: int) -> Mapping[str, Any]:
 
 
 def rows(prediction: Estimate, top: int) -> list[tuple[str, ...]]:
-    """The numbers with their intervals."""
+    """Return the numbers with their intervals."""
     ends = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in prediction.intervals.items()}
     return [(name, f"{value:.4g}", ends.get(name, "")) for name, value in prediction.values.items()]
 
@@ -82,11 +82,11 @@ def predicted(prediction: Estimate) -> None:
 
 
 def explained(prediction: Estimate, top: int) -> list[int]:
-    """The first numbers, in the order of their names."""
+    """Return the first numbers, in the order of their names."""
     return list(range(min(top, len(prediction.labels))))
 
 
 def stated(prediction: Estimate, place: int) -> str:
-    """The number with its name."""
+    """Return the number with its name."""
     name = prediction.labels[place]
     return f"{name} {prediction.values[name]:.4g}"
