@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -279,8 +279,13 @@ def _run_trials(study: _Study, on_progress: OnProgress | None) -> None:
     left = study.deadline - time.monotonic()
     try:
         with ProcessPoolExecutor(study.tuning.jobs, mp_context=get_context("spawn")) as pool:
-            for done in [pool.submit(_work_for, study, left) for _ in range(study.tuning.jobs)]:
-                done.result()
+            working = {pool.submit(_work_for, study, left) for _ in range(study.tuning.jobs)}
+            while working:
+                done, working = wait(working, timeout=1.0, return_when=FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+                if on_progress:
+                    on_progress("trials", len(_settled_trials(study.open())), study.count)
     except BrokenProcessPool:
         raise RunError(
             f"{study.folder}: the process of a trial was killed, perhaps for want of memory. Finished trials are kept: "

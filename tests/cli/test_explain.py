@@ -15,7 +15,8 @@ def test_json_and_overlays(imgclf, trained_run, images, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)["images"]
     assert len(found) == len(list(images.iterdir())) == len(list((tmp_path / "maps").iterdir()))
     assert all(0 <= at < 40 for row in found for at in row["peak"])
-    assert {"path", "label", "class", "probability", "method", "peak", "logit", "drawing", "error"} == found[0].keys()
+    keys = {"path", "label", "class", "probability", "method", "peak", "logit", "value", "drawing", "error"}
+    assert found[0].keys() == keys
 
 
 def test_a_table(imgclf, trained_run, images, capsys):

@@ -62,6 +62,7 @@ def test_help_lists_the_options_in_panels_and_fits_80_columns(train: Train, monk
         "Model",
         "Classical models",
         "Training",
+        "Distillation",
         "Augmentation",
         "Decoding",
         "System",

@@ -61,6 +61,7 @@ def test_photographs_decode_as_pillows_documented_calls_do(real_data: Path) -> N
         np.testing.assert_array_equal(images.load(file, 96), np.asarray(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_eight_orientations_of_a_real_photograph_give_equal_arrays(real_data: Path) -> None:
     photograph = images.decode(min(real_data.glob("ants-bees/**/*.jpg")))

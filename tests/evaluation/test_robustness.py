@@ -131,6 +131,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Run:
     return made
 
 
+@pytest.mark.slow
 def test_a_model_of_brightness_suffers_from_the_light_alone(run: runs.Run) -> None:
     result = imgclf.evaluate(run, config=EvaluateConfig(robustness=True, format="html,md,json"))
     found = result.robustness
@@ -159,6 +160,7 @@ def test_a_model_of_brightness_suffers_from_the_light_alone(run: runs.Run) -> No
     assert not (run.path / "robustness.json").exists() and not (run.path / "robustness_images.png").exists()
 
 
+@pytest.mark.slow
 def test_at_most_so_many_images_are_corrupted_evenly_by_class(run: runs.Run) -> None:
     found = imgclf.evaluate(run, config=EvaluateConfig(robustness=True, robustness_images=12)).robustness
     assert found is not None and (found["n"], found["of"]) == (12, 36)

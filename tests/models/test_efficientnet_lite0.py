@@ -189,6 +189,7 @@ def test_imagenet_is_for_prediction_and_says_so_to_train() -> None:
         recipe.resolve(TrainConfig(backbone="imagenet"))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_a_probe_of_it_tells_hand_signs_apart(real_data: Path, tmp_path: Path) -> None:
     config = TrainConfig(method="probe", export="none", limit=400, seed=0)

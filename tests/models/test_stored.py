@@ -101,6 +101,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         stored.own(path)
 
 
+@pytest.mark.slow
 def test_a_run_on_an_own_backbone_contains_it(image_folder: Callable[..., Path], tmp_path: Path) -> None:
     """The model lives in this process alone, the run is moved, and everything works on."""
     config = TrainConfig(method="finetune", epochs=1, batch_size=8, export="litert", augment="none")

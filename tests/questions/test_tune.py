@@ -203,6 +203,18 @@ def test_labels_that_are_noise_do_not_beat_chance_on_the_test_split(tmp_path: Pa
     assert stats.binomtest(correct, total, 0.5, alternative="greater").pvalue > 0.01
 
 
+@pytest.mark.slow
+def test_two_processes_try_what_one_does(images: Path, tmp_path: Path, found: imgclf.Tuning) -> None:
+    tuning = TuneConfig(search="k=1|3, neighbor_weights=uniform|distance", sampler="grid", trial_folds=3, jobs=2)
+    told: list[tuple[str, int, int]] = []
+    both = imgclf.tune(
+        imgclf.read(images), tuning, COLORS, output=tmp_path / "t", on_progress=lambda *step: told.append(step)
+    )
+    ends = [{r["number"]: (r["settings"], r["score"]) for r in rows} for rows in (both.trials, found.trials)]
+    assert ends[0] == ends[1]
+    assert ("trials", 4, 4) in told
+
+
 def run_command(arguments: list[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "imgclf", *arguments], stderr=subprocess.DEVNULL)
 

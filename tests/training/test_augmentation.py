@@ -307,6 +307,7 @@ def test_the_compiled_step_sees_what_the_augmenter_makes_of_its_number() -> None
     assert len({round(value, 4) for value in seen}) == 3
 
 
+@pytest.mark.slow
 def test_what_is_said_to_compile_under_xla_does() -> None:
     drawable = {name: value for name, value in GENTLE.items() if name not in augmentation_layers.Affine.names}
     policy = Policy.from_dict({name: value for name, value in drawable.items() if name != "perspective"} | {"pick": 3})

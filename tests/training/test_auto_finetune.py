@@ -108,6 +108,7 @@ def test_a_stage_that_does_not_help_leaves_no_trace_and_two_of_them_are_enough(j
     assert probe and search.fitted().embeddings is probe.embeddings and not search.has_improved
 
 
+@pytest.mark.slow
 def test_a_stage_that_helps_is_kept_with_its_embeddings(job: Job):
     search = probed(job, NOTHING)
     before, probe = job.model.get_weights(), search.fitted()
@@ -297,6 +298,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_named_or_halved(job: Job, monkey
     assert tried == [8, 8, 4, 2] and job.recipe.batch_size == job.recipe.settings.batch_size == 2
 
 
+@pytest.mark.slow
 def test_the_range_test_chooses_below_the_lowest_loss_and_draws_its_curve(job: Job):
     probed(job)
     before = job.model.get_weights()

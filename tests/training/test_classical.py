@@ -101,6 +101,7 @@ assert not {{"keras", "tensorflow"}} & set(sys.modules)
     assert done.stdout.strip() == str([p.label for p in imgclf.load(run.path).predict(paths)])
 
 
+@pytest.mark.slow
 def test_knn_is_cross_validated_and_compared_like_a_network(run, folder, tmp_path):
     dataset = imgclf.read(folder, KNN)
     found = imgclf.kfold(dataset, KNN, KfoldConfig(folds=2), output=tmp_path / "folds")

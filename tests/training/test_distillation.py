@@ -108,6 +108,7 @@ def test_a_resumed_training_refuses_other_unlabeled_images(
         distillation.lessons(settings, dataset, run, 32, None)
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_interrupted_and_resumed(
     trained_run: imgclf.Run, images: Path, unlabeled: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def head(run: Run) -> list[np.ndarray]:
     return keras.saving.load_model(run.model).get_layer("logits").get_weights()
 
 
+@pytest.mark.slow
 def test_the_head_is_the_average_of_the_folds_at_the_temperature_of_out_of_fold_predictions(ensemble: Run) -> None:
     temperature = artifact.read(ensemble.path).temperature
     folds = [head(Run(ensemble.path / f"fold-{n}")) for n in (1, 2)]

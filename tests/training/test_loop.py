@@ -77,7 +77,10 @@ def interrupted(checkpoint: Path, recipe: Recipe, epochs: int) -> None:
 RESUMED = replace(PLAN, image_size=24, sizes=(16, 24), epochs=4, ema=0.9, warmup_epochs=1, policy=POLICIES["standard"])
 
 
-@pytest.mark.parametrize(("epochs", "forgets_seeds"), [(3, False), (1, False), (1, True)])
+@pytest.mark.parametrize(
+    ("epochs", "forgets_seeds"),
+    [(3, False), pytest.param(1, False, marks=pytest.mark.slow), pytest.param(1, True, marks=pytest.mark.slow)],
+)
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one_unless_the_seed_state_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, forgets_seeds: bool
 ) -> None:

@@ -34,6 +34,7 @@ def log_metrics(values, step):
 """
 
 
+@pytest.mark.slow
 def test_mlflow_is_told_the_settings_and_every_epoch(
     image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

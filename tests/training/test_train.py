@@ -130,6 +130,7 @@ def test_a_second_process_on_the_same_run_is_refused(image_folder: Callable[...,
         training.resume(run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_and_a_finished_one_says_so(
     image_folder: Callable[..., Path],
     tmp_path: Path,
