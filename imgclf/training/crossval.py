@@ -182,6 +182,11 @@ def _keep_own(own: Path, run: Run) -> None:
 def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnProgress | None) -> CrossValidation:
     """Cross-validate the recipe of a run on its own images."""
     config = TrainConfig.from_dict(run.read_config()["config"])
+    if config.backbone.endswith(".keras") and not Path(config.backbone).exists():
+        raise RunError(
+            f"{run.path}: its backbone {config.backbone} is gone, and the trained one has seen the images of all folds. "
+            "Cross-validate the images instead: imgclf kfold DATA --backbone FILE, or imgclf.kfold(..., backbone=MODEL)."
+        )
     dataset = run_data.read(run, data, splits=(TRAIN, VALIDATION))
     gone = run_data.missing(dataset)
     if gone:

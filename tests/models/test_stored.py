@@ -110,6 +110,8 @@ def test_a_run_on_an_own_backbone_contains_it(image_folder: Callable[..., Path],
     assert not run.backbone.exists()
     assert not Path(run.read_config()["config"]["backbone"]).exists()
     moved = run.path.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="the trained one has seen the images of all folds"):
+        imgclf.kfold(imgclf.Run(moved))
     before = imgclf.load(moved).outputs(_pixels())["embedding"]
     model = keras.saving.load_model(moved / "model.keras", compile=False)
     embedding = keras.Model(model.input, model.get_layer("embedding").output)
