@@ -184,8 +184,8 @@ def _of_run(run: Run, settings: KfoldConfig, data: Path | None, on_progress: OnP
     config = TrainConfig.from_dict(run.read_config()["config"])
     if config.backbone.endswith(".keras") and not Path(config.backbone).exists():
         raise RunError(
-            f"{run.path}: its backbone {config.backbone} is gone, and the trained one has seen the images of all folds. "
-            "Cross-validate the images instead: imgclf kfold DATA --backbone FILE, or imgclf.kfold(..., backbone=MODEL)."
+            f"{run.path}: its backbone {config.backbone} is gone, and the trained one has seen the images of all "
+            "folds. Cross-validate the images: imgclf kfold DATA --backbone FILE, or imgclf.kfold(..., backbone=MODEL)."
         )
     dataset = run_data.read(run, data, splits=(TRAIN, VALIDATION))
     gone = run_data.missing(dataset)
