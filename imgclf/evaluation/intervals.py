@@ -135,3 +135,15 @@ def _at_the_end(estimate: float, certain: tuple[float, float]) -> tuple[float, f
     if abs(estimate - 1) < 1e-12:
         return certain[1], 1.0
     return None
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Adjust p-values, so that the probability of any false rejection is at most the level that they are held to.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted, largest = [0.0] * len(values), 0.0
+    for done, place in enumerate(np.argsort(values, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(values) - done) * values[place]))
+        adjusted[place] = largest
+    return adjusted

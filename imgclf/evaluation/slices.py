@@ -12,6 +12,7 @@ from imgclf import documents, storage
 from imgclf.data import images, statistics, tables
 from imgclf.data.dataset import Sample
 from imgclf.errors import DatasetError, ImageError
+from imgclf.evaluation import intervals
 from imgclf.settings import Decoding
 
 FILE = "slices.json"
@@ -196,9 +197,8 @@ def _ranked(found: Mapping[tuple[str, str], np.ndarray], right: np.ndarray) -> l
                 "p": float(stats.fisher_exact(counts, alternative="less").pvalue),
             }
         )
-    least = 0.0
-    for rank, row in enumerate(sorted(rows, key=lambda row: row["p"])):  # Holm 1979
-        least = row["p"] = max(least, min(1.0, row["p"] * (len(rows) - rank)))
+    for row, p in zip(rows, intervals.holm([row["p"] for row in rows]), strict=True):
+        row["p"] = p
     return sorted(rows, key=lambda row: (row["interval"][1], row["accuracy"]))
 
 

@@ -95,7 +95,7 @@ def _expanded(image: Any, by: int) -> Any:
 
 
 def _shifted(image: Any, row: int, column: int, around: int) -> Any:
-    """Return the part of an expanded image that lies by so many pixels off the middle."""
+    """Return the part of an expanded image that lies this far off the middle, in pixels."""
     height, width = tf.shape(image)[0] - 2 * around, tf.shape(image)[1] - 2 * around
     return image[around + row : around + row + height, around + column : around + column + width]
 

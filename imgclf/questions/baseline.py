@@ -17,6 +17,7 @@ from imgclf.descriptors.kinds import SIZE_PX, Descriptor
 from imgclf.errors import UsageError
 from imgclf.evaluation.compare import pair
 from imgclf.evaluation.intervals import wilson
+from imgclf.questions import pages
 from imgclf.settings import BaselineConfig, FeaturesConfig, TrainConfig
 
 CLASSICAL = {
@@ -56,16 +57,11 @@ class Baseline:
         Raises:
             UsageError: if the file cannot be written.
         """
-        import jinja2
-
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("imgclf.questions"), autoescape=True, undefined=jinja2.StrictUndefined
-        )
-        text = environment.get_template("baseline.html").render(
-            rows=self.rows, images=self.images, folds=self.folds, sentence=self.sentence
+        page = pages.render(
+            "baseline.html", rows=self.rows, images=self.images, folds=self.folds, sentence=self.sentence
         )
         try:
-            storage.write_atomic(path, text.encode())
+            storage.write_atomic(path, page)
         except OSError as error:
             raise UsageError(f"-o {path}: the report cannot be written ({error.strerror}).") from None
 

@@ -177,7 +177,7 @@ def of_embedded(
         sizes: the number of training sizes.
 
     Raises:
-        DatasetError: if there are too few images for so many sizes.
+        DatasetError: if there are too few images for that number of sizes.
     """
     labels, classes, seed = found.labels, found.classes, found.settings.seed
     pools = [np.flatnonzero(~tested) for tested in held]

@@ -12,7 +12,7 @@ from imgclf.data import images as decoding
 from imgclf.data import run_data, scan_cache, statistics
 from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.errors import DatasetError, GateError, ImageError, RunError
-from imgclf.evaluation import scorers
+from imgclf.evaluation import intervals, scorers
 from imgclf.evaluation.intervals import Z_95
 from imgclf.prediction import Classifier, sources
 from imgclf.questions.embedding import OnProgress
@@ -270,7 +270,7 @@ def compare(
     predicted = [np.bincount(side.probabilities.argmax(axis=1), minlength=len(names)) for side in (known, new)]
     distance = float(np.abs(predicted[0] / len(known) - predicted[1] / len(new)).sum() / 2)
     raw.append((NAMES["classes"], None, None, distance, shares_p(*predicted, seed=seed)))
-    adjusted = holm([p for *_, p in raw])
+    adjusted = intervals.holm([p for *_, p in raw])
     tests = [Shift(*facts[:-1], p, p < false_alarms) for facts, p in zip(raw, adjusted, strict=True)]
     return Drift(tests, classes, accuracy, interval, len(new), len(known))
 
@@ -307,18 +307,6 @@ def shares_p(known: np.ndarray, new: np.ndarray, *, seed: int) -> float:
     return (1 + as_far) / (1 + PERMUTATIONS)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Adjust p-values, so that the probability of any false rejection is at most the level that they are held to.
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    adjusted, largest = [0.0] * len(values), 0.0
-    for done, place in enumerate(np.argsort(values, kind="stable").tolist()):
-        largest = max(largest, min(1.0, (len(values) - done) * values[place]))
-        adjusted[place] = largest
-    return adjusted
-
-
 def corrected_shares(probabilities: np.ndarray, prior: np.ndarray, steps: int = 1000) -> np.ndarray:
     """Estimate the shares of the true classes among images, whose shares may differ from those of training.
 
@@ -341,4 +329,4 @@ def corrected_shares(probabilities: np.ndarray, prior: np.ndarray, steps: int = 
     return shares
 
 
-__all__ = ["Drift", "Observed", "Shift", "cliffs_delta", "compare", "corrected_shares", "drift", "holm", "shares_p"]
+__all__ = ["Drift", "Observed", "Shift", "cliffs_delta", "compare", "corrected_shares", "drift", "shares_p"]

@@ -116,9 +116,9 @@ def embed(dataset: Dataset, settings: TrainConfig, on_progress: OnProgress | Non
     from imgclf.training.decoding import Decoding
     from imgclf.training.job import Images
 
-    estimator: Any = estimators.kind(settings).resolve(settings, dataset.median_side_px)[0]
+    estimator = estimators.kind(settings).resolve(settings, dataset.median_side_px)[0]
     with Decoding(dataset, estimator, on_progress) as decoding:
         built = estimator.build(max(2, len(dataset.class_names)))
         readable, pixels = decoding.result()
-    compute = estimator.embeddings if settings.model == NETWORK else estimator.vectors
-    return Embedded(readable, compute(built, Images(readable, pixels), on_progress), estimator.settings)
+    vectors = estimator.vectors(built, Images(readable, pixels), on_progress)
+    return Embedded(readable, vectors, estimator.settings)

@@ -20,7 +20,7 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import thumbnails
 from imgclf.prediction import pipeline, sources
 from imgclf.prediction.classifier import Classifier, Named
-from imgclf.questions import nearest
+from imgclf.questions import nearest, pages
 from imgclf.settings import Decoding, SearchConfig
 from imgclf.settings.base import flag_of
 
@@ -66,15 +66,10 @@ class SearchResult:
             UsageError: if the name does not end in .html, or the file cannot be written.
         """
         check_name(path)
-        import jinja2
-
         query, *drawn = thumbnails.draw_all([Path(self.query), *self.files], self.rules)
-        page = jinja2.Environment(
-            loader=jinja2.PackageLoader("imgclf.questions"), autoescape=True, undefined=jinja2.StrictUndefined
-        ).get_template("search.html")
-        text = page.render(result=self, query=query, rows=list(zip(drawn, self.matches, strict=True)))
+        rows = list(zip(drawn, self.matches, strict=True))
         try:
-            storage.write_atomic(path, text.encode("utf-8", "backslashreplace"))
+            storage.write_atomic(path, pages.render("search.html", result=self, query=query, rows=rows))
         except OSError as error:
             raise UsageError(f"-o {path}: the page cannot be written ({error.strerror}).") from None
 

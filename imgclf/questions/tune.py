@@ -1,8 +1,6 @@
 """Which settings of training are best? Try many by cross-validation, and score the best once on the test split."""
 
 import contextlib
-import csv
-import io
 import logging
 import shutil
 import time
@@ -18,12 +16,12 @@ import numpy as np
 
 import imgclf
 from imgclf import environment, runs, storage, tasks
-from imgclf.data import loading, reading, splitting
+from imgclf.data import cells, loading, reading, splitting
 from imgclf.data.dataset import TEST, Dataset
 from imgclf.errors import DatasetError, ImgclfError, RunError
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation import plots, scorers
-from imgclf.questions import search_space
+from imgclf.questions import pages, search_space
 from imgclf.questions.search_space import Choice, Space
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig, TuneConfig
@@ -140,7 +138,7 @@ def tune(
 
     Raises:
         UsageError: if the space has an unknown setting or an impossible value, or a grid has a range.
-        DatasetError: if a class has too few training images for so many folds, or there is no test split.
+        DatasetError: if a class has fewer training images than there are folds, or there is no test split.
         RunError: if the folder contains something else, such as a search on other data; or every trial failed.
         MissingError: if Optuna is not installed.
     """
@@ -378,13 +376,12 @@ def _importance(study: _Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, f
 
 def _write(found: Tuning) -> None:
     """Write the table, the page and the facts."""
-    text = io.StringIO(newline="")
-    write = csv.writer(text, lineterminator="\n").writerow
     names = list(found.settings)
-    write(["number", "state", "score", "deviation", "folds", "seconds", *names])
+    shared = ("score", "deviation", "folds", "seconds")
+    rows = [["number", "state", *shared, *names]]
     for row in found.trials:
-        cells = ["" if row[key] is None else row[key] for key in ("score", "deviation", "folds", "seconds")]
-        write([row["number"], row["state"], *cells, *(row["settings"].get(name, "") for name in names)])
+        own = ["" if row[key] is None else row[key] for key in shared]
+        rows.append([row["number"], row["state"], *own, *(row["settings"].get(name, "") for name in names)])
     facts = {
         "sentence": found.sentence,
         "best": found.settings,
@@ -397,23 +394,18 @@ def _write(found: Tuning) -> None:
         if not (found.run.path / FACTS).is_file() or runs.read_json(found.run.path / FACTS) != shown:
             storage.write_json(found.run.path / FACTS, shown)
             scorers.of(found.run).report(found.run, found.run.path)
-        storage.write_atomic(found.folder / TABLE, text.getvalue().encode())
+        storage.write_atomic(found.folder / TABLE, "".join(map(cells.line, rows)).encode())
         storage.write_json(found.folder / FACTS, facts)
-        storage.write_atomic(found.folder / PAGE, _page(found).encode())
+        storage.write_atomic(found.folder / PAGE, _page(found))
     except OSError as error:
         raise RunError(f"{found.folder}: the results cannot be written ({error.strerror}).") from None
 
 
-def _page(found: Tuning) -> str:
-    import jinja2
-
+def _page(found: Tuning) -> bytes:
     from imgclf.evaluation import thumbnails
 
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.questions"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     picture = thumbnails.data_uri(draw(found.trials, found.importance), "image/png")
-    return templates.get_template("tune.html").render(found=found, names=list(found.settings), picture=picture)
+    return pages.render("tune.html", found=found, names=list(found.settings), picture=picture)
 
 
 def draw(trials: Sequence[Mapping[str, Any]], importance: Mapping[str, float]) -> bytes:

@@ -266,8 +266,8 @@ class Classical:
         return self._descriptor.names(built.get_layer("embedding").output.shape[-1] if built else 0)
 
     def vectors(self, built: keras.Model | None, images: Images, on_progress: OnProgress | None) -> np.ndarray:
-        """float32 (n, d), of all images."""
-        embeddings = self._network.embeddings(built, images, on_progress) if self._network and built else None
+        """See `Estimator`."""
+        embeddings = self._network.vectors(built, images, on_progress) if self._network and built else None
         return extraction.of_pixels(self._descriptor, images.pixels, embeddings, on_progress)
 
     def fit(self, built: keras.Model | None, work: Work) -> FittedClassical:

@@ -80,7 +80,7 @@ def kfold(
 
     Raises:
         UsageError: if an ensemble is asked for of anything but probes, or distillation.
-        DatasetError: if a class has too few images or groups for so many folds, or images of a run are missing.
+        DatasetError: if a class has fewer images or groups than there are folds, or images of a run are missing.
         RunError: if the folder contains something else, or the run is damaged.
     """
     if isinstance(source, Run):

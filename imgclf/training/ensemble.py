@@ -75,7 +75,7 @@ def write(
         decoded, pixels = decoding.result()
     images = Images(decoded, pixels)
     built.get_layer(tasks.find(dataset.task).OUTPUT).set_weights(images.output_weights)
-    embeddings = estimator.embeddings(built, images, on_progress)
+    embeddings = estimator.vectors(built, images, on_progress)
     kernel, bias = head.get_weights()
     fitted = Fitted(built, recipe.from_resolved(settings), images, embeddings, embeddings @ kernel + bias, [])
     found = outputs.read_predictions(run.predictions)

@@ -147,6 +147,10 @@ class Estimator(Protocol):
         """Write what resuming needs, and what the settings alone do not give again."""
         ...
 
+    def vectors(self, built: Any, images: Images, on_progress: OnProgress | None) -> np.ndarray:
+        """Compute what the classifier is fitted to where nothing below it is trained: float32 (n, d), of all images."""
+        ...
+
     def fit(self, built: Any, work: Work) -> Fitted:
         """Fit to the training images, or train a finished run for more epochs."""
         ...

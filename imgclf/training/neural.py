@@ -53,8 +53,8 @@ class Network:
             with storage.replacing(run.backbone) as new:
                 classifier.backbone(built).save(new)
 
-    def embeddings(self, built: keras.Model, images: Images, on_progress: OnProgress | None) -> np.ndarray:
-        """float32 (n, d), of all images, as the weights are."""
+    def vectors(self, built: keras.Model, images: Images, on_progress: OnProgress | None) -> np.ndarray:
+        """See `Estimator`: the embeddings."""
         return features.frozen(built, images.dataset, images.pixels, self._recipe, on_progress=on_progress)[0]
 
     def fit(self, built: keras.Model, work: Work) -> Fitted:

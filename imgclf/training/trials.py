@@ -78,8 +78,7 @@ class Trials:
                 cache_limit_gb=settings.cache_limit_gb,
             )
             images, built = Images(self.dataset, pixels), estimator.build(len(self.dataset.class_names))
-            of = estimator.embeddings if settings.model == NETWORK else estimator.vectors
-            self._vectors[key] = of(built, images, None)
+            self._vectors[key] = estimator.vectors(built, images, None)
         return self._vectors[key]
 
     def _trained(self, config: TrainConfig) -> Iterator[float]:

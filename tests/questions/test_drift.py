@@ -12,6 +12,7 @@ from scipy import stats
 import imgclf as library
 from imgclf.data import images
 from imgclf.errors import DatasetError, GateError, UsageError
+from imgclf.evaluation import intervals
 from imgclf.questions import drift as question
 from imgclf.questions.drift import LOOKS, NAMES, Observed
 
@@ -105,8 +106,8 @@ def test_images_out_of_distribution_count_as_errors():
 
 def test_cliffs_delta_and_holm_by_hand():
     assert question.cliffs_delta(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0])) == pytest.approx((0 + 3) / 6)
-    assert question.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert question.holm([0.9, 0.5]) == [1.0, 1.0]
+    assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert intervals.holm([0.9, 0.5]) == [1.0, 1.0]
 
 
 def test_the_permutation_agrees_with_the_chi_squared_test():
