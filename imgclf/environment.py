@@ -1,8 +1,7 @@
 """The surroundings of a run: cache, versions, hardware, and a quiet start of Keras.
 
 Keras reads its backend, its home folder and its log level from the process environment when it is first imported, so
-`prepare_keras` must run before that. The packages that import Keras (`models`, `training`, `exporting`)
-call it in their `__init__`.
+`prepare_keras` must run before that: every module that imports Keras when it is itself imported calls it first.
 """
 
 import contextlib
@@ -142,8 +141,11 @@ def _left_in(limit: Path, used: Path) -> int:
 
 
 def hardware() -> dict[str, object]:
-    """Return platform, processor and core count for `config.json`."""
-    return {"platform": platform.platform(), "machine": platform.machine(), "cpus": cpu_count()}
+    """Return platform, processor, core count, and the backend of Keras where it is in use, for `config.json`."""
+    found: dict[str, object] = {"platform": platform.platform(), "machine": platform.machine(), "cpus": cpu_count()}
+    if keras := sys.modules.get("keras"):
+        found["keras_backend"] = keras.backend.backend()
+    return found
 
 
 def has_package(name: str) -> bool:

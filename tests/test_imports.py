@@ -73,6 +73,25 @@ def test_prediction_through_litert_loads_no_framework(trained_run):
     assert not loaded & {*HEAVY, "pydantic"}  # Typer would load it for options, at the price of half an inference
 
 
+def test_a_classifier_on_hand_made_features_needs_no_framework(image_folder, tmp_path):
+    data, run = image_folder(count=12), tmp_path / "run"
+    made = ("--model", "svm", "--features", "hog", "--image-size", "32")
+    code = "".join(
+        f"{imgclf_code(*command)}\nassert not code, (code, sys.argv)\n"
+        for command in (
+            ("train", data, *made, "-o", run),
+            ("predict", run, data),
+            ("evaluate", run, data),
+            ("card", run),
+            ("kfold", data, *made, "--folds", "2", "-o", tmp_path / "folds"),
+        )
+    )
+    loaded = loaded_after(code)
+    assert {"sklearn", "skimage", "skops"} <= loaded
+    assert not loaded & {"keras", "tensorflow", "jax", "torch"}
+    assert (run / "report.html").is_file()
+
+
 def test_prediction_loads_no_settings_of_training(trained_run):
     image = next((trained_run.path.parent / "images").rglob("*.png"))
     code = imgclf_code("predict", trained_run.path, image) + "print(*sys.modules)"

@@ -26,8 +26,8 @@ LINE_AFTER_S = 7.0
 TICK_S = 0.5
 CHILD_AFTER_S = 1.0
 
-LOADING = "loading Keras"
-"""The phase in which TensorFlow, or another backend, is imported: up to 10 s."""
+LOADING = "loading libraries"
+"""The phase in which Keras is imported with TensorFlow or another backend, up to 10 s, where it is needed."""
 
 OnProgress = Callable[..., None]
 

@@ -112,9 +112,9 @@ def embed(dataset: Dataset, settings: TrainConfig, on_progress: OnProgress | Non
     """
     if not len(dataset):
         raise DatasetError(f"{dataset.origin}: expected images, found none.")
-    from imgclf.training import estimators  # Keras takes seconds to import
+    from imgclf.training import estimators  # what it imports takes seconds
     from imgclf.training.decoding import Decoding
-    from imgclf.training.job import Images
+    from imgclf.training.images import Images
 
     estimator = estimators.kind(settings).resolve(settings, dataset.median_side_px)[0]
     with Decoding(dataset, estimator, on_progress) as decoding:

@@ -125,7 +125,7 @@ def features(
 def _with_network(dataset: Dataset, config: FeaturesConfig, on_progress: OnProgress | None) -> FeatureTable:
     from imgclf.training.classical import Classical  # Keras takes seconds, and other vectors need none
     from imgclf.training.decoding import Decoding
-    from imgclf.training.job import Images
+    from imgclf.training.images import Images
 
     same = {name: getattr(config, name) for name in ("features", "image_size", "backbone", *config.decoding.to_dict())}
     estimator, _ = Classical.resolve(TrainConfig(model="knn", **same))

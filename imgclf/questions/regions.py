@@ -80,7 +80,7 @@ def fit(points: np.ndarray, labels: list[str], config: FeaturesConfig) -> Region
         DatasetError: if there is one class only.
     """
     from imgclf.prediction import classical as stored
-    from imgclf.training import classical  # Keras takes seconds to import
+    from imgclf.training import classical  # scikit-learn takes seconds to import
 
     names = sorted(set(labels))
     if len(names) < 2:

@@ -1,5 +1,1 @@
 """Dataset + settings -> Run."""
-
-from imgclf import environment
-
-environment.prepare_keras()

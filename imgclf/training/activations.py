@@ -6,8 +6,8 @@ frozen full path costs 1 forward and f twice backward, the upper part 3 f: the i
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from imgclf.data import cache as caches
@@ -16,8 +16,11 @@ from imgclf.data.dataset import Dataset
 from imgclf.models import graph
 from imgclf.models.graph import Cut
 from imgclf.training import devices, features, loop
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.progress import OnProgress
 from imgclf.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Activations:
@@ -52,7 +55,7 @@ class Activations:
 
 
 def cached(
-    model: keras.Model,
+    model: "keras.Model",
     cut: Cut,
     dataset: Dataset,
     pixels: loading.Pixels,
@@ -102,7 +105,7 @@ def cached(
 
 
 def _batches(
-    part: keras.Model, contents: loading.Pixels, recipe: Recipe, variant: int, on_progress: OnProgress | None
+    part: "keras.Model", contents: loading.Pixels, recipe: Recipe, variant: int, on_progress: OnProgress | None
 ) -> Iterator[np.ndarray]:
     seen = features.Variant(contents, recipe, variant) if variant else contents
     size = recipe.batch_size

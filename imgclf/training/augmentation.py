@@ -19,15 +19,19 @@ Nothing here is part of the classifier's graph, so no export holds any of it.
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 from PIL import Image
 
+from imgclf import environment
 from imgclf.policies import FRAMING
 from imgclf.policies import POLICIES as POLICIES
 from imgclf.policies import Policy as Policy
 from imgclf.training.augmentation_layers import Affine, Perspective, per_image, seeded, stages
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+from keras import layers, ops  # noqa: E402
 
 VERSION = 2
 """Changes with anything here that changes pixels: features of augmented images are cached by it."""

@@ -4,11 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers, ops
 
+from imgclf import environment
 from imgclf.policies import Policy
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+from keras import layers, ops  # noqa: E402
 
 
 def per_image(values: Any, like: Any) -> Any:

@@ -18,9 +18,10 @@ from imgclf.data import loading
 from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.errors import RunError
 from imgclf.training import checkpoint, descent, features, network, stage_selection
-from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.history import title
-from imgclf.training.job import Fitted, Images, Job, TimeIsUp
+from imgclf.training.images import Images
+from imgclf.training.job import Fitted, Job, TimeIsUp
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.stage_selection import ACCEPTED, NO_TIME
 
 log = logging.getLogger("imgclf")

@@ -14,26 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from imgclf import tasks
+from imgclf import environment, tasks
 from imgclf.errors import RunError
 from imgclf.training import checkpoint, history, optimizers
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.recipe import Recipe
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 SHOW_EVERY_S = 0.25
 """How often the progress shows the loss: to ask a device for it is to wait for it."""
 
 log = logging.getLogger("imgclf")
-
-Row = dict[str, Any]
-
-OnProgress = Callable[..., None]
-"""Called with phase, units done and units in total; steps of gradient descent add a fourth string with the loss."""
-
-OnEpoch = Callable[[list[Row]], None]
-"""Called with the rows of all epochs so far."""
 
 
 @dataclass

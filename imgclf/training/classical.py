@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import keras
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -37,12 +36,16 @@ from imgclf.settings.augmentation import AUGMENTATION
 from imgclf.settings.base import about, flag_of
 from imgclf.settings.small_cnn import PANEL as LAYERS
 from imgclf.settings.training import TRAINING
-from imgclf.training import features, history
-from imgclf.training.callbacks import OnProgress, Row
+from imgclf.training import history
 from imgclf.training.estimators import Work
-from imgclf.training.job import Images
-from imgclf.training.neural import Network
+from imgclf.training.images import Images
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.time_budget import Clock
+
+if TYPE_CHECKING:
+    import keras
+
+    from imgclf.training.neural import Network
 
 log = logging.getLogger("imgclf")
 
@@ -137,7 +140,7 @@ class FittedClassical:
     logits: np.ndarray
     rows: list[Row]
     estimator: Any
-    model: keras.Model | None
+    model: "keras.Model | None"
     temperature: float = 1.0
     outputs: tuple[str, ...] = stored.ClassicalRuntime.names
     has_frozen_features: bool = True
@@ -179,9 +182,10 @@ class FittedClassical:
         samples = self.images.dataset.samples
         return tuple(samples[row].path for row in self.images.rows(TRAIN))
 
-    def _write_backbone(self, model: keras.Model, path: Path) -> None:
+    def _write_backbone(self, model: "keras.Model", path: Path) -> None:
         """Convert the backbone, or find it converted by an earlier run or fold."""
         from imgclf.exporting import embedding
+        from imgclf.training import features
 
         kept = caches.Store.of(self.settings.cache, self.settings.cache_limit_gb)
         facts = ["embedding.tflite", features.VERSION, environment.versions().get("tensorflow"), self.images.size_px]
@@ -222,7 +226,7 @@ class FittedClassical:
 class Classical:
     """See `estimators.Estimator`. A backbone is needed for the embedding alone, and is that of a probe."""
 
-    def __init__(self, settings: TrainConfig, network: Network | None) -> None:
+    def __init__(self, settings: TrainConfig, network: "Network | None") -> None:
         self._network = network
         self.settings, self.image_size, self.name = settings, settings.image_size or SIZE_PX, settings.model
         self.limit_s, self.shared = math.inf, True
@@ -239,7 +243,9 @@ class Classical:
                 f"{FOLDER}/ in its run, which imgclf predict reads without TensorFlow. Pass --export none."
             )
         settings, notes = _cleared(settings)
-        if any(part.name == EMBEDDING for part in parse(settings.features)):
+        if _needs_network(settings):
+            from imgclf.training.neural import Network  # Keras takes seconds to import, and other features need none
+
             network, more = Network.resolve(replace(settings, method="probe"), side_px)
             return cls(replace(network.settings, export="none"), network), [*notes, *more]
         size = settings.image_size or SIZE_PX
@@ -249,28 +255,31 @@ class Classical:
     @classmethod
     def of_run(cls, settings: TrainConfig) -> Self:
         """See `Estimator`."""
-        needs_network = any(part.name == EMBEDDING for part in parse(settings.features))
-        return cls(settings, Network.of_run(settings) if needs_network else None)
+        if not _needs_network(settings):
+            return cls(settings, None)
+        from imgclf.training.neural import Network
 
-    def build(self, classes: int, run: Run | None = None) -> keras.Model | None:
+        return cls(settings, Network.of_run(settings))
+
+    def build(self, classes: int, run: Run | None = None) -> "keras.Model | None":
         """See `Estimator`. The head is never used."""
         return self._network.build(classes, run) if self._network else None
 
-    def keep(self, built: keras.Model | None, run: Run) -> None:
+    def keep(self, built: "keras.Model | None", run: Run) -> None:
         """See `Estimator`."""
         if self._network:
             self._network.keep(built, run)
 
-    def columns(self, built: keras.Model | None) -> list[str]:
+    def columns(self, built: "keras.Model | None") -> list[str]:
         """Return the names of the columns of `vectors`."""
         return self._descriptor.names(built.get_layer("embedding").output.shape[-1] if built else 0)
 
-    def vectors(self, built: keras.Model | None, images: Images, on_progress: OnProgress | None) -> np.ndarray:
+    def vectors(self, built: "keras.Model | None", images: Images, on_progress: OnProgress | None) -> np.ndarray:
         """See `Estimator`."""
         embeddings = self._network.vectors(built, images, on_progress) if self._network and built else None
         return extraction.of_pixels(self._descriptor, images.pixels, embeddings, on_progress)
 
-    def fit(self, built: keras.Model | None, work: Work) -> FittedClassical:
+    def fit(self, built: "keras.Model | None", work: Work) -> FittedClassical:
         """See `Estimator`."""
         started = time.monotonic()
         images, task, labels = work.images, work.images.task, work.images.targets
@@ -287,6 +296,10 @@ class Classical:
         history.write(work.run.history_file, [row], task.SCORE)
         log.info("%s: fitted to %d images in %.1f s.", self.settings.model, len(rows[TRAIN]), row["seconds"])
         return FittedClassical(self.settings, images, vectors, scores, [row], estimator, built)
+
+
+def _needs_network(settings: TrainConfig) -> bool:
+    return any(part.name == EMBEDDING for part in parse(settings.features))
 
 
 def _cleared(settings: TrainConfig) -> tuple[TrainConfig, list[str]]:

@@ -12,9 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 import imgclf
@@ -24,13 +23,15 @@ from imgclf.data import reading, run_data, splitting
 from imgclf.data.dataset import TEST, TRAIN, UNASSIGNED, VALIDATION, Dataset
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.evaluation import scorers
-from imgclf.models import stored
 from imgclf.runs import Run
 from imgclf.settings import DataConfig, KfoldConfig, TrainConfig
 from imgclf.settings.classical import NETWORK
-from imgclf.training import ensemble, estimators
+from imgclf.training import estimators
 from imgclf.training import train as training
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.progress import OnProgress
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("imgclf")
 
@@ -62,7 +63,7 @@ def kfold(
     *,
     data: Path | None = None,
     output: Path | str | None = None,
-    backbone: keras.Model | None = None,
+    backbone: "keras.Model | None" = None,
     on_progress: OnProgress | None = None,
 ) -> CrossValidation:
     """Cross-validate a recipe on every image but those of a test split that the data came with.
@@ -115,6 +116,8 @@ def _of_dataset(
     dataset, notes = images_to_fold(dataset, config)
     estimator, found = estimators.kind(config).resolve(config, dataset.median_side_px)
     if settings.ensemble:
+        from imgclf.training import ensemble
+
         ensemble.check(estimator.settings)
     for note in (*notes, *found):
         log.info("%s", note)
@@ -174,6 +177,8 @@ def _keep_own(own: Path, run: Run) -> None:
         with storage.replacing(run.backbone) as new:
             shutil.copyfile(own, new)
         return
+    from imgclf.models import stored  # Keras takes seconds to import, and classifiers on hand-made features need none
+
     one, other = (stored.own(path).get_weights() for path in (own, run.backbone))  # names differ from call to call
     if len(one) != len(other) or not all(map(np.array_equal, one, other)):
         raise RunError(f"{run.path}: expected folds of the same backbone, found others. Choose another -o.")
@@ -219,7 +224,7 @@ def _open(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldCo
         "config": config.to_dict(),
         "kfold": {"folds": settings.folds, "repeats": settings.repeats},
         "versions": environment.versions(),
-        "hardware": environment.hardware() | {"keras_backend": keras.backend.backend()},
+        "hardware": environment.hardware(),
     }
     if run.config.is_file():
         before = run.read_config()
@@ -315,8 +320,11 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, built=built)
         if built is not None:
             return
-    keras.backend.clear_session()  # else the graphs of all folds stay in memory
-    gc.collect()
+    if config.model == NETWORK:
+        import keras
+
+        keras.backend.clear_session()  # else the graphs of all folds stay in memory
+        gc.collect()
 
 
 def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Dataset:

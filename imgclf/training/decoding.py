@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.settings import TrainConfig
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.progress import OnProgress
 
 log = logging.getLogger("imgclf")
 

@@ -3,8 +3,7 @@
 import logging
 import math
 from dataclasses import replace
-
-import keras
+from typing import TYPE_CHECKING
 
 from imgclf.data.dataset import TRAIN
 from imgclf.errors import RunError
@@ -13,12 +12,16 @@ from imgclf.models import classifier, graph
 from imgclf.storage import write_atomic
 from imgclf.training import activations, devices, finetune, history, loop, lr_finder, network, stage_selection
 from imgclf.training.activations import Activations
-from imgclf.training.callbacks import Row
+from imgclf.training.images import Part
 from imgclf.training.job import Job
-from imgclf.training.loop import Options, Part
+from imgclf.training.loop import Options
 from imgclf.training.optimizers import Blocks
+from imgclf.training.progress import Row
 from imgclf.training.recipe import Recipe
 from imgclf.training.stage_selection import ACCEPTED
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("imgclf")
 
@@ -65,7 +68,7 @@ def descend(job: Job, phase: str, recipe: Recipe, deadline: float = math.inf) ->
 
 
 def _fit(
-    job: Job, trained: keras.Model, parts: tuple[Part, Part | None], recipe: Recipe, options: Options
+    job: Job, trained: "keras.Model", parts: tuple[Part, Part | None], recipe: Recipe, options: Options
 ) -> list[Row]:
     """Halve the batch until it fits in memory, if the recipe allows it."""
     weights = trained.get_weights()
@@ -132,7 +135,7 @@ def find_lr(job: Job) -> Recipe:
     return job.recipe.settle(lr=curve.chosen)
 
 
-def _unfreeze(model: keras.Model, trained: keras.Model, recipe: Recipe) -> graph.Cut | None:
+def _unfreeze(model: "keras.Model", trained: "keras.Model", recipe: Recipe) -> graph.Cut | None:
     """Unfreeze layers of what is trained. The share of the arithmetic is that at one size; it may take any."""
     cut = finetune.unfreeze(model, recipe.unfreeze_from, batch_norm=recipe.batch_norm)
     for layer in classifier.backbone_layers(model):
@@ -141,7 +144,7 @@ def _unfreeze(model: keras.Model, trained: keras.Model, recipe: Recipe) -> graph
 
 
 def _activations(
-    job: Job, model: keras.Model, cut: graph.Cut | None, recipe: Recipe, deadline: float
+    job: Job, model: "keras.Model", cut: graph.Cut | None, recipe: Recipe, deadline: float
 ) -> Activations | None:
     """Return the activations at the cut; None where every epoch needs the pixels."""
     if cut is None or recipe.changes_size or recipe.mixes or recipe.distill or not recipe.caches_activations:

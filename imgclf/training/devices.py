@@ -5,9 +5,12 @@ import logging
 import os
 from typing import Literal
 
-import keras
-
+from imgclf import environment
 from imgclf.errors import UsageError
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 log = logging.getLogger("imgclf")
 

@@ -8,12 +8,9 @@ Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
 
 import io
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 from scipy.special import softmax
 
@@ -27,7 +24,7 @@ from imgclf.prediction import loading as prediction
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.settings.classical import NETWORK
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.progress import OnProgress
 
 log = logging.getLogger("imgclf")
 
@@ -245,30 +242,3 @@ def _read(run: Run, class_names: tuple[str, ...]) -> dict[bytes, np.ndarray]:
             f"the shape {probabilities.shape}. Train again."
         )
     return dict(zip(hashes.tolist(), probabilities, strict=True))
-
-
-def loss(temperature: float, label_weight: float, label_smoothing: float) -> Callable[[Any, Any], Any]:
-    """Return the loss of logits (b, classes) for targets as `Lessons` has them, float32 (b,)."""
-
-    def mixed(targets: Any, logits: Any) -> Any:
-        classes = logits.shape[-1]
-        targets = keras.ops.cast(targets, logits.dtype)
-        truth, soft = targets[:, :classes], targets[:, classes:]
-        labeled = keras.ops.sum(truth, axis=-1)  # 1 or 0; where images are mixed, between the two
-        smooth = truth * (1 - label_smoothing) + labeled[:, None] * label_smoothing / classes
-        hard = -keras.ops.sum(smooth * keras.ops.log_softmax(logits), axis=-1)
-        match = -keras.ops.sum(soft * keras.ops.log_softmax(logits / temperature), axis=-1)
-        return label_weight * hard + (1 - label_weight * labeled) * temperature**2 * match
-
-    return mixed
-
-
-def accuracy() -> keras.metrics.Metric:
-    """Return the share of training images classified correctly; an unlabeled one counts as what the teacher says."""
-
-    def is_correct(targets: Any, logits: Any) -> Any:
-        classes = logits.shape[-1]
-        label = keras.ops.argmax(2 * targets[:, :classes] + targets[:, classes:], axis=-1)
-        return keras.ops.cast(keras.ops.equal(label, keras.ops.argmax(logits, axis=-1)), "float32")
-
-    return keras.metrics.MeanMetricWrapper(is_correct, name="accuracy")

@@ -7,8 +7,8 @@ those of the folds on the images that each was not fitted to, which the folder o
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from imgclf import tasks
@@ -20,10 +20,14 @@ from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.training import calibration_fit, recipe
 from imgclf.training import train as training
-from imgclf.training.callbacks import OnProgress
 from imgclf.training.decoding import Decoding
-from imgclf.training.job import Fitted, Images
+from imgclf.training.images import Images
+from imgclf.training.job import Fitted
 from imgclf.training.neural import Network
+from imgclf.training.progress import OnProgress
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("imgclf")
 
@@ -48,7 +52,7 @@ def check(settings: TrainConfig) -> None:
 def write(
     run: Run,
     dataset: Dataset,
-    built: keras.Model,
+    built: "keras.Model",
     folds: Sequence[Path],
     settings: TrainConfig,
     formats: Sequence[str],

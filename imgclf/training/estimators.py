@@ -16,8 +16,8 @@ from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.settings.classical import CLASSICAL_MODELS, NETWORK
-from imgclf.training.callbacks import OnProgress, Row
-from imgclf.training.job import Images
+from imgclf.training.images import Images
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.time_budget import Clock
 
 ESTIMATORS = {NETWORK: "neural:Network"} | dict.fromkeys(CLASSICAL_MODELS, "classical:Classical")

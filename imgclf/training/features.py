@@ -12,7 +12,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 
 from imgclf import environment
@@ -22,8 +21,12 @@ from imgclf.data.dataset import Dataset
 from imgclf.errors import UsageError
 from imgclf.models import graph
 from imgclf.training import augmentation, devices, loop
-from imgclf.training.callbacks import OnProgress
+from imgclf.training.progress import OnProgress
 from imgclf.training.recipe import Recipe
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 log = logging.getLogger("imgclf")
 

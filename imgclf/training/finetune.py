@@ -2,9 +2,12 @@
 
 import logging
 
-import keras
-
+from imgclf import environment
 from imgclf.models import classifier, graph
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 log = logging.getLogger("imgclf")
 

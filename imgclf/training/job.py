@@ -5,28 +5,26 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from imgclf import storage, tasks
-from imgclf.data import loading
-from imgclf.data.dataset import TRAIN, VALIDATION, Dataset
+from imgclf import storage
+from imgclf.data.dataset import TRAIN, VALIDATION
 from imgclf.models import classifier
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
-from imgclf.tasks import Task
 from imgclf.training import features, finetune, history
-from imgclf.training.activations import Activations
-from imgclf.training.callbacks import OnProgress, Row
-from imgclf.training.distillation import Lessons
-from imgclf.training.loop import Part
+from imgclf.training.images import Images
 from imgclf.training.passes import Passes
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.recipe import Recipe
 from imgclf.training.time_budget import Clock
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("imgclf")
 
@@ -36,58 +34,6 @@ SPARE = 0.05
 
 class TimeIsUp(Exception):
     """The deadline has come."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """The decoded images, and the places of each split among them."""
-
-    dataset: Dataset
-    pixels: loading.Pixels  # uint8 (n, s, s, 3)
-    lessons: Lessons | None = None
-
-    @property
-    def task(self) -> Task:
-        """What is predicted."""
-        return tasks.find(self.dataset.task)
-
-    @cached_property
-    def _standardized(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        return self.task.standardized(self.dataset.labels, self.rows(TRAIN))
-
-    @property
-    def targets(self) -> np.ndarray:
-        """What the logits are fitted to, of all images."""
-        return self._standardized[0]
-
-    @property
-    def output_weights(self) -> list[np.ndarray]:
-        """The weights of the output layer, which give the logits the units of the labels."""
-        return self._standardized[1]
-
-    def rows(self, split: str) -> np.ndarray:
-        """int (m,): the places of a split."""
-        return np.array([i for i, sample in enumerate(self.dataset.samples) if sample.split == split], int)
-
-    @property
-    def size_px(self) -> int:
-        """The side of the images."""
-        return int(self.pixels.shape[1])
-
-    def part(self, split: str, cached: Activations | None = None) -> Part:
-        """One split, as pixels, or as the activations of frozen lower layers; with the lessons of a teacher."""
-        rows = self.rows(split)
-        if self.lessons and split == TRAIN:
-            return Part(self.lessons.pixels(self.pixels.take(rows)), self.lessons.targets)
-        labels = self.targets[rows]
-        if cached is None:
-            return Part(self.pixels.take(rows), labels)
-        own = cached.take(rows)
-        return Part(own, labels, own.draw)
-
-    def validation(self, cached: Activations | None = None) -> Part | None:
-        """Return the validation split; None where it is empty."""
-        return self.part(VALIDATION, cached) if len(self.rows(VALIDATION)) else None
 
 
 @dataclass(frozen=True)
@@ -102,7 +48,7 @@ class Fitted:
         rows: the history.
     """
 
-    model: keras.Model
+    model: "keras.Model"
     recipe: Recipe
     images: Images
     embeddings: np.ndarray
@@ -165,16 +111,16 @@ class Job:
         rows: the history.
     """
 
-    model: keras.Model
+    model: "keras.Model"
     recipe: Recipe
     images: Images
     run: Run
     clock: Clock
     on_progress: OnProgress | None = None
-    callbacks: Sequence[keras.callbacks.Callback] = ()
+    callbacks: "Sequence[keras.callbacks.Callback]" = ()
     decoding_s: float = 0.0
     rows: list[Row] = field(default_factory=list)
-    _passes: tuple[keras.Model, Passes] | None = None
+    _passes: "tuple[keras.Model, Passes] | None" = None
 
     def report(self) -> None:
         """Write the history."""

@@ -10,36 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from imgclf import tasks
+from imgclf import environment, tasks
 from imgclf.data import loading
 from imgclf.errors import RunError
 from imgclf.models import classifier
 from imgclf.tasks import Task
-from imgclf.training import augmentation, callbacks, devices, distillation, history, optimizers
-from imgclf.training.callbacks import OnEpoch, OnProgress, Row, State
+from imgclf.training import augmentation, callbacks, devices, distillation_loss, history, optimizers
+from imgclf.training.callbacks import State
+from imgclf.training.images import Inputs, Part
 from imgclf.training.optimizers import Blocks
+from imgclf.training.progress import OnEpoch, OnProgress, Row
 from imgclf.training.recipe import Recipe
 
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
+
 log = logging.getLogger("imgclf")
-
-Images = np.ndarray | loading.Rows
-
-
-@dataclass(frozen=True)
-class Part:
-    """One split: uint8 pixels (n, s, s, 3), in memory or fetched when asked for, and its targets.
-
-    Args:
-        pixels: or the activations that frozen lower layers computed from them.
-        draw: for training on activations, `draw(rows, rng)` gives one of the cached augmentations of each row.
-    """
-
-    pixels: Images
-    labels: np.ndarray
-    draw: loading.Transform | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +149,9 @@ def compiled(
         augmenter = augmentation.Augmenter(recipe.policy, seed=recipe.seed, mixup=recipe.mixup, cutmix=recipe.cutmix)
         logits = augmentation.training_model(logits, augmenter)
     steps = loading.steps_per_epoch(len(train.labels), recipe.batch_size)
-    soft = recipe.distill and distillation.loss(recipe.distill_temperature, recipe.label_weight, recipe.label_smoothing)
+    soft = recipe.distill and distillation_loss.loss(
+        recipe.distill_temperature, recipe.label_weight, recipe.label_smoothing
+    )
     logits.compile(
         optimizer=optimizers.build(recipe, steps, logits, blocks)
         if scheduled
@@ -172,7 +163,7 @@ def compiled(
             label_smoothing=recipe.label_smoothing,
             balanced=recipe.balance == "weights",
         ),
-        metrics=[distillation.accuracy() if soft else task.metric()],
+        metrics=[distillation_loss.accuracy() if soft else task.metric()],
         jit_compile=devices.jit_compile(),
     )
     logits.optimizer.build(logits.trainable_variables)
@@ -193,7 +184,7 @@ def batches(model: keras.Model, train: Part, recipe: Recipe, first_epoch: int) -
     )
 
 
-def predict(model: keras.Model, pixels: Images, batch_size: int) -> np.ndarray:
+def predict(model: keras.Model, pixels: Inputs, batch_size: int) -> np.ndarray:
     """Return the model's output for uint8 pixels (n, s, s, 3), batch by batch: float32 (n, ...).
 
     Twice as fast as Keras's `predict` on MobileNetV2 at 224 px, whose pipeline copies the pixels several times. The

@@ -1,14 +1,17 @@
 """Find a learning rate by a range test (Smith 2017, arXiv:1506.01186)."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from imgclf.errors import RunError
 from imgclf.training import callbacks, loop
-from imgclf.training.loop import Part
+from imgclf.training.images import Part
 from imgclf.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 FROM, TO = 1e-6, 1.0
 STEPS = 60
@@ -36,7 +39,7 @@ class Curve:
     chosen: float
 
 
-def sweep(model: keras.Model, train: Part, recipe: Recipe) -> Curve:
+def sweep(model: "keras.Model", train: Part, recipe: Recipe) -> Curve:
     """Train on some batches, each at a higher rate than the one before; what the model was, it is again afterwards.
 
     Raises:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-import keras
-
+from imgclf import environment
 from imgclf.models import classifier, sources, stored
 from imgclf.training import devices
 from imgclf.training.recipe import Recipe
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 
 def build(recipe: Recipe, classes: int, *, kept: Path | None = None) -> keras.Model:

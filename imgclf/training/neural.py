@@ -1,9 +1,8 @@
 """The estimator that is a Keras classifier: a backbone and a head, trained by one of the methods."""
 
 import math
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import keras
 import numpy as np
 
 from imgclf import environment, storage
@@ -11,9 +10,13 @@ from imgclf.models import classifier, sources
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
 from imgclf.training import devices, features, methods, network, recipe, trackers
-from imgclf.training.callbacks import OnProgress
 from imgclf.training.estimators import Work
-from imgclf.training.job import Fitted, Images, Job
+from imgclf.training.images import Images
+from imgclf.training.job import Fitted, Job
+from imgclf.training.progress import OnProgress
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Network:
@@ -40,24 +43,24 @@ class Network:
         devices.choose(settings.device)
         return cls(recipe.from_resolved(settings))
 
-    def build(self, classes: int, run: Run | None = None) -> keras.Model:
+    def build(self, classes: int, run: Run | None = None) -> "keras.Model":
         """See `Estimator`."""
         kept = None
         if run and not sources.portable(self._recipe.backbone):
             kept = next((file for file in (run.backbone, run.model) if file.is_file()), None)
         return network.build(self._recipe, classes, kept=kept)
 
-    def keep(self, built: keras.Model, run: Run) -> None:
+    def keep(self, built: "keras.Model", run: Run) -> None:
         """See `Estimator`."""
         if not sources.portable(self._recipe.backbone):
             with storage.replacing(run.backbone) as new:
                 classifier.backbone(built).save(new)
 
-    def vectors(self, built: keras.Model, images: Images, on_progress: OnProgress | None) -> np.ndarray:
+    def vectors(self, built: "keras.Model", images: Images, on_progress: OnProgress | None) -> np.ndarray:
         """See `Estimator`: the embeddings."""
         return features.frozen(built, images.dataset, images.pixels, self._recipe, on_progress=on_progress)[0]
 
-    def fit(self, built: keras.Model, work: Work) -> Fitted:
+    def fit(self, built: "keras.Model", work: Work) -> Fitted:
         """See `Estimator`."""
         built.get_layer(work.images.task.OUTPUT).set_weights(work.images.output_weights)
         callbacks = trackers.callbacks(work.extended or work.run, self.settings)

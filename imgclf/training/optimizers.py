@@ -2,9 +2,12 @@
 
 from typing import Any
 
-import keras
-
+from imgclf import environment
 from imgclf.training.recipe import Recipe
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 _KINDS: dict[str, tuple[type[keras.optimizers.Optimizer], dict[str, Any]]] = {
     "adamw": (keras.optimizers.Adam, {}),  # with decoupled decay this is AdamW (arXiv:1711.05101)

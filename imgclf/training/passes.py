@@ -2,9 +2,13 @@
 
 import time
 
-import keras
-
+from imgclf import environment
 from imgclf.training import devices, loop
+from imgclf.training.images import Inputs
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 TRACING = 4.0
 """How many times as long as that of a forward pass the tracing of a training step takes."""
@@ -15,7 +19,7 @@ OVERHEAD = 1.2
 class Passes:
     """The seconds of tracing a network, and of a forward pass of an image."""
 
-    def __init__(self, model: keras.Model, pixels: loop.Images, batch_size: int) -> None:
+    def __init__(self, model: keras.Model, pixels: Inputs, batch_size: int) -> None:
         self._network = keras.Model(model.input, model.output)  # compiled itself, a model would save an optimizer
         self._network.compile(jit_compile=devices.jit_compile())
         self._batch, self._batch_size = pixels[:batch_size], batch_size

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
+from imgclf import environment
 from imgclf.settings import TrainConfig
 from imgclf.tasks import logistic
 from imgclf.training import network, optimizers, recipe
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 """For each fold the rows for training and those for testing."""

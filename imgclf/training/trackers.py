@@ -2,10 +2,13 @@
 
 from typing import Any
 
-import keras
-
+from imgclf import environment
 from imgclf.runs import Run
 from imgclf.settings import TrainConfig
+
+environment.prepare_keras()
+
+import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
 
 
 def callbacks(run: Run, config: TrainConfig) -> tuple[keras.callbacks.Callback, ...]:

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 import imgclf
@@ -28,12 +27,15 @@ from imgclf.runs import Run
 from imgclf.settings import REPORT_FORMATS, TrainConfig, small_cnn
 from imgclf.training import calibration_fit, distillation, estimators
 from imgclf.training.calibration_fit import Calibrated
-from imgclf.training.callbacks import OnProgress, Row
 from imgclf.training.decoding import Decoding
 from imgclf.training.estimators import Estimator, Fitted, Work
-from imgclf.training.job import Images
+from imgclf.training.images import Images
+from imgclf.training.progress import OnProgress, Row
 from imgclf.training.run_log import explained, log_to
 from imgclf.training.time_budget import Clock
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger("imgclf")
 
@@ -46,7 +48,7 @@ def train(
     *,
     output: Path | str | None = None,
     with_report: bool = True,
-    backbone: keras.Model | None = None,
+    backbone: "keras.Model | None" = None,
     built: Any = None,
     on_progress: OnProgress | None = None,
     started: float | None = None,
@@ -289,7 +291,7 @@ def _replace(run: Run, work: Run) -> None:
     storage.install(work.path, run.path, remove=gone, leave=(work.checkpoint.name, work.backbone.name))
 
 
-def save_own(backbone: keras.Model, folder: Path) -> Path:
+def save_own(backbone: "keras.Model", folder: Path) -> Path:
     """Return a user's model as a file, which is what training knows: what cannot be saved could not be resumed."""
     path = folder / f"{backbone.name}.keras"
     try:
@@ -329,7 +331,7 @@ def _facts(dataset: Dataset, settings: TrainConfig) -> dict[str, Any]:
         "config": settings.to_dict(),
         "augmentation": settings.policy.to_dict(),
         "versions": environment.versions(),
-        "hardware": environment.hardware() | {"keras_backend": keras.backend.backend()},
+        "hardware": environment.hardware(),
     }
 
 

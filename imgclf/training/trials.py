@@ -18,7 +18,7 @@ from imgclf.settings import TrainConfig
 from imgclf.settings.classical import NETWORK
 from imgclf.training import classical, crossval, estimators
 from imgclf.training import train as training
-from imgclf.training.job import Images
+from imgclf.training.images import Images
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 

@@ -21,6 +21,7 @@ from imgclf.data import loading
 from imgclf.models import classifier, efficientnet_lite0, graph
 from imgclf.settings import TrainConfig
 from imgclf.training import activations, finetune, loop, recipe
+from imgclf.training.images import Part
 
 LEAST = 0.8
 
@@ -61,8 +62,8 @@ def main() -> None:
         plan, _ = recipe.resolve(settings)
         kept = activations.cached(model, cut, dataset, pixels, plan)
         assert not isinstance(kept, str), kept
-        whole = loop.Part(pixels, dataset.labels)
-        short = loop.Part(kept, dataset.labels, kept.draw)
+        whole = Part(pixels, dataset.labels)
+        short = Part(kept, dataset.labels, kept.draw)
         seconds: dict[str, list[float]] = {"full path": [], "kept activations": []}
         for name, trained, part in (
             ("full path", model, whole),

@@ -25,6 +25,7 @@ from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.settings import TrainConfig
 from imgclf.training import features, loop, network, recipe
+from imgclf.training.images import Part
 
 import jax  # isort: skip
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -121,7 +122,7 @@ def finetune(images: Images, precision: str, batch_size: int) -> tuple[Side, Sid
     """One epoch with all layers trainable, shuffling, Grain and bookkeeping included, beside `train_on_batch`."""
     model, resolved = build(precision, batch_size, images[1].shape[1])
     twin, _ = build(precision, batch_size, images[1].shape[1])
-    part = loop.Part(images[1][:], images[0].labels)
+    part = Part(images[1][:], images[0].labels)
     bare = loop.compiled(twin, part, resolved)
     batches = list(itertools.islice(loop.batches(twin, part, resolved, 0), len(part.labels) // batch_size))
 

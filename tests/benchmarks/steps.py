@@ -21,6 +21,7 @@ from imgclf import policies
 from imgclf.models import classifier, convnets, efficientnet_lite0
 from imgclf.settings import TrainConfig
 from imgclf.training import loop, recipe
+from imgclf.training.images import Part
 
 import keras  # isort: skip  (imgclf chooses its backend first)
 
@@ -56,9 +57,9 @@ class _OtherSide(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - started)
 
 
-def part(images: int, size_px: int) -> loop.Part:
+def part(images: int, size_px: int) -> Part:
     pixels = np.random.default_rng(0).integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8)
-    return loop.Part(pixels, np.arange(images) % 2)
+    return Part(pixels, np.arange(images) % 2)
 
 
 def throughput(images: int, size_px: int, epochs: int) -> bool:

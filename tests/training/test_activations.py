@@ -13,6 +13,7 @@ from imgclf.data import loading
 from imgclf.data.dataset import Dataset
 from imgclf.models import classifier, graph
 from imgclf.training import activations, finetune, loop
+from imgclf.training.images import Part
 from imgclf.training.recipe import Recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -70,10 +71,10 @@ def test_training_the_upper_part_is_training_the_whole_with_the_rest_frozen(data
         cut = finetune.unfreeze(model, "two")
         if short:
             kept = activations.cached(model, cut, *data, config(tmp_path), dtype=np.float32)
-            part = loop.Part(kept, labels, kept.draw)
+            part = Part(kept, labels, kept.draw)
             loop.fit(graph.upper(model, cut), part, part, PLAN, loop.Options("finetune"))
         else:
-            part = loop.Part(data[1], labels)
+            part = Part(data[1], labels)
             loop.fit(model, part, part, PLAN, loop.Options("finetune"))
         for name in ("stem", "one_conv", "one_norm", "two_norm"):  # nor do the statistics of normalisation move
             for one, other in zip(before[name], model.get_layer(name).get_weights(), strict=True):
@@ -112,7 +113,7 @@ def test_one_corrupted_activation_on_disk_changes_what_is_trained(data, tmp_path
             stored[3, 4, 4] += 30  # one place of one image
             stored.flush()
             kept = activations.cached(model, cut, *data, config(tmp_path))
-        part = loop.Part(kept, data[0].labels, kept.draw)
+        part = Part(kept, data[0].labels, kept.draw)
         loop.fit(graph.upper(model, cut), part, None, PLAN, loop.Options("finetune"))
         ends.append(model.get_layer("logits").get_weights()[0])
     assert np.abs(ends[0] - ends[1]).max() > 1e-5

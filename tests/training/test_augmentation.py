@@ -324,6 +324,7 @@ from dataclasses import replace
 from imgclf import policies
 from imgclf.settings import TrainConfig
 from imgclf.training import augmentation, loop, recipe
+from imgclf.training.images import Part
 from imgclf.models import classifier
 import keras
 from keras import layers
@@ -334,7 +335,7 @@ def train():
     pixels = keras.Input((None, None, 3), name="pixels")
     x = layers.Conv2D(8, 3, 2)(layers.Rescaling(1 / 255)(pixels))
     model = classifier.build(keras.Model(pixels, x), 2)
-    part = loop.Part(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), dtype=np.uint8), np.arange(16) % 2)
+    part = Part(np.random.default_rng(0).integers(0, 256, (16, 24, 24, 3), dtype=np.uint8), np.arange(16) % 2)
     settings = TrainConfig(backbone="small-cnn", image_size=24, image_sizes="16,24", epochs=2, batch_size=8, lr=0.01,
                            augment="none", seed=3, mixup=0.5, cutmix=0.5)
     plan = replace(recipe.resolve(settings)[0], policy=policy)

@@ -21,7 +21,8 @@ from imgclf.settings import TrainConfig
 from imgclf.tasks import multiclass
 from imgclf.training import auto_finetune, descent, loop, lr_finder, methods, network, stage_selection
 from imgclf.training.auto_finetune import Search
-from imgclf.training.job import Images, Job
+from imgclf.training.images import Images
+from imgclf.training.job import Job
 from imgclf.training.recipe import Recipe
 from imgclf.training.stage_selection import ACCEPTED
 from imgclf.training.time_budget import Clock

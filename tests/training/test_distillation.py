@@ -16,7 +16,7 @@ from imgclf import TrainConfig
 from imgclf.data.dataset import TRAIN
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.settings import KfoldConfig
-from imgclf.training import crossval, distillation, recipe
+from imgclf.training import crossval, distillation, distillation_loss, recipe
 
 CLASSES = ("disc", "two discs")
 STUDENT = TrainConfig(backbone="small-cnn", method="scratch", image_size=32, epochs=1, batch_size=8, export="none")
@@ -51,7 +51,7 @@ def test_the_loss_is_the_stated_mixture() -> None:
     soft = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], np.float32)
     truth = np.array([[0, 1, 0], [0, 0, 0]], np.float32)  # the second is unlabeled
     temperature, weight = 2.0, 0.25
-    found = distillation.loss(temperature, weight, 0.0)(np.concatenate([truth, soft], axis=1), logits)
+    found = distillation_loss.loss(temperature, weight, 0.0)(np.concatenate([truth, soft], axis=1), logits)
     match = -(temperature**2) * (soft * log_softmax(logits / temperature, axis=1)).sum(axis=1)
     hard = -log_softmax(logits, axis=1)[0, 1]
     np.testing.assert_allclose(found, [weight * hard + (1 - weight) * match[0], match[1]], rtol=1e-5)
@@ -61,7 +61,9 @@ def test_without_weight_of_the_teacher_the_loss_is_the_plain_one() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(5, 4)).astype(np.float32)
     truth = np.eye(4, dtype=np.float32)[rng.integers(4, size=5)]
-    found = distillation.loss(3.0, 1.0, 0.1)(np.concatenate([truth, np.full((5, 4), 0.25, np.float32)], axis=1), logits)
+    found = distillation_loss.loss(3.0, 1.0, 0.1)(
+        np.concatenate([truth, np.full((5, 4), 0.25, np.float32)], axis=1), logits
+    )
     expected = keras.losses.categorical_crossentropy(truth, logits, from_logits=True, label_smoothing=0.1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

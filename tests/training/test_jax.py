@@ -19,6 +19,7 @@ SCRIPT = """
     import numpy as np
     from imgclf.settings import TrainConfig
     from imgclf.training import loop, recipe
+    from imgclf.training.images import Part
     from imgclf.models import classifier, efficientnet_lite0
     import keras
 
@@ -42,7 +43,7 @@ SCRIPT = """
         weight_decay=0.01, label_smoothing=0.1, ema=0.0, augment="none", seed=3,
     ))
     losses = Losses()
-    loop.fit(model, loop.Part(pixels, labels), None, plan, loop.Options("scratch", callbacks=[losses]))
+    loop.fit(model, Part(pixels, labels), None, plan, loop.Options("scratch", callbacks=[losses]))
     print(json.dumps({"backend": keras.backend.backend(), "means": losses.means}))
 """
 

@@ -13,8 +13,10 @@ from imgclf.policies import POLICIES
 from imgclf.tasks import multiclass
 from imgclf.training import callbacks, finetune, loop
 from imgclf.training.callbacks import State
+from imgclf.training.images import Part
 from imgclf.training.loop import Options
 from imgclf.training.optimizers import Blocks
+from imgclf.training.progress import Row
 from imgclf.training.recipe import Recipe
 
 import keras  # isort: skip  (imgclf chooses its backend first)
@@ -23,9 +25,9 @@ from keras import layers  # isort: skip
 PLAN = recipe_of()
 
 
-def part(count: int, size_px: int = 16, seed: int = 0) -> loop.Part:
+def part(count: int, size_px: int = 16, seed: int = 0) -> Part:
     rng = np.random.default_rng(seed)
-    return loop.Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
+    return Part(rng.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8), np.arange(count) % 2)
 
 
 def model(size_px: int | None = 16, dropout: float = 0.0) -> keras.Model:
@@ -65,7 +67,7 @@ def test_sizes_grow_in_equal_shares_up_to_below_the_size_that_is_validated() -> 
 def interrupted(checkpoint: Path, recipe: Recipe, epochs: int) -> None:
     """A training of a model with dropout that is interrupted after some epochs."""
 
-    def stop(rows: list[callbacks.Row]) -> None:
+    def stop(rows: list[Row]) -> None:
         if len(rows) == epochs:
             raise KeyboardInterrupt
 
@@ -164,7 +166,7 @@ def plain() -> keras.Model:
     return classifier.build(keras.Model(pixels, layers.ReLU()(x)), 2)
 
 
-def moves(plan: Recipe, train: loop.Part, blocks: Blocks = ()) -> dict[str, np.ndarray]:
+def moves(plan: Recipe, train: Part, blocks: Blocks = ()) -> dict[str, np.ndarray]:
     """How far each kernel of `plain` goes in a training."""
     network = plain()
     before = {name: network.get_layer(name).get_weights()[0] for name in ("conv", "logits")}
@@ -218,7 +220,7 @@ def test_weights_of_classes_move_recall_to_the_small_class() -> None:
     for balance in ("none", "weights", "sampling"):
         network = plain()
         plan = replace(STEP, epochs=15, balance=balance, lr=0.02)
-        loop.fit(network, loop.Part(pixels, labels), None, plan, Options("scratch"))
+        loop.fit(network, Part(pixels, labels), None, plan, Options("scratch"))
         share[balance] = loop.predict(network, pixels, 8)[labels == 1, 1].mean()
     assert share["none"] < 0.35
     assert share["weights"] > share["none"] + 0.1 and share["sampling"] > share["none"] + 0.1
