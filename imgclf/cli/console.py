@@ -115,6 +115,13 @@ def table(
     return left_out
 
 
+def answer(found: Any) -> None:
+    """Print the tables and the sentence that answer a question."""
+    for title, columns, rows in found.tables():
+        table(title, columns, rows)
+    out.print(found.sentence)
+
+
 def _drawn(widths: Sequence[int]) -> int:
     """Return the columns of the screen that a table takes, with its borders."""
     return sum(widths) + len("│  ") * len(widths) + 1

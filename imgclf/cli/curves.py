@@ -1,16 +1,13 @@
 """imgclf curves"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import imgclf
 from imgclf.cli import options
 from imgclf.settings import CurvesConfig
-
-if TYPE_CHECKING:
-    from imgclf.questions.curves import Point
 
 
 def curves(
@@ -40,18 +37,6 @@ def curves(
     if json:
         console.print_json(found.to_dict())
         return
-    columns = ("training", "95% CI", "validation", "95% CI")
-    console.table("Accuracy by training size", ("images", *columns), map(_row, found.sizes))
-    if found.capacity:
-        name = found.parameter.replace("_", " ")
-        console.table(f"Accuracy by {name}", (name, *columns), map(_row, found.capacity))
-    console.out.print(found.sentence)
+    console.answer(found)
     if output:
         console.note(f"Wrote {output}.")
-
-
-def _row(point: "Point") -> tuple[str, ...]:
-    value = "no limit" if point.value is None else f"{point.value:g}"
-    pairs = ((point.training, point.training_interval), (point.validation, point.validation_interval))
-    cells = ((f"{score:.3f}", f"{low:.3f} to {high:.3f}") for score, (low, high) in pairs)
-    return (value, *(text for pair in cells for text in pair))

@@ -9,9 +9,6 @@ import imgclf
 from imgclf.cli import options
 from imgclf.settings import SuggestConfig
 
-SHOWN = 10
-"""Rows of the table in the terminal."""
-
 
 def suggest(
     run: options.Run,
@@ -39,9 +36,6 @@ def suggest(
     if json:
         console.print_json(found.to_dict() | {"files": [str(file) for file in written]})
         return
-    rows = [(each.path, each.predicted, f"{each.confidence:.3f}") for each in found.suggestions[:SHOWN]]
-    console.table(
-        f"{len(found.suggestions):,} of {found.images:,} images to label", ("image", "predicted", "confidence"), rows
-    )
+    console.answer(found)
     if written:
         console.note(f"Wrote {written[0]} and {written[1]}.")

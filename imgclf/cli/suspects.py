@@ -9,9 +9,6 @@ import imgclf
 from imgclf.cli import options
 from imgclf.settings import SuspectsConfig
 
-SHOWN = 10
-"""Rows of each table in the terminal."""
-
 
 def suspects(
     source: options.DataOrRun,
@@ -40,11 +37,6 @@ def suspects(
     if json:
         console.print_json(found.to_dict() | {"files": [str(file) for file in written]})
         return
-    rows = [(each.path, each.given, each.label, f"{each.score:.2f}") for each in found.suspects[:SHOWN]]
-    console.table("Most suspect labels", ("image", "given", "proposed", "score"), rows)
-    if found.noise:
-        pairs = [(p["given"], p["true"], f"{p['images']:.1f}", f"{p['share']:.1%}") for p in found.noise[:SHOWN]]
-        console.table("Noise by pair of classes", ("labeled", "probably", "images", "share"), pairs)
-    console.out.print(found.sentence)
+    console.answer(found)
     if written:
         console.note(f"Wrote {written[0]} and {written[1]}.")

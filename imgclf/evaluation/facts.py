@@ -12,7 +12,7 @@ from imgclf import __version__, documents, runs
 from imgclf.data import run_data
 from imgclf.data.dataset import SPLITS, TEST
 from imgclf.errors import ArtifactError, RunError
-from imgclf.evaluation import learned, robustness, scorers, slices
+from imgclf.evaluation import answers, learned, robustness, scorers, slices
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.prediction import artifact
@@ -75,7 +75,7 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
         `calibration` (temperature and rules), `settings`, `defaults` (the names of settings at their defaults),
         `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first),
-        `robustness` and `slices` where they were asked for,
+        `robustness` and `slices` where they were asked for, `answers` as `answers.read` returns them,
         `folds` for cross-validation, and `learned`, what `learned.collect` says of a classical model.
 
     Raises:
@@ -117,6 +117,7 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         "robustness": _optional(place / robustness.FILE, robustness.SHAPE),
         "slices": _optional(place / slices.FILE, slices.SHAPE),
         "tune": _optional(run.path / TUNE, _TUNE),
+        "answers": answers.read(run) if folder == run.path else [],
     }
 
 

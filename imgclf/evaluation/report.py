@@ -5,6 +5,7 @@ What a person typed (class names, paths, settings) is escaped in every format.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import storage
+from imgclf import documents, runs, storage
 from imgclf.data import relocate, run_data
 from imgclf.data.dataset import listed
 from imgclf.errors import ArtifactError, ImgclfError, MissingError, RunError, UsageError
-from imgclf.evaluation import decisions, learned, metrics, outputs, plots, robustness, slices, thumbnails
+from imgclf.evaluation import answers, decisions, learned, metrics, outputs, plots, robustness, slices, thumbnails
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
@@ -174,8 +175,64 @@ def _to_html(run: Run, facts: dict[str, Any], predictions: Predictions, files: M
             slice_table=slices.table(facts["slices"]) if facts["slices"] else (),
             slice_columns=slices.COLUMNS,
             trials=facts_of.trials(facts["tune"]) if facts["tune"] else None,
+            answered=_answered_html(run, facts["answers"]),
         )
     )
+
+
+_BEGIN, _END = "<!-- answers -->", "<!-- end of answers -->"
+"""Lines around the answers, in HTML and in Markdown. What a person typed cannot make such a line: it is escaped."""
+
+_ANSWERED = re.compile(f"^{_BEGIN}\n.*?^{_END}$".encode(), re.DOTALL | re.MULTILINE)
+
+
+def show_answers(run: Run) -> list[Path]:
+    """Show the latest answers in the reports of a run. The rest of each stays as it is, which takes no image and no
+    model; a report of an older version, without a place for answers, is left alone.
+
+    Returns:
+        The reports that show them.
+
+    Raises:
+        RunError: if an answer is damaged.
+        OSError: if a report cannot be written.
+    """
+    found, shown = answers.read(run), []
+    for name in ("html", "md"):
+        path = run.path / f"{NAME}.{name}"
+        before = path.read_bytes() if path.is_file() else b""
+        if place := _ANSWERED.search(before):
+            text: str = _answered_html(run, found) if name == "html" else _answered_markdown(found)
+            answered = text.encode("utf-8", "backslashreplace")
+            storage.write_atomic(path, before[: place.start()] + answered + before[place.end() :])
+            shown.append(path)
+    path = run.path / f"{NAME}.json"
+    if path.is_file():
+        facts = runs.read_json(path, documents.map_of(documents.anything)) | {"answers": found}
+        storage.write_json(path, facts)
+        shown.append(path)
+    return shown
+
+
+def _answered_html(run: Run, found: Sequence[dict[str, Any]]) -> Any:
+    from markupsafe import Markup
+
+    pictures = [_image(answers.picture(run, answer["name"])) for answer in found]
+    template = environment().get_template("answers.html")
+    body = template.render(answers=found, pictures=pictures, kinds_of=answers.kinds, asked=answers.asked)
+    return Markup(f"{_BEGIN}\n{body}\n{_END}")  # the template escapes what it is given
+
+
+def _answered_markdown(found: Sequence[dict[str, Any]]) -> str:
+    lines = [_BEGIN]
+    for answer in found:
+        texts = markdown(answer["text"]), "", markdown(answers.asked(answer))
+        lines += [f"## {markdown(answer['question'])}", "", *texts]
+        for each in answer["tables"]:
+            columns = [markdown(name) for name in each["columns"]]
+            lines += ["", f"### {markdown(each['title'])}", "", *table(columns, each["rows"])[:-1]]
+        lines.append("")
+    return "\n".join([*lines, _END])
 
 
 def _corrupted(place: Path, found: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -348,6 +405,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
     if facts["tune"]:
         lines += ["## Search for these settings", "", markdown(facts["tune"]["sentence"]), ""]
         lines += table(*facts_of.trials(facts["tune"]))
+    lines += [_answered_markdown(facts["answers"]), ""]
     lines += ["## Worst mistakes", ""]
     lines += table(
         ("image", "true", "predicted", "confidence"),

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from imgclf import storage
+from imgclf import runs, storage
 from imgclf.data import reading, splitting
 from imgclf.data.dataset import Dataset
 from imgclf.errors import DatasetError, UsageError
 from imgclf.evaluation import plots
+from imgclf.evaluation.answers import Answer
 from imgclf.evaluation.intervals import Z_95
-from imgclf.questions import embedding
+from imgclf.evaluation.scorers import Table
+from imgclf.questions import embedding, pages
 from imgclf.questions.embedding import Embedded, OnProgress
 from imgclf.runs import Run
 from imgclf.settings import CurvesConfig, TrainConfig
 from imgclf.settings.classical import NETWORK
 from imgclf.tasks import logistic
+
+QUESTION = "Would more data help?"
 
 FOLDS = 5
 """Each training set is scored on a fifth of the images, which no training set of the same repeat contains."""
@@ -56,6 +60,14 @@ class Point:
     training_interval: tuple[float, float]
     validation: float
     validation_interval: tuple[float, float]
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """For tables: the value, and both scores, each with its interval."""
+        value = "no limit" if self.value is None else f"{self.value:g}"
+        pairs = ((self.training, self.training_interval), (self.validation, self.validation_interval))
+        cells = ((f"{score:.3f}", f"{low:.3f} to {high:.3f}") for score, (low, high) in pairs)
+        return (value, *(text for pair in cells for text in pair))
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,14 @@ class Curves:
             "enough": f"Enough: {scores}.",
         }
         return f"{meaning[self.shape]} {double}: {worth}."
+
+    def tables(self) -> list[Table]:
+        """Return the scores by size and by capacity."""
+        columns, name = ("training", "95% CI", "validation", "95% CI"), self.parameter.replace("_", " ")
+        found: list[Table] = [("Accuracy by training size", ("images", *columns), [point.row for point in self.sizes])]
+        if self.capacity:
+            found.append((f"Accuracy by {name}", (name, *columns), [point.row for point in self.capacity]))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -160,7 +180,11 @@ def curves(
         if repeat % FOLDS == 0:
             dealt = splitting.folds(dataset, FOLDS, seed + SEED_STEP * (repeat // FOLDS), related)
         held.append(np.isin(np.arange(len(dataset)), dealt[repeat % FOLDS][1]))
-    return of_embedded(found, held, sizes=config.sizes, on_progress=on_progress)
+    answer = of_embedded(found, held, sizes=config.sizes, on_progress=on_progress)
+    if not isinstance(source, Dataset):
+        kept = Answer(QUESTION, answer.sentence, answer.tables(), picture=draw(answer))
+        pages.keep(runs.find(source), "curves", kept)
+    return answer
 
 
 Fit = Callable[[Sequence[np.ndarray], Any], np.ndarray]

@@ -13,17 +13,25 @@ from imgclf.data import run_data, scan_cache, statistics
 from imgclf.data.dataset import TEST, VALIDATION
 from imgclf.errors import DatasetError, GateError, ImageError, RunError
 from imgclf.evaluation import intervals, scorers
+from imgclf.evaluation.answers import Answer
 from imgclf.evaluation.intervals import Z_95
+from imgclf.evaluation.scorers import Table
 from imgclf.prediction import Classifier, sources
+from imgclf.questions import pages
 from imgclf.questions.embedding import OnProgress
 from imgclf.runs import Run
 from imgclf.settings import Decoding, DriftConfig
+
+QUESTION = "Are new images still like the training images?"
 
 FEWEST = 20
 """With fewer images on either side, nothing is tested."""
 
 MOST_KNOWN = 2000
 """Held-out images of the run that new ones are compared with; a random part of more."""
+
+MOST_NAMED = 3
+"""Folders or files of new images that the report names, at most."""
 
 PERMUTATIONS = 9999
 
@@ -131,6 +139,22 @@ class Drift:
         )
         return f"Estimated accuracy without labels: {self.accuracy:.3f} (95% CI {low:.3f} to {high:.3f}). {trust}"
 
+    def tables(self) -> list[Table]:
+        """Return the tests, and the shares of the classes."""
+        found: list[Table] = []
+        if self.tests:
+            rows = [
+                (
+                    *(test.name, _short(test.known), _short(test.new), f"{test.effect:+.2f}"),
+                    *("< 0.001" if test.p < 0.001 else f"{test.p:.3f}", "alarm" if test.alarm else ""),
+                )
+                for test in self.tests
+            ]
+            title = f"{self.images:,} new images beside {self.known:,} held-out images of the run"
+            found.append((title, ("measure", "run", "new", "effect", "p", ""), rows))
+        shares = [(row["name"], *(f"{row[key]:.1%}" for key in ("known", "new", "corrected"))) for row in self.classes]
+        return [*found, ("Shares of the classes", ("class", "run", "new", "new, corrected"), shares)]
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {
@@ -188,7 +212,14 @@ def drift(
     known = Observed(known.probabilities, known.outlier, known.looks, labels[readable])
     new, kept = observe(classifier, new_files, "new images", on_progress)
     found = compare(known, new, classifier.labels, false_alarms=config.false_alarms, seed=config.seed)
-    return Drift(**vars(found) | {"unreadable": len(new_files) - len(kept)})
+    found = Drift(**vars(found) | {"unreadable": len(new_files) - len(kept)})
+    text, about = f"{found.sentence} {found.caveat}", ", ".join(map(str, places[:MOST_NAMED]))
+    pages.keep(run, "drift", Answer(QUESTION, text, found.tables(), about + " and others" * (len(places) > MOST_NAMED)))
+    return found
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _path(source: Any) -> str:

@@ -1,15 +1,23 @@
-"""Pages that answer questions, in the style of the report; and tables to fill in, each with a page of thumbnails."""
+"""Where answers go: pages in the style of the report, tables to fill in with a page of thumbnails, and the report."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from imgclf import storage
 from imgclf.data import cells
-from imgclf.errors import UsageError
-from imgclf.evaluation import report
+from imgclf.errors import RunError, UsageError
+from imgclf.evaluation import answers, report
+from imgclf.evaluation.answers import Answer
+from imgclf.runs import Run
+
+log = logging.getLogger("imgclf")
 
 SUFFIX = ".csv"
+
+SHOWN = 10
+"""Rows of each table in the terminal and in the report, at most."""
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -54,3 +62,22 @@ def write(table: Path, rows: Iterable[Sequence[object]], template: str, **values
     except OSError as error:
         raise UsageError(f"-o {table}: the table cannot be written ({error.strerror}).") from None
     return [table, page]
+
+
+def keep(run: Run, name: str, answer: Answer) -> None:
+    """Keep an answer in its run and show it in the reports there. A run that cannot be written is left as it is.
+
+    Args:
+        name: of the command.
+    """
+    try:
+        with run.lock():
+            file = answers.write(run, name, answer)
+            shown = report.show_answers(run)
+    except (OSError, RunError) as error:
+        log.warning("This answer is not kept in the run (%s).", error)
+        return
+    if shown:
+        log.info("%s shows this answer.", " and ".join(map(str, shown)))
+    else:
+        log.info("Wrote %s, which the next report shows.", file)

@@ -14,6 +14,8 @@ from imgclf.data import content, run_data, scan_cache
 from imgclf.data.dataset import TRAIN, Dataset
 from imgclf.errors import DatasetError, ImageError, RunError
 from imgclf.evaluation import scorers, thumbnails
+from imgclf.evaluation.answers import Answer
+from imgclf.evaluation.scorers import Table
 from imgclf.prediction import Classifier, sources
 from imgclf.questions import pages
 from imgclf.questions.embedding import OnProgress
@@ -21,6 +23,8 @@ from imgclf.runs import Run
 from imgclf.settings import Decoding, SuggestConfig
 
 log = logging.getLogger("imgclf")
+
+QUESTION = "Which images to label next?"
 
 COLUMNS = ("path", "label", "predicted", "confidence")
 
@@ -52,6 +56,16 @@ class Suggestions:
     suggestions: list[Suggestion]
     images: int
     decoding: Decoding
+
+    @property
+    def sentence(self) -> str:
+        """How many were chosen of how many."""
+        return f"{len(self.suggestions):,} of {self.images:,} unlabeled images, the most useful first."
+
+    def tables(self) -> list[Table]:
+        """Return the first suggestions."""
+        rows = [(each.path, each.predicted, f"{each.confidence:.3f}") for each in self.suggestions[: pages.SHOWN]]
+        return [("Label next", ("image", "predicted", "confidence"), rows)]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -120,7 +134,9 @@ def suggest(
         file, best = files[rows[row]], int(probabilities[row].argmax())
         path = Path(file).relative_to(folder).as_posix()
         listed.append(Suggestion(path, classifier.labels[best], float(probabilities[row, best]), Path(file)))
-    return Suggestions(listed, len(files), classifier.decoding)
+    found = Suggestions(listed, len(files), classifier.decoding)
+    pages.keep(run, "suggest", Answer(QUESTION, found.sentence, found.tables(), str(folder)))
+    return found
 
 
 def _unknown(run: Run, folder: Path, files: Sequence[str]) -> list[str]:

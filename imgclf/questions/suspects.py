@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from imgclf import runs
 from imgclf.data import reading, splitting
 from imgclf.data.dataset import Dataset
 from imgclf.evaluation import thumbnails
+from imgclf.evaluation.answers import Answer
+from imgclf.evaluation.scorers import Table
 from imgclf.questions import embedding, pages
 from imgclf.questions.embedding import OnProgress
 from imgclf.runs import Run
 from imgclf.settings import Decoding, SuspectsConfig
 from imgclf.tasks import logistic
+
+QUESTION = "Which labels are wrong?"
 
 COLUMNS = ("path", "given", "label", "score", "accept", "exclude")
 
@@ -64,6 +69,16 @@ class Suspects:
     def sentence(self) -> str:
         """How many labels are probably wrong."""
         return f"About {self.wrong:.0f} of {self.images:,} labels ({self.wrong / self.images:.1%}) are probably wrong."
+
+    def tables(self) -> list[Table]:
+        """Return the worst suspects, and the pairs of classes with most noise."""
+        rows = [(each.path, each.given, each.label, f"{each.score:.2f}") for each in self.suspects[: pages.SHOWN]]
+        found: list[Table] = [("Most suspect labels", ("image", "given", "proposed", "score"), rows)]
+        if self.noise:
+            pairs = [(p["given"], p["true"], f"{p['images']:.1f}", f"{p['share']:.1%}") for p in self.noise]
+            columns = ("labeled", "probably", "images", "share")
+            found.append(("Noise by pair of classes", columns, pairs[: pages.SHOWN]))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -132,7 +147,10 @@ def suspects(
         for row in order[: config.top].tolist()
     ]
     wrong = float(joint.sum() - np.trace(joint))
-    return Suspects(listed, len(dataset), wrong, noise(joint, names), found.settings.decoding)
+    answer = Suspects(listed, len(dataset), wrong, noise(joint, names), found.settings.decoding)
+    if not isinstance(source, Dataset):
+        pages.keep(runs.find(source), "suspects", Answer(QUESTION, answer.sentence, answer.tables()))
+    return answer
 
 
 def thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from imgclf.data import dataset as datasets
 from imgclf.data import doctor, reading, run_data
 from imgclf.data.dataset import TEST, TRAIN, Dataset
 from imgclf.errors import MissingError, UsageError
-from imgclf.evaluation import plots, report, robustness, scorers, slices
+from imgclf.evaluation import answers, plots, report, robustness, scorers, slices
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
@@ -287,7 +287,7 @@ def _replace(run: Run, work: Run) -> None:
     now = artifact.read(work.path).files
     gone = [name for name in artifact.read(run.path).files if name not in now]
     gone += [f"{report.NAME}.{format}" for format in REPORT_FORMATS]  # which tell of the former model
-    gone += [*robustness.FILES, slices.FILE]
+    gone += [*robustness.FILES, slices.FILE, answers.FOLDER]
     storage.install(work.path, run.path, remove=gone, leave=(work.checkpoint.name, work.backbone.name))
 
 

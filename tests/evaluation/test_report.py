@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import json
 import re
@@ -15,8 +16,9 @@ import imgclf
 from imgclf import runs, storage
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
 from imgclf.errors import RunError, UsageError
-from imgclf.evaluation import decisions, metrics, outputs, plots, report
+from imgclf.evaluation import answers, decisions, metrics, outputs, plots, report
 from imgclf.evaluation import facts as facts_of
+from imgclf.evaluation.answers import Answer
 from imgclf.prediction import artifact
 from imgclf.prediction.decision import Decision, decide
 from imgclf.runs import Run
@@ -128,6 +130,61 @@ def test_the_worst_mistakes_come_first_and_the_least_certain_too(run):
     second, best = np.sort(outputs.read_predictions(run.predictions).probabilities, axis=1)[:, -2:].T
     assert [row["row"] for row in facts["unsure"]] == np.argsort(best - second).tolist()
     assert facts["data"]["splits"] == {"train": 3, "validation": 0, "test": 9}
+
+
+def ask(run: Run, name: str, **changes: object) -> None:
+    about = {
+        "question": f"Is it {NASTY[0]}?",
+        "text": f"Perhaps {NASTY[1]}.",
+        "tables": [(f"By {NASTY[2]}", ("image", "score"), [(NASTY[0], "0.5"), ("<!-- answers -->", "0.25")])],
+        "about": "to\nday",
+    }
+    answers.write(run, name, Answer(**{**about, **changes}))
+
+
+def test_answers_are_shown_escaped_and_replace_the_former_ones(run):
+    picture = (run.path.parent / "images" / "0" / "0.png").read_bytes()
+    formats = ("html", "md", "json")
+    report.write(run, formats=formats)
+    empty = [(run.path / f"report.{name}").read_text() for name in formats]
+    ask(run, "curves", picture=picture)
+    ask(run, "drift", text="First.")
+    assert report.show_answers(run) == [run.path / f"report.{name}" for name in formats]
+    ask(run, "drift", text="Second.")
+    report.show_answers(run)
+    page, markdown, as_json = ((run.path / f"report.{name}").read_text() for name in formats)
+    assert "<script>alert" not in page and "<script>" not in markdown
+    assert "Is it &lt;script&gt;alert(1)&lt;/script&gt;?</h2>" in page
+    assert f"data:image/png;base64,{base64.b64encode(picture).decode()}" in page
+    assert '<td class="name">&lt;!-- answers --&gt;</td><td class="n">0.25</td>' in page
+    assert "UTC about to\\nday." in page
+    assert r"## Is it &lt;script&gt;alert(1)&lt;/script&gt;?" in markdown
+    assert "First." not in page + markdown + as_json
+    assert all("Second." in text for text in (page, markdown, as_json))
+    assert [answer["name"] for answer in json.loads(as_json)["answers"]] == ["curves", "drift"]
+    report.write(run, formats=formats)
+    assert [(run.path / f"report.{name}").read_text() for name in formats] == [page, markdown, as_json]
+    shutil.rmtree(run.path / answers.FOLDER)
+    report.show_answers(run)
+    assert [(run.path / f"report.{name}").read_text() for name in formats] == empty
+
+
+def test_scores_of_other_images_show_no_answers_and_damaged_ones_are_refused(run):
+    ask(run, "drift")
+    other = run.path / "evaluations" / "other-1"
+    shutil.copytree(run.path, other)
+    report.write(run, other)
+    assert "answer-drift" not in (other / "report.html").read_text()
+    (run.path / answers.FOLDER / "drift.json").write_text('{"question": 7}')
+    with pytest.raises(RunError, match=r"drift.json: expected JSON as imgclf writes it: question: expected a string"):
+        report.write(run)
+
+
+def test_a_report_without_a_place_for_answers_is_left_alone(run):
+    (run.path / "report.html").write_text("<p>An old report</p>")
+    ask(run, "drift")
+    assert report.show_answers(run) == []
+    assert (run.path / "report.html").read_text() == "<p>An old report</p>"
 
 
 def test_json_and_markdown_hold_the_same_numbers(shared):

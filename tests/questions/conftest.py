@@ -1,11 +1,21 @@
 """What the tests of questions share: embeddings that take no network."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from imgclf.questions import embedding
 from imgclf.questions.embedding import Embedded
+from imgclf.runs import Run
+
+
+@pytest.fixture
+def trained_run(trained_run: Run, tmp_path: Path) -> Run:
+    """A copy with its images beside it, since a run keeps the answers about it."""
+    return Run(shutil.copytree(trained_run.path.parent, tmp_path / "trained") / trained_run.path.name)
 
 
 @pytest.fixture

@@ -135,6 +135,16 @@ def test_a_model_without_a_capacity_has_no_such_curve(folder, tmp_path):
 
 
 @pytest.mark.usefixtures("mean_colors")
+def test_the_report_of_a_run_shows_its_curves(trained_run):
+    found = library.curves(trained_run, CurvesConfig(sizes=3, repeats=2))
+    page = (trained_run.path / "report.html").read_text()
+    section = page[page.index('<section id="answer-curves">') : page.index("<!-- end of answers -->")]
+    assert found.sentence in section
+    assert section.count("data:image/png;base64,") == 1
+    assert "Accuracy by training size" in section
+
+
+@pytest.mark.usefixtures("mean_colors")
 def test_what_makes_no_curve_is_refused(imgclf, folder, tmp_path, capsys):
     assert imgclf("curves", folder, "-o", tmp_path / "curves.svg") == 2
     assert "expected a name that ends in .png" in capsys.readouterr().err

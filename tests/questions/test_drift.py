@@ -162,6 +162,10 @@ def test_the_command_alarms_with_exit_code_6_and_says_when_it_cannot_tell(
     assert imgclf("drift", trained_run.path, new, "--quiet") == 6
     printed = capsys.readouterr()
     assert "Estimated accuracy without labels" in printed.out
+    page = (trained_run.path / "report.html").read_text()
+    assert page.count('<section id="answer-drift">') == 1
+    assert f"UTC about {new}." in page
+    assert "Drift: the new images differ in" in page
     assert printed.err.startswith("Error: Drift: the new images differ in")
 
 

@@ -58,6 +58,7 @@ def test_the_command_writes_a_table_that_labels_a_flat_folder(imgclf, trained_ru
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["path"] for row in rows] == [each["path"] for each in found["suggestions"]]
     assert {row["label"] for row in rows} == {""}
+    assert '<section id="answer-suggest">' in (trained_run.path / "report.html").read_text()
     assert (unlabeled / "next.html").read_text().count("<img") == 12
     assert imgclf("suggest", trained_run.path, unlabeled, "-o", table) == 2
     assert "the file exists, perhaps with your marks" in capsys.readouterr().err
@@ -101,6 +102,13 @@ def test_what_the_run_knows_is_left_out(trained_run, unlabeled, caplog):
     assert margins == sorted(margins)
     with pytest.raises(DatasetError, match=r"found only images that .* has labels for"):
         library.suggest(trained_run, own)
+
+
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(trained_run, unlabeled, caplog):
+    (trained_run.path / "answers").write_text("a file where the folder belongs")
+    found = library.suggest(trained_run, unlabeled, SuggestConfig(top=1, by="uncertainty"))
+    assert found.sentence == "1 of 16 unlabeled images, the most useful first."
+    assert "This answer is not kept in the run" in caplog.text
 
 
 def test_what_has_nothing_to_suggest_is_refused(imgclf, trained_run, tmp_path, capsys):

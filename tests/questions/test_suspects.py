@@ -137,6 +137,17 @@ def test_other_tasks_are_refused(folder, task):
         library.suspects(replace(library.read(folder), task=task, settings=None))
 
 
+@pytest.mark.usefixtures("mean_colors")
+def test_the_report_of_a_run_shows_its_suspects_and_the_rest_of_it_stays(trained_run):
+    before = (trained_run.path / "report.html").read_text()
+    found = library.suspects(trained_run, SuspectsConfig(top=3))
+    after = (trained_run.path / "report.html").read_text()
+    section = after[after.index("<!-- answers -->") : after.index("<!-- end of answers -->")]
+    assert all(each.path in section for each in found.suspects)
+    assert found.sentence in section
+    assert after.replace(section, "<!-- answers -->\n\n") == before
+
+
 @pytest.mark.slow
 def test_a_run_gives_its_images_and_a_backbone_that_has_not_seen_their_labels(trained_run):
     found = library.suspects(trained_run, SuspectsConfig(top=3))

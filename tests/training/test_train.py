@@ -357,6 +357,8 @@ def is_consistent(run: imgclf.Run) -> bool:
 def test_more_epochs_change_a_finished_run_in_one_step(finished: imgclf.Run, tmp_path: Path) -> None:
     run = runs.Run(Path(shutil.copytree(finished.path, tmp_path / "run")))
     (run.path / "report.md").write_text("of the former model")
+    (run.path / "answers").mkdir()
+    (run.path / "answers" / "drift.json").write_text("about the former model")
     before = files_of(run)
     with pytest.raises(UsageError, match="has had 2; expected more, found 2"):
         training.resume(run, epochs=2)
@@ -375,6 +377,7 @@ def test_more_epochs_change_a_finished_run_in_one_step(finished: imgclf.Run, tmp
     assert is_consistent(run) and run.read_config()["config"]["epochs"] == 5
     assert files_of(run)["model.keras"] != before["model.keras"]
     assert not run.extension.path.exists() and not run.checkpoint.exists() and not (run.path / "report.md").exists()
+    assert not (run.path / "answers").exists()
     assert {"report.html", "learning_curve.png", "confusion_matrix.png"} <= files_of(run).keys()
     assert len([json.loads(line) for line in run.events.read_text().splitlines()]) >= 5
 
