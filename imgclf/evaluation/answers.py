@@ -85,7 +85,7 @@ def picture(run: Run, name: str) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-_NUMBER = re.compile(r"([<>] )?[-+]?[\d.,]*%?( to [\d.,]+)?")
+_NUMBER = re.compile(r"([<>] )?[-+]?[\d.,]*(e[-+]\d+)?%?( to [\d.,]+)?")
 
 
 def kinds(table: dict[str, Any]) -> list[str]:

@@ -184,7 +184,7 @@ def drift(
     """Compare unlabeled images with the run's validation and test images, which the model was not fitted to.
 
     Args:
-        run: the run or its folder.
+        run: the run or its folder, which keeps the answer for its report.
         images: a folder, an archive or a pattern; or several of them, or of image files.
         data: where the run's own images lie now, if they have moved.
 
@@ -213,7 +213,8 @@ def drift(
     new, kept = observe(classifier, new_files, "new images", on_progress)
     found = compare(known, new, classifier.labels, false_alarms=config.false_alarms, seed=config.seed)
     found = Drift(**vars(found) | {"unreadable": len(new_files) - len(kept)})
-    text, about = f"{found.sentence} {found.caveat}", ", ".join(map(str, places[:MOST_NAMED]))
+    named = (str(Path(place).resolve()) if Path(place).exists() else str(place) for place in places[:MOST_NAMED])
+    text, about = f"{found.sentence} {found.caveat}", ", ".join(named)
     pages.keep(run, "drift", Answer(QUESTION, text, found.tables(), about + " and others" * (len(places) > MOST_NAMED)))
     return found
 

@@ -95,6 +95,7 @@ def suggest(
     """Choose images to label from a folder of unlabeled ones. Those that the run already knows are left out.
 
     Args:
+        run: the run or its folder, which keeps the answer for its report.
         folder: unlabeled images, at any depth.
         data: where the run's own images lie now, if they have moved.
 
@@ -135,7 +136,7 @@ def suggest(
         path = Path(file).relative_to(folder).as_posix()
         listed.append(Suggestion(path, classifier.labels[best], float(probabilities[row, best]), Path(file)))
     found = Suggestions(listed, len(files), classifier.decoding)
-    pages.keep(run, "suggest", Answer(QUESTION, found.sentence, found.tables(), str(folder)))
+    pages.keep(run, "suggest", Answer(QUESTION, found.sentence, found.tables(), str(folder.resolve())))
     return found
 
 
