@@ -161,8 +161,8 @@ def curves(
     """Score a probe, or a classical model, by the number of training images and by capacity.
 
     Args:
-        source: a data set, or a run or its folder, whose images, features and kind of model count. A run keeps the answer
-            for its report.
+        source: a data set, or a run or its folder, whose images, features and kind of model count. A run keeps the
+            answer for its report.
         config: how.
         data: where the run's images lie now, if they have moved.
 

@@ -114,8 +114,8 @@ def suspects(
     a classifier that was fitted to its label. Groups and near-duplicates stay in one fold.
 
     Args:
-        source: a data set, or a run or its folder, whose images of all splits are judged. A run keeps the answer for its
-            report.
+        source: a data set, or a run or its folder, whose images of all splits are judged. A run keeps the answer for
+            its report.
         config: how. For a run, its own settings say which images and which backbone.
         data: where the run's images lie now, if they have moved.
 
