@@ -62,18 +62,16 @@ CLOSE = 1e-3
 """The stored backbone is run on COMPARED images, and may differ by this share of the largest feature."""
 
 
-def _knn(settings: TrainConfig, count: int) -> Any:
-    if settings.k > count:
-        raise UsageError(f"--k: expected at most {count}, the number of training images, found {settings.k}.")
+def _knn(settings: TrainConfig) -> Any:
     algorithm = settings.search_algorithm.replace("-", "_")
     return KNeighborsClassifier(settings.k, weights=settings.neighbor_weights, algorithm=algorithm)
 
 
-def _tree(settings: TrainConfig, count: int) -> Any:
+def _tree(settings: TrainConfig) -> Any:
     return DecisionTreeClassifier(**_branches(settings))
 
 
-def _forest(settings: TrainConfig, count: int) -> Any:
+def _forest(settings: TrainConfig) -> Any:
     return RandomForestClassifier(TREES, **_branches(settings))
 
 
@@ -86,22 +84,22 @@ def _branches(settings: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _svm(settings: TrainConfig, count: int) -> Any:
+def _svm(settings: TrainConfig) -> Any:
     gamma = "scale" if settings.gamma is None else settings.gamma
     return SVC(C=settings.C, kernel=settings.kernel, gamma=gamma, break_ties=True)  # so the largest value decides
 
 
-def _logreg(settings: TrainConfig, count: int) -> Any:
+def _logreg(settings: TrainConfig) -> Any:
     return LogisticRegression(C=settings.C, max_iter=5000)
 
 
-def _naive_bayes(settings: TrainConfig, count: int) -> Any:
+def _naive_bayes(settings: TrainConfig) -> Any:
     return GaussianNB()
 
 
 TREES = 200
 
-MAKERS: dict[str, Callable[[TrainConfig, int], Any]] = {
+MAKERS: dict[str, Callable[[TrainConfig], Any]] = {
     "knn": _knn,
     "tree": _tree,
     "forest": _forest,
@@ -109,7 +107,7 @@ MAKERS: dict[str, Callable[[TrainConfig, int], Any]] = {
     "logreg": _logreg,
     "naive-bayes": _naive_bayes,
 }
-"""By `--model`: from settings and the number of training images to an estimator of scikit-learn."""
+"""By `--model`: from settings to an estimator of scikit-learn."""
 
 UNSCALED = ("tree", "forest", "naive-bayes")
 """They treat each feature by itself, so scaling changes nothing, and thresholds are in the features' own units."""
@@ -124,10 +122,16 @@ def make(settings: TrainConfig, count: int) -> Any:
     Raises:
         UsageError: if the settings do not fit the number.
     """
-    estimator = MAKERS[settings.model](settings, count)
+    _check(settings, count)
+    estimator = MAKERS[settings.model](settings)
     if settings.one_vs_rest:
         estimator = OneVsRestClassifier(estimator)
     return estimator if settings.model in UNSCALED else make_pipeline(StandardScaler(), estimator)
+
+
+def _check(settings: TrainConfig, count: int) -> None:
+    if settings.model == "knn" and settings.k > count:
+        raise UsageError(f"--k: expected at most {count}, the number of training images, found {settings.k}.")
 
 
 @dataclass
@@ -260,6 +264,10 @@ class Classical:
         from imgclf.training.neural import Network
 
         return cls(settings, Network.of_run(settings))
+
+    def check(self, count: int) -> None:
+        """See `Estimator`."""
+        _check(self.settings, count)
 
     def build(self, classes: int, run: Run | None = None) -> "keras.Model | None":
         """See `Estimator`. The head is never used."""

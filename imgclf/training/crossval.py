@@ -129,14 +129,17 @@ def _of_dataset(
     folder = Path(output) if output else runs.create_next(Path("runs"), stem)
     if own:
         config = replace(config, backbone=str(Run(folder).backbone.resolve()))
+    folds = _dealt(folder, dataset, config, settings)
+    largest = max(folds, key=lambda fold: len(fold.tested))
+    estimator.check(sum(sample.split == TRAIN for sample in _split(largest, dataset, config).samples))
     run = _open(folder, dataset, config, settings)
     with run.lock():
         if own:
             _keep_own(own, run)
         try:
-            done = _all_folds(run, dataset, config, settings, on_progress)
+            done = _all_folds(run, folds, dataset, config, settings, on_progress)
             if settings.ensemble:
-                places = [fold.folder for fold in _dealt(run, dataset, config, settings)]
+                places = [fold.folder for fold in folds]
                 ensemble.write(
                     run, dataset, _of_all_folds(config, len(dataset.class_names)), places, config, formats, on_progress
                 )
@@ -243,9 +246,13 @@ def _open(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldCo
 
 
 def _all_folds(
-    run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfig, on_progress: OnProgress | None
+    run: Run,
+    folds: list[_Fold],
+    dataset: Dataset,
+    config: TrainConfig,
+    settings: KfoldConfig,
+    on_progress: OnProgress | None,
 ) -> CrossValidation:
-    folds = _dealt(run, dataset, config, settings)
     work = [(fold, dataset, config) for fold in folds if not _is_finished(Run(fold.folder))]
     done = len(folds) - len(work)
     if done:
@@ -274,7 +281,7 @@ def _all_folds(
     return _summed_up(run, dataset, folds, settings)
 
 
-def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfig) -> list[_Fold]:
+def _dealt(folder: Path, dataset: Dataset, config: TrainConfig, settings: KfoldConfig) -> list[_Fold]:
     smallest, count = min(((n, name) for name, n in dataset.counts().items()), default=(0, ""))
     if smallest < settings.folds:
         raise DatasetError(
@@ -291,7 +298,7 @@ def _dealt(run: Run, dataset: Dataset, config: TrainConfig, settings: KfoldConfi
     related = reading.related(dataset, config)
     folds = []
     for repeat in range(settings.repeats):
-        place = run.path / f"repeat-{repeat + 1}" if settings.repeats > 1 else run.path
+        place = folder / f"repeat-{repeat + 1}" if settings.repeats > 1 else folder
         dealt = splitting.folds(dataset, settings.folds, config.seed + repeat, related)
         for number, (_, tested) in enumerate(dealt, start=1):
             folds.append(_Fold(place / f"fold-{number}", tuple(tested.tolist()), config.seed + repeat))
@@ -304,9 +311,7 @@ def _is_finished(fold: Run) -> bool:
 
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     """Train one fold, or resume it; one without a checkpoint is retrained."""
-    tested = set(fold.tested)
-    dealt = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
-    own = carve_validation(dealt, config, fold.seed)
+    own = _split(fold, dataset, config)
     started = Run(fold.folder)
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
@@ -315,7 +320,7 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         moved = started.read_config()["data"] != str(dataset.origin.resolve())
         training.resume(started, data=dataset.origin if moved else None, with_report=False)
     else:
-        log.info("%s: testing on %d images.", fold.folder, len(tested))
+        log.info("%s: testing on %d images.", fold.folder, len(fold.tested))
         built = _of_all_folds(config, len(dataset.class_names))
         training.train(own, replace(config, seed=fold.seed), output=fold.folder, with_report=False, built=built)
         if built is not None:
@@ -325,6 +330,12 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
 
         keras.backend.clear_session()  # else the graphs of all folds stay in memory
         gc.collect()
+
+
+def _split(fold: _Fold, dataset: Dataset, config: TrainConfig) -> Dataset:
+    tested = set(fold.tested)
+    dealt = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
+    return carve_validation(dealt, config, fold.seed)
 
 
 def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Dataset:

@@ -135,6 +135,14 @@ class Estimator(Protocol):
         """Return the estimator of settings that are resolved already."""
         ...
 
+    def check(self, count: int) -> None:
+        """Check that the settings suit a number of training images, before there is a folder.
+
+        Raises:
+            UsageError: if they do not.
+        """
+        ...
+
     def build(self, classes: int, run: Run | None = None) -> Any:
         """Get ready to fit, before there is a folder: weights that cannot be had leave nothing behind.
 

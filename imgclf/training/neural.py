@@ -43,6 +43,9 @@ class Network:
         devices.choose(settings.device)
         return cls(recipe.from_resolved(settings))
 
+    def check(self, count: int) -> None:
+        """See `Estimator`: any number will do."""
+
     def build(self, classes: int, run: Run | None = None) -> "keras.Model":
         """See `Estimator`."""
         kept = None

@@ -68,8 +68,8 @@ def train(
 
     Raises:
         DatasetError: if there are not at least two classes with training images.
-        UsageError: if `config` asks for other settings of the data than those the dataset was read with, or for a
-            teacher of another task or other classes.
+        UsageError: if `config` asks for other settings of the data than those the dataset was read with, for a teacher
+            of another task or other classes, or for more neighbors than there are training images.
         RunError: if the folder cannot be used, or the training diverged.
         MissingError: if weights that were asked for cannot be had.
     """
@@ -80,6 +80,7 @@ def train(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
             settings = replace(settings, backbone=str(save_own(backbone, folder)))
         estimator, notes = estimators.kind(settings).resolve(settings, dataset.median_side_px)
+        estimator.check(sum(sample.split == TRAIN for sample in dataset.samples))
         decoding = stack.enter_context(Decoding(dataset, estimator, on_progress))
         built = built if built is not None else estimator.build(len(dataset.class_names))
         stem = f"{dataset.name}-{short(estimator.name)}"

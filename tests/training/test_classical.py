@@ -131,6 +131,9 @@ def test_more_neighbors_than_training_images_are_refused(folder, tmp_path):
     config = replace(KNN, k=1000)
     with pytest.raises(UsageError, match=r"--k: expected at most \d+, the number of training images, found 1000"):
         imgclf.train(imgclf.read(folder, config), config, output=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"--k: expected at most \d+, the number of training images, found 1000"):
+        imgclf.kfold(imgclf.read(folder, config), config, output=tmp_path / "folds")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "folds").exists()
 
 
 def test_a_run_of_knn_asked_for_litert_says_what_it_has(run, folder, tmp_path):
