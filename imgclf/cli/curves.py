@@ -30,7 +30,7 @@ def curves(
     if output:
         question.check_name(output)
     with console.phases() as on_progress:
-        data = options.open_source(source, settings, given, ("sizes", "repeats", "output"), on_progress)
+        data = options.open_source(source, settings, given, ("sizes", "repeats", "capacity", "output"), on_progress)
         found = imgclf.curves(data, settings, data=moved, on_progress=on_progress)
         if output:
             found.write(output)

@@ -20,6 +20,7 @@ from imgclf.questions.embedding import Embedded, OnProgress
 from imgclf.runs import Run
 from imgclf.settings import CurvesConfig, TrainConfig
 from imgclf.settings.classical import NETWORK
+from imgclf.settings.questions import AUTO
 from imgclf.tasks import logistic
 
 QUESTION = "Would more data help?"
@@ -31,13 +32,17 @@ STRENGTHS = tuple(10.0**power for power in range(-6, 3))
 """Values of C for the head."""
 
 CAPACITIES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    NETWORK: ("C", STRENGTHS),
     "knn": ("k", (1, 2, 3, 5, 9, 17, 33)),
-    "tree": ("max_depth", (1, 2, 4, 8, 16, None)),
-    "forest": ("max_depth", (1, 2, 4, 8, None)),
+    "tree": ("max-depth", (1, 2, 4, 8, 16, None)),
+    "forest": ("max-depth", (1, 2, 4, 8, None)),
     "svm": ("C", tuple(10.0**power for power in range(-3, 4))),
     "logreg": ("C", tuple(10.0**power for power in range(-5, 3))),
 }
 """By the model: the parameter that decides about its capacity, and its values."""
+
+NUMBER = "features"
+"""The capacity that all models have: how many features they are fitted to."""
 
 DRAWS = 1000
 SMALL_GAIN = 0.005
@@ -77,7 +82,7 @@ class Curves:
     Args:
         sizes: from few training images to as many as there are outside a fold.
         capacity: in rising order of the parameter; empty for a model that has none.
-        parameter: of `capacity`, such as C.
+        parameter: of `capacity`, such as C, or `features`, their number.
         double: the validation accuracy that twice the largest size may bring, and `interval`, which contains it with
             95% as far as the curve goes on as it did.
     """
@@ -167,12 +172,14 @@ def curves(
         data: where the run's images lie now, if they have moved.
 
     Raises:
-        UsageError: if the task has no classes.
+        UsageError: if the task has no classes, or the model has no such capacity.
         DatasetError: if there are too few images, or images of a run are missing.
         RunError: if the run is damaged.
         MissingError: if the extra `classical` is needed and not installed.
     """
     config = config or CurvesConfig()
+    if isinstance(source, Dataset):
+        _capacity(config.model, config.capacity)  # before the work
     found = embedding.find(source, config, command="curves", data=data, on_progress=on_progress)
     dataset, seed = found.dataset, found.settings.seed
     related = reading.related(dataset, found.settings)
@@ -181,7 +188,7 @@ def curves(
         if repeat % FOLDS == 0:
             dealt = splitting.folds(dataset, FOLDS, seed + SEED_STEP * (repeat // FOLDS), related)
         held.append(np.isin(np.arange(len(dataset)), dealt[repeat % FOLDS][1]))
-    answer = of_embedded(found, held, sizes=config.sizes, on_progress=on_progress)
+    answer = of_embedded(found, held, sizes=config.sizes, capacity=config.capacity, on_progress=on_progress)
     if not isinstance(source, Dataset):
         kept = Answer(QUESTION, answer.sentence, answer.tables(), picture=draw(answer))
         pages.keep(runs.find(source), "curves", kept)
@@ -193,21 +200,30 @@ Fit = Callable[[Sequence[np.ndarray], Any], np.ndarray]
 
 
 def of_embedded(
-    found: Embedded, held: Sequence[np.ndarray], *, sizes: int, on_progress: OnProgress | None = None
+    found: Embedded,
+    held: Sequence[np.ndarray],
+    *,
+    sizes: int,
+    capacity: str = AUTO,
+    on_progress: OnProgress | None = None,
 ) -> Curves:
     """Draw the curves of images whose features are known.
 
     Args:
         held: bool (n,) for each repeat, the images to score on.
         sizes: the number of training sizes.
+        capacity: what is varied besides.
 
     Raises:
+        UsageError: if the model has no such capacity.
         DatasetError: if there are too few images for that number of sizes.
     """
     labels, classes, seed = found.labels, found.classes, found.settings.seed
     pools = [np.flatnonzero(~tested) for tested in held]
     counts = training_sizes(min(map(len, pools)), classes, sizes, found.dataset)
-    fit, parameter, values = _fitter(found)
+    parameter, values = _capacity(found.settings.model, capacity)
+    fit = _by_number(found) if parameter == NUMBER else _fitter(found, parameter)
+    values = values or numbers(found.vectors.shape[1])
     steps = len(values) + len(counts)
     done = 0
 
@@ -217,28 +233,28 @@ def of_embedded(
         if on_progress:
             on_progress("fitting", done, steps)
 
-    capacity, best, losses = [], values[0], []
+    points, best, losses = [], values[0], []
     for value in values if len(values) > 1 else ():
         parts = [~tested for tested in held]
         logits = fit(parts, value)
-        capacity.append(_point(value, logits.argmax(axis=2) == labels[:, None], parts, held))
+        points.append(_point(value, logits.argmax(axis=2) == labels[:, None], parts, held))
         each = [logistic.log_loss(logits[own, place], labels[own]) for place, own in enumerate(held)]
         is_probe = found.settings.model == NETWORK  # others' logits are no logarithms of probabilities
-        losses.append(float(np.mean(each)) if is_probe else 1 - capacity[-1].validation)
+        losses.append(float(np.mean(each)) if is_probe else 1 - points[-1].validation)
         tick()
     if losses:
         best = values[int(np.argmin(losses))]
     orders = [nested(labels, pool, seed + repeat) for repeat, pool in enumerate(pools)]
-    points, by_size = [], []
+    by_size, scores = [], []
     for count in counts:
         parts = [np.isin(np.arange(len(labels)), order[:count]) for order in orders]
         right = fit(parts, best).argmax(axis=2) == labels[:, None]
-        points.append(_point(count, right, parts, held))
-        by_size.append([float(right[tested, place].mean()) for place, tested in enumerate(held)])
+        by_size.append(_point(count, right, parts, held))
+        scores.append([float(right[tested, place].mean()) for place, tested in enumerate(held)])
         tick()
     tested = int(np.any(held, axis=0).sum())
-    double, interval = extrapolate(counts, np.array(by_size), tested=tested, seed=seed)
-    return Curves(points, capacity, parameter, double, interval, len(labels))
+    double, interval = extrapolate(counts, np.array(scores), tested=tested, seed=seed)
+    return Curves(by_size, points, parameter.replace("-", "_"), double, interval, len(labels))
 
 
 def training_sizes(most: int, classes: int, count: int, dataset: Dataset) -> list[int]:
@@ -276,27 +292,62 @@ def nested(labels: np.ndarray, pool: np.ndarray, seed: int) -> np.ndarray:
     return shuffled[np.argsort(place, kind="stable")]
 
 
-def _fitter(found: Embedded) -> tuple[Fit, str, tuple[Any, ...]]:
-    """How parts are fitted, the parameter of the capacity, and its values."""
+def _capacity(model: str, name: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the capacity to vary and its values; none for numbers of features, which depend on how many there are.
+
+    Raises:
+        UsageError: if the model has no such capacity.
+    """
+    own = CAPACITIES.get(model, ("", (None,)))
+    if name in (AUTO, own[0]):
+        return own
+    if name != NUMBER:
+        known = " or ".join(name for name in (NUMBER, own[0]) if name)
+        raise UsageError(f"--capacity: expected {known} for the model {model}, found {name}.")
+    return NUMBER, ()
+
+
+def numbers(most: int) -> tuple[int, ...]:
+    """Numbers of features: powers of 2, and all of them."""
+    return (*(2**power for power in range((most - 1).bit_length())), most)
+
+
+def _fitter(found: Embedded, parameter: str) -> Fit:
+    """How parts are fitted for a value of the model's own parameter."""
     if found.settings.model == NETWORK:
-        return logistic.Path(found.vectors, found.labels, classes=found.classes).logits, "C", STRENGTHS
-    parameter, values = CAPACITIES.get(found.settings.model, ("", (None,)))
+        return logistic.Path(found.vectors, found.labels, classes=found.classes).logits
 
     def classical(parts: Sequence[np.ndarray], value: Any) -> np.ndarray:
-        return np.stack([_fit(found, part, parameter, value) for part in parts], axis=1)
+        settings = replace(found.settings, **{parameter.replace("-", "_"): value} if parameter else {})
+        return np.stack([_fit(found, part, settings) for part in parts], axis=1)
 
-    return classical, parameter, values
+    return classical
 
 
-def _fit(found: Embedded, part: np.ndarray, parameter: str, value: Any) -> np.ndarray:
+def _by_number(found: Embedded) -> Fit:
+    """How parts are fitted to some of the features: those whose means differ most between the classes of the part, so
+    that images outside of it have no say."""
+    from imgclf.training import classical
+
+    def fit(part: np.ndarray, count: int) -> np.ndarray:
+        vectors, labels = found.vectors, found.labels
+        own = vectors[:, classical.ranked(vectors[part], labels[part])[:count]]
+        if found.settings.model != NETWORK:
+            return _fit(replace(found, vectors=own), part, found.settings)
+        kernel, bias = logistic.fit(own[part], labels[part], classes=found.classes, seed=found.settings.seed)
+        logits: np.ndarray = own @ kernel + bias
+        return logits
+
+    return lambda parts, count: np.stack([fit(part, count) for part in parts], axis=1)
+
+
+def _fit(found: Embedded, part: np.ndarray, settings: TrainConfig) -> np.ndarray:
     """Return the logits of all images by a classical model that is fitted to a part: float (n, classes)."""
     from imgclf.prediction import classical as stored
     from imgclf.training import classical
 
     count = int(part.sum())
-    settings: TrainConfig = found.settings
-    if parameter:
-        settings = replace(settings, **{parameter: min(value, count) if parameter == "k" else value})
+    settings = replace(settings, k=min(settings.k, count))
     estimator = classical.make(settings, count).fit(found.vectors[part], found.labels[part])
     return stored.logits(estimator, found.vectors)
 

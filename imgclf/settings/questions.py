@@ -10,6 +10,9 @@ from imgclf.settings.reading import Decoding
 
 FEATURES = "Features"
 
+AUTO = "auto"
+"""The capacity that the model has of its own."""
+
 
 @dataclass(frozen=True)
 class EmbeddingConfig(DataConfig, Decoding):
@@ -46,6 +49,9 @@ class CurvesConfig(EmbeddingConfig):
 
     model: str = setting(NETWORK, "Kind of classifier", choices=MODELS, everyday=True)
     sizes: int = setting(8, "Number of training sizes.", check=between(3, 50), everyday=True)
+    capacity: str = setting(
+        AUTO, "What to vary besides the size", choices=(AUTO, "features", "C", "k", "max-depth"), everyday=True
+    )
     repeats: int = setting(5, "Training sets of each size.", check=between(2, 100), everyday=True)
 
 

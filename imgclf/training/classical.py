@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -95,6 +97,19 @@ def _logreg(settings: TrainConfig) -> Any:
 
 def _naive_bayes(settings: TrainConfig) -> Any:
     return GaussianNB()
+
+
+def ranked(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Order features by how much their means differ between classes, most first: int (d,), by the F of an ANOVA.
+
+    Args:
+        vectors: float (n, d).
+        labels: int (n,).
+    """
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", UserWarning)  # of constant features, which come last
+        found = f_classif(vectors, labels)[0]
+    return np.argsort(-np.nan_to_num(found, nan=-1.0, posinf=np.inf), kind="stable")
 
 
 TREES = 200

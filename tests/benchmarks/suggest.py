@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from processes import unzip, verdict
+from scipy import stats
 from scipy.special import softmax
 
 import imgclf
@@ -65,9 +66,17 @@ def main() -> None:
             )
             print(f"{way}: {shown}")
         print(f"{time.process_time() - started:.0f} s of processor time")
-    gain = found["both"][:, -1] - found["random"][:, -1]
-    print("gain of both over random with all labels, each seed:", np.round(gain, 3).tolist())
-    sys.exit(not verdict("mean gain", float(gain.mean()), 0.0, "", at_least=True))
+    pairs = [("uncertainty", "random"), ("both", "random"), ("diversity", "random"), ("uncertainty", "both")]
+    gains = {}
+    for pair in pairs:
+        each = found[pair[0]] - found[pair[1]]
+        for what, values in (("at the end", each[:, -1]), ("mean of the rounds", each[:, 1:].mean(axis=1))):
+            reach = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+            gains[pair, what] = values.mean()
+            ends = f"95% CI {values.mean() - reach:+.4f} to {values.mean() + reach:+.4f}"
+            print(f"{' over '.join(pair)}, {what}: {values.mean():+.4f} ({ends}) over {len(values)} seeds")
+    gain = float(gains[("both", "random"), "at the end"])
+    sys.exit(not verdict("mean gain of both over random", gain, 0.0, "", at_least=True))
 
 
 if __name__ == "__main__":

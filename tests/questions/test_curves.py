@@ -11,9 +11,12 @@ from sklearn.linear_model import LogisticRegression
 import imgclf as library
 from imgclf.errors import DatasetError, UsageError
 from imgclf.questions import curves as question
+from imgclf.questions import embedding
 from imgclf.questions.curves import Curves, Point
+from imgclf.questions.embedding import Embedded
 from imgclf.settings import CurvesConfig
 from imgclf.tasks import logistic
+from imgclf.training import classical
 
 pytest_plugins = ("cli.conftest",)
 
@@ -125,6 +128,52 @@ def test_classical_models_have_capacities_of_their_own(folder, model, parameter,
     assert (found.parameter, found.capacity[-1].value) == (parameter, last)
     assert found.capacity[0].training == 1.0 if model == "knn" else found.capacity[0].training < 1.01
     found.write(folder.parent / "curves.png")
+
+
+def embedded(monkeypatch, informative: int, noise: int) -> None:
+    """Features of which the last ones tell the class, behind many that tell nothing."""
+
+    def embed(dataset, settings, on_progress=None):
+        rng = np.random.default_rng(0)
+        told = np.eye(2)[dataset.labels][:, :1] + rng.normal(0, 0.4, (len(dataset), informative))
+        vectors = np.concatenate([rng.normal(0, 1, (len(dataset), noise)), told], axis=1)
+        return Embedded(dataset, vectors.astype(np.float32), settings)
+
+    monkeypatch.setattr(embedding, "embed", embed)
+
+
+@pytest.mark.parametrize("model", ["network", "knn"])
+def test_the_number_of_features_is_a_capacity_with_a_best_value(folder, monkeypatch, model):
+    embedded(monkeypatch, informative=4, noise=60)
+    config = CurvesConfig(model=model, sizes=3, repeats=5, capacity="features")
+    found = library.curves(library.read(folder), config)
+    assert found.parameter == "features"
+    by_number = {point.value: point.validation for point in found.capacity}
+    assert list(by_number) == [1, 2, 4, 8, 16, 32, 64]
+    assert by_number[4] > max(by_number[1], by_number[64])
+    assert found.sizes[-1].validation == max(by_number.values())
+
+
+def test_features_are_chosen_without_the_images_that_score_them(folder, monkeypatch):
+    embedded(monkeypatch, informative=0, noise=2000)
+    config = CurvesConfig(model="naive-bayes", sizes=3, repeats=5, capacity="features")
+    scores = [point.validation for point in library.curves(library.read(folder), config).capacity]
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.1)  # chosen from all images, they would score 0.9
+
+
+def test_features_are_ranked_by_an_analysis_of_variance():
+    vectors = np.array([[0, 1, 5, 1], [1, 1, 5, 2], [0, 2, 5, 8], [1, 2, 5, 9]], np.float32)
+    assert classical.ranked(vectors, np.array([0, 0, 1, 1])).tolist() == [1, 3, 0, 2]  # F: infinite, 98, 0, none
+
+
+@pytest.mark.usefixtures("mean_colors")
+def test_a_capacity_that_the_model_lacks_is_refused(imgclf, folder, capsys):
+    assert imgclf("curves", folder, "--capacity", "k") == 2
+    assert "--capacity: expected features or C for the model network, found k." in capsys.readouterr().err
+    assert imgclf("curves", folder, "--model", "naive-bayes", "--capacity", "C") == 2
+    assert "expected features for the model naive-bayes, found C." in capsys.readouterr().err
+    assert imgclf("curves", folder, "--capacity", "filters") == 2
+    assert "expected one of auto, features, C, k, max-depth, found 'filters'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("mean_colors")
