@@ -47,7 +47,7 @@ def simulate(vectors: np.ndarray, labels: np.ndarray, tested: np.ndarray, way: s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = imgclf.read(unzip("sign-digits", Path(folder)))
