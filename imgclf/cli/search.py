@@ -12,10 +12,15 @@ from imgclf.settings import SearchConfig
 
 
 def search(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder, archive or pattern of images to search.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder, archive or pattern of images, or a saved index.")
+    ],
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image to compare with.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a page of thumbnails, .html.")
+    ] = None,
+    save_index: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the index as .npz, to be searched as SOURCE.")
     ] = None,
     *,
     settings: SearchConfig,
@@ -30,7 +35,7 @@ def search(
     if output:
         searching.check_name(output)
     with console.phases() as on_progress:
-        found = imgclf.search(folder, image, settings, on_progress=on_progress)
+        found = imgclf.search(source, image, settings, save_index=save_index, on_progress=on_progress)
         if output:
             found.write(output)
     if settings.format == "jsonl":

@@ -20,7 +20,8 @@ from imgclf.errors import DatasetError, ImageError, UsageError
 from imgclf.evaluation import thumbnails
 from imgclf.prediction import pipeline, sources
 from imgclf.prediction.classifier import Classifier, Named
-from imgclf.questions import nearest, pages
+from imgclf.questions import nearest, pages, search_index
+from imgclf.questions.search_index import Describe, SearchIndex
 from imgclf.settings import Decoding, SearchConfig
 from imgclf.settings.base import flag_of
 
@@ -85,7 +86,12 @@ def check_name(path: Path) -> None:
 
 
 def search(
-    source: Path | str, image: Path | str, config: SearchConfig | None = None, *, on_progress: OnProgress | None = None
+    source: Path | str,
+    image: Path | str,
+    config: SearchConfig | None = None,
+    *,
+    save_index: Path | str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> SearchResult:
     """Find the images of a folder, an archive or a pattern that are most like one image.
 
@@ -94,30 +100,50 @@ def search(
     Euclidean.
 
     Args:
-        source: what is searched, at any depth; labels are not needed.
+        source: what is searched, at any depth; labels are not needed. Or an index that an earlier search has saved,
+            which stands for its images, and brings its features and its model.
         image: a file.
+        save_index: write the index to this file, a `.npz`.
 
     Raises:
-        UsageError: if the features are unknown, or mix an embedding with others, or the model is a classical one.
+        UsageError: if the features are unknown, mix an embedding with others, or are not those of the index, or the
+            model is a classical one.
         ImageError: if the image cannot be read.
         DatasetError: if there are no images, or none can be read.
-        ArtifactError, MissingError: if the model cannot be had.
+        ArtifactError, MissingError: if the index is damaged or of another version, or the model cannot be had.
     """
     config = config or SearchConfig()
+    if save_index is not None:
+        search_index.check_name(Path(save_index))
+    index = None
+    if search_index.is_index(source):
+        if save_index is not None:
+            raise UsageError(f"--save-index: expected images to search, found the index {source}. Copy it instead.")
+        index = search_index.read(Path(source))
+        config = index.over(config)
     rules = Decoding(**{name: getattr(config, name) for name in Decoding().to_dict()})
     describe, facts = _describer(config, rules, on_progress)
     query = describe([os.fspath(image)])[0]
     if isinstance(query, str):
         raise ImageError(f"{image}: {query}")
-    if not os.path.exists(source) and not glob.has_magic(os.fspath(source)):
-        raise DatasetError(f"{source}: no such file or folder.")
-    found = list(sources.find([os.fspath(source)], ()))
-    vectors, store, name = _index(found, describe, facts, config, on_progress)
-    known = int(np.isfinite(vectors[:, 0]).sum())
+    found: list[Any]
+    if index:
+        index.check(describe)
+        found, vectors, name = list(index.images), index.vectors, caches.digest(["index", *_state(str(source))])
+    else:
+        if not os.path.exists(source) and not glob.has_magic(os.fspath(source)):
+            raise DatasetError(f"{source}: no such file or folder.")
+        found = list(sources.find([os.fspath(source)], ()))
+        vectors, name = _index(found, describe, facts, config, on_progress)
+    readable = np.flatnonzero(np.isfinite(vectors[:, 0]))
+    known = len(readable)
     if not known:
         raise DatasetError(f"{source}: expected images, but none of {len(found)} can be read.")
     if known < len(found):
         log.warning("%s: %d of %d images cannot be read and are left out.", source, len(found) - known, len(found))
+    if save_index is not None:
+        names, sample = [_name(found[row]) for row in readable.tolist()], describe([search_index.SAMPLE])[0]
+        SearchIndex(Path(save_index), config, names, vectors[readable], np.asarray(sample, np.float32)).write()
     if config.features != EMBEDDING:
         mean, deviation = np.nanmean(vectors, axis=0), np.nanstd(vectors, axis=0)
         scale = np.where(deviation > 0, deviation, 1)
@@ -126,14 +152,10 @@ def search(
     if approximate and not environment.has_package("faiss"):
         log.warning("Every image is compared; pip install %s makes the search approximate and fast.", nearest.EXTRA)
         approximate = False
-    rows, distances = _nearest(vectors, query, config, approximate, store, name)
+    rows, distances = _nearest(vectors, query, config, approximate, name)
     matches = tuple(Match(_name(found[row]), float(d)) for row, d in zip(rows.tolist(), distances, strict=True))
     files = tuple(Path(_file(found[row])) for row in rows.tolist())
     return SearchResult(os.fspath(image), matches, known, approximate, files, rules)
-
-
-Describe = Callable[[list[Any]], list[np.ndarray | str]]
-"""From images to their vectors, float32 (d,), or the reason why one cannot be read."""
 
 
 def _describer(config: SearchConfig, rules: Decoding, on_progress: OnProgress | None) -> tuple[Describe, list[object]]:
@@ -188,13 +210,17 @@ CHUNK = 512
 
 def _index(
     found: list[Any], describe: Describe, facts: list[object], config: SearchConfig, on_progress: OnProgress | None
-) -> tuple[np.ndarray, caches.Store | None, str]:
-    """Return the vectors of all images, float32 (n, d), NaN for unreadable ones; from the cache, if it has them."""
+) -> tuple[np.ndarray, str]:
+    """Return the vectors of all images, float32 (n, d), NaN for unreadable ones; from the cache, if it has them.
+
+    Returns:
+        The vectors, and the name of their entry in the cache.
+    """
     name = caches.digest([VERSION, *facts, [_state(item) for item in found]])
     store = caches.Store.of("auto", config.cache_limit_gb)
     kept = store.read(name, None, np.float32) if store else None
     if kept is not None and len(kept) == len(found):
-        return kept, store, name
+        return kept, name
     rows: list[np.ndarray | str] = []
     items = iter(found)
     for chunk in _chunks(items):
@@ -207,7 +233,7 @@ def _index(
     reason = store.keep(name, vectors) if store else None
     if reason:
         log.warning("The index cannot be kept (%s); the next search makes it again.", reason)
-    return vectors, store, name
+    return vectors, name
 
 
 def _chunks(items: Iterator[Any]) -> Iterator[list[Any]]:
@@ -220,11 +246,11 @@ def _nearest(
     query: np.ndarray,
     config: SearchConfig,
     approximate: bool,
-    store: caches.Store | None,
     name: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     if not approximate:
         return nearest.exact(vectors, query, config.top, unit=config.features == EMBEDDING)
+    store = caches.Store.of("auto", config.cache_limit_gb)
     name = caches.digest([name, "faiss", environment.version("faiss-cpu"), nearest.TRAINED_ON])
     index = store.read(name, None, np.uint8) if store else None
     if index is None:

@@ -1,13 +1,14 @@
 """imgclf search: the nearest images, the cache of their vectors, the page, and what it refuses."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import imgclf as library
-from imgclf.errors import DatasetError, ImageError, UsageError
+from imgclf.errors import ArtifactError, DatasetError, ImageError, UsageError
 from imgclf.questions import nearest
 from imgclf.questions import search as searching
 from imgclf.settings import SearchConfig
@@ -62,7 +63,9 @@ def test_the_command_prints_a_table_or_lines_and_writes_a_page(imgclf, grays, tm
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg") == 3
     assert "200.png" in page and "000.png" not in page
-    assert imgclf(*common, "--format", "jsonl", "-q") == 0
+    assert imgclf(*common, "--save-index", tmp_path / "kept.npz", "-q") == 0
+    capsys.readouterr()
+    assert imgclf("search", tmp_path / "kept.npz", *common[2:], "--format", "jsonl", "-q") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"][-7:] for line in lines] == ["200.png", "250.png"]
 
@@ -90,6 +93,68 @@ def test_images_that_are_not_there_are_named(grays, tmp_path):
         library.search(tmp_path / "nowhere", tmp_path / "query.png", COLORS)
     with pytest.raises(UsageError, match=r"expected a name that ends in \.html"):
         searching.check_name(tmp_path / "page.png")
+
+
+def test_a_saved_index_gives_the_same_matches_without_its_images(grays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (grays / "broken.png").write_bytes(b"\x89PNG\r\n")
+    plain = library.search("grays", "query.png", COLORS, save_index="grays.npz")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (tmp_path / "grays.npz").rename(moved / "grays.npz")
+    shutil.rmtree(grays)
+    found = library.search(moved / "grays.npz", "query.png", SearchConfig(top=3))  # it brings features and size
+    assert [match.distance for match in found.matches] == [match.distance for match in plain.matches]
+    assert [match.path for match in found.matches] == [str(moved / match.path) for match in plain.matches]
+    assert found.images == 5
+
+
+def test_a_saved_index_of_embeddings_searches_with_the_same_model_alone(trained_run, image_folder, tmp_path):
+    folder, kept = image_folder(), tmp_path / "kept.npz"
+    query = sorted(folder.rglob("*.png"))[3]
+    config = SearchConfig(model=str(trained_run.path), top=2)
+    plain = library.search(folder, query, config, save_index=kept)
+    assert library.search(kept, query, SearchConfig(top=2)).matches == plain.matches
+    arrays = dict(np.load(kept))
+    about = json.loads(arrays["about"].tobytes())
+    about["settings"]["model"] = str(tmp_path / "gone")
+    np.savez(kept, **arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    with pytest.raises(UsageError, match=r"its model .*gone is gone\. Pass where it is now: --model RUN"):
+        library.search(kept, query)
+    assert library.search(kept, query, config).matches == plain.matches
+    np.savez(kept, **arrays | {"sample": arrays["sample"][::-1]})
+    with pytest.raises(ArtifactError, match="expected the model or the features that the index was made with"):
+        library.search(kept, query)
+
+
+def test_an_index_is_refused_that_is_damaged_of_another_version_or_of_other_features(grays, tmp_path):
+    kept, query = tmp_path / "grays.npz", tmp_path / "query.png"
+    library.search(grays, query, COLORS, save_index=kept)
+    whole, arrays = kept.read_bytes(), dict(np.load(kept))
+    with pytest.raises(UsageError, match=r"--features: .*grays\.npz was made with mean-color, found lbp"):
+        library.search(kept, query, SearchConfig(features="lbp"))
+    with pytest.raises(UsageError, match=r"--image-size: .* was made with 16, found 32"):
+        library.search(kept, query, SearchConfig(image_size=32))
+    with pytest.raises(UsageError, match="--save-index: expected images to search, found the index"):
+        library.search(kept, query, save_index=tmp_path / "second.npz")
+    with pytest.raises(UsageError, match=r"--save-index .*grays\.txt: expected a name that ends in \.npz"):
+        library.search(grays, query, COLORS, save_index=tmp_path / "grays.txt")
+    about = json.loads(arrays["about"].tobytes()) | {"schema": 2, "imgclf": "9.0"}
+    later = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    damaged = {
+        "expected an index of schema 1, found 2, which imgclf 9.0 has written": arrays | {"about": later},
+        "it has no about": {"features": np.zeros((2, 2))},
+        r"vectors \(4, 3\) and sample \(3,\) do not fit": arrays | {"vectors": arrays["vectors"][:4]},
+        "no table of finite numbers": arrays | {"vectors": np.full_like(arrays["vectors"], np.nan)},
+        "paths: an array of object": arrays | {"paths": arrays["paths"].astype(object)},
+    }
+    for message, content in damaged.items():
+        np.savez(kept, **content)
+        with pytest.raises(ArtifactError, match=message):
+            library.search(kept, query)
+    kept.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match="something else, or a damaged file"):
+        library.search(kept, query)
 
 
 def test_the_exact_search_equals_that_of_scikit_learn_and_leaves_out_what_is_unreadable():
