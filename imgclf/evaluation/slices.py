@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imgclf import documents, storage
-from imgclf.data import images, statistics, tables
+from imgclf.data import images, scan_cache, statistics, tables
 from imgclf.data.dataset import Sample
 from imgclf.errors import DatasetError, ImageError
 from imgclf.evaluation import intervals
@@ -97,15 +97,14 @@ def measure(
 
 def _of_images(samples: Sequence[Sample], files: Mapping[str, Path], rules: Decoding) -> list[Any]:
     """Return the statistics of each image; None where it cannot be read."""
-    found: list[Any] = []
-    for sample in samples:
+
+    def measured(sample: Sample) -> Any:
         try:
-            tiles = statistics.tiles(images.decode(files[sample.path], rules))
+            return statistics.measure([statistics.tiles(images.decode(files[sample.path], rules))])[0]
         except ImageError:
-            found.append(None)
-        else:
-            found.append(statistics.measure([tiles])[0])
-    return found
+            return None
+
+    return list(scan_cache.in_threads(measured, samples))
 
 
 def of_table(path: Path, samples: Sequence[Sample]) -> dict[str, list[str | None]]:

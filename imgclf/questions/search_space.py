@@ -121,7 +121,9 @@ def _value(name: str, text: str, kinds: tuple[Any, ...]) -> Any:
         return None
     if str in kinds or not {int, float, bool} & set(kinds):
         return text
-    raise UsageError(f"--search: {name}: expected a {' or '.join(k.__name__ for k in kinds)}, found {text!r}.")
+    words = {bool: "true or false", int: "a whole number", float: "a number"}
+    expected = " or ".join(word for kind, word in words.items() if kind in kinds)
+    raise UsageError(f"--search: {name}: expected {expected}, found {text!r}.")
 
 
 def grid(space: Space) -> list[dict[str, Any]]:

@@ -151,6 +151,10 @@ def test_the_command_alarms_with_exit_code_6_and_says_when_it_cannot_tell(
     monkeypatch.setattr(question, "FEWEST", 10)
     assert imgclf("drift", trained_run.path, new, "--quiet") == 0
     assert "No drift found" in capsys.readouterr().out
+    five = [str(path) for path in sorted((new / "disc").iterdir())[:5]]
+    assert imgclf("drift", trained_run.path, *five, "--quiet") == 0
+    assert "Cannot tell: expected at least 10 images on either side, found 5 new ones." in capsys.readouterr().out
+    assert f"about {', '.join(five[:3])} and others." in (trained_run.path / "report.html").read_text()
     for path in new.rglob("*.png"):
         with Image.open(path) as image:
             image.filter(ImageFilter.GaussianBlur(4)).save(path)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from imgclf import TrainConfig, TuneConfig
 from imgclf.data.dataset import TEST
 from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.questions import search_space
+from imgclf.questions import tune as question
 from imgclf.questions.search_space import Choice, Range
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 COLORS = TrainConfig(model="knn", features="mean-color", image_size=32)
 
@@ -74,7 +77,8 @@ def test_values_become_what_the_setting_takes() -> None:
         ("model=1..2", "model has no numbers"),
         ("k=1|1", "a value is there twice"),
         ("k=1|2, k=3|4", "k is named twice"),
-        ("k=x|y", "k: expected a int, found 'x'"),
+        ("k=x|y", "k: expected a whole number, found 'x'"),
+        ("C=x|y", "C: expected a number, found 'x'"),
         ("k=0|1", "--k: expected"),
         ("model=knn|knnn", "--model: expected"),
     ],
@@ -137,9 +141,11 @@ def test_the_same_command_continues_and_other_data_or_settings_are_refused(
 ) -> None:
     dataset = imgclf.read(images)
     first = imgclf.tune(dataset, TuneConfig(search="k=1..9", trials=2, trial_folds=2), COLORS, output=tmp_path / "t")
+    study = optuna.load_study(storage=f"sqlite:///{tmp_path / 't' / 'study.db'}", study_name="tune")
+    study.ask().set_user_attr("index", 2)  # as a process leaves it that is killed in its third trial
     more = imgclf.tune(dataset, TuneConfig(search="k=1..9", trials=4, trial_folds=2), COLORS, output=tmp_path / "t")
     by_number = {row["number"]: row for row in more.trials}
-    assert len(by_number) == 4
+    assert sorted(by_number) == [1, 2, 3, 4]
     assert all(by_number[row["number"]] == row for row in first.trials)
     once = imgclf.tune(dataset, TuneConfig(search="k=1..9", trials=4, trial_folds=2), COLORS, output=tmp_path / "u")
     settings = [{row["number"]: row["settings"] for row in each.trials} for each in (once, more)]
@@ -149,6 +155,28 @@ def test_the_same_command_continues_and_other_data_or_settings_are_refused(
         imgclf.tune(other, TuneConfig(search="k=1..9", trial_folds=2), COLORS, output=tmp_path / "t")
     with pytest.raises(RunError, match="found one with other search"):
         imgclf.tune(dataset, TuneConfig(search="k=1..7", trial_folds=2), COLORS, output=tmp_path / "t")
+
+
+def test_a_killed_process_of_several_is_explained(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(ThreadPoolExecutor):
+        def __init__(self, processes: int, mp_context: object) -> None:
+            super().__init__(processes)
+
+        def submit(self, *arguments: object) -> Any:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(question, "ProcessPoolExecutor", Killed)
+    tuning = TuneConfig(search="k=1|3", sampler="grid", trial_folds=2, jobs=2)
+    with pytest.raises(RunError, match=r"the process of a trial was killed.*perhaps with fewer --jobs"):
+        imgclf.tune(imgclf.read(images), tuning, COLORS, output=tmp_path / "t")
+
+
+@pytest.mark.parametrize("name", ["trials", "trial_folds", "jobs"])
+def test_none_of_what_a_search_counts_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}: expected a whole number"):
+        TuneConfig(search="k=1|3", **{name: 0})
 
 
 def test_what_is_worse_than_the_median_is_stopped_early(
