@@ -46,7 +46,7 @@ COMMANDS = {
     "predict": "Classify images.",
     "features": "Compute feature vectors, and draw them.",
     "search": "Find the images most like one image.",
-    "explain": "Show which part of an image decided.",
+    "explain": "Show what in an image decided.",
     "export": "Export a model to other formats.",
     "convolve": "Convolve an image with a kernel, step by step.",
     "describe": "Describe a network layer by layer.",

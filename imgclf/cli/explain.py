@@ -25,7 +25,8 @@ def explain(
         typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="New folder for maps; new file for a drawing.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="New folder for drawings, or new file for one."),
     ] = None,
     label: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Explain this class or number, not the predicted one.")
@@ -48,7 +49,7 @@ def explain(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show which part of each image decided, or what is inside the network."""
+    """Show what in each image decided, or what is inside the network."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in imgclf predict
     import sys
 
@@ -69,6 +70,8 @@ def explain(
         rows = imgclf.explain(path, found, settings, label=label, output=output, on_progress=lambda _: advance())
     if json:
         console.print_json({"images": [row.to_dict() for row in rows]})
+    elif any(row.method in ("features", "neighbors") for row in rows):
+        _print_weights(rows, output)
     else:
         _print_table(rows, output)
 
@@ -114,6 +117,35 @@ def _draw(
     if correct:
         console.out.print(correct)
     console.out.print(str(output))
+
+
+def _print_weights(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
+    """Print the features that weighed most, or the nearest training images, one in a row."""
+    from imgclf.cli import console
+
+    by_neighbors = any(row.method == "neighbors" for row in rows)
+    last = ("neighbor", "distance") if by_neighbors else ("feature", "value", "weight")
+    columns = ("path", "class", "confidence", *last)
+    cells: list[tuple[object, ...]] = []
+    for row in rows:
+        if row.error:
+            cells.append((row.path, None, None, row.error))
+            continue
+        listed: list[tuple[object, ...]] = [(near.path, f"{near.distance:.3g}") for near in row.neighbors]
+        listed += [(each.name, f"{each.value:.4g}", f"{each.weight:+.3g}") for each in row.features]
+        if row.base is not None:
+            listed += [("all other features", None, f"{row.rest:+.3g}"), ("without features", None, f"{row.base:+.3g}")]
+        if row.score is not None:
+            listed.append((row.measure, None, f"{row.score:.3g}"))
+        first = (row.path, row.target, f"{row.probability:.4f}")
+        cells += [(*(first if not place else (None,) * 3), *each) for place, each in enumerate(listed)]
+    console.table(None, columns, [(*row, *(None,) * (len(columns) - len(row))) for row in cells])
+    if any(each.name.startswith("embedding:") for row in rows for each in row.features):
+        console.note(
+            "Features of an embedding have numbers and no meaning of their own. --method occlusion shows where."
+        )
+    if output:
+        console.note(f"{output}: wrote {sum(row.drawing is not None for row in rows):,} drawings.")
 
 
 def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:

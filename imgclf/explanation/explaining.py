@@ -1,19 +1,20 @@
-"""Explain predictions: which part of each image decided, by the method that suits the model."""
+"""Explain predictions: which part or which features of each image decided, by the method that suits the model."""
 
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from imgclf import prediction, tasks
+from imgclf import tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, RunError, UsageError
-from imgclf.prediction import Classifier, artifact, heatmaps
+from imgclf.prediction import Classifier, artifact, classical, heatmaps, loading
 from imgclf.prediction.classifier import Named, Source
+from imgclf.prediction.decision import Neighbor
 from imgclf.runs import Run
 from imgclf.settings.explanation import ExplainConfig
 
@@ -27,9 +28,30 @@ MapsOf = Callable[[Any, Source, list[int]], list[np.ndarray]]
 """A map for each class, from a prediction and its image."""
 
 
+NETWORKS = ("cam", "gradcam", "rollout")
+"""Methods that need a network."""
+
+CLASSICAL = ("features", "neighbors")
+"""Methods that need a classical model."""
+
+
+class Feature(NamedTuple):
+    """A feature of an image, and what it adds to the score of a class.
+
+    Args:
+        name: of the column, as `imgclf features` names it.
+        value: in its own unit.
+        weight: positive where it speaks for the class.
+    """
+
+    name: str
+    value: float
+    weight: float
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The part of one image that speaks for one class, or for a larger number.
+    """The part of one image, or its features, that speak for one class, or for a larger number.
 
     Args:
         path: the name of the image.
@@ -37,12 +59,18 @@ class Explanation:
         target: the class or the number that is explained, by its name; None where the image cannot be read.
         probability: of `target`; None for a number.
         value: of `target`, where it is a number.
-        method: `cam`, `gradcam`, `rollout` or `occlusion`.
+        method: `cam`, `gradcam`, `rollout`, `occlusion`, `features` or `neighbors`.
         values: float32 (h, w), the evidence at each place of a grid over the model's input.
         peak: the pixel of the original image, x and y, with the most evidence.
         logit: of `target` before the temperature, for `cam`: the mean of `values` and the bias.
-        drawing: the overlay; None where none was asked for.
+        drawing: the overlay, or the bar chart; None where none was asked for.
         error: why the image cannot be read.
+        features: for `features`, those that weighed most, the largest weight first.
+        measure: for `features`, what the score is, such as `log odds`.
+        score: of `target`, before the temperature.
+        base: what the score is without any feature; None where the weights do not sum to the score.
+        rest: the sum of all other weights, so that base, weights and rest are the score; None as `base`.
+        neighbors: for `neighbors`, the nearest training images, the nearest first.
     """
 
     path: str | None
@@ -56,9 +84,25 @@ class Explanation:
     logit: float | None = None
     drawing: Path | None = None
     error: str | None = None
+    features: tuple[Feature, ...] = ()
+    measure: str | None = None
+    score: float | None = None
+    base: float | None = None
+    rest: float | None = None
+    neighbors: tuple[Neighbor, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON; the peak as [x, y] in pixels of the original."""
+        """Return it as JSON; the peak as [x, y] in pixels of the original.
+
+        Only `features` has `features`, [{`name`, `value`, `weight`}], `measure`, `score`, `base` and `rest`; only
+        `neighbors` has `neighbors`, [{`path`, `distance`}].
+        """
+        more: dict[str, Any] = {}
+        if self.method == "features":
+            more = {name: getattr(self, name) for name in ("measure", "score", "base", "rest")}
+            more["features"] = [feature._asdict() for feature in self.features]
+        elif self.method == "neighbors":
+            more = {"neighbors": [near._asdict() for near in self.neighbors]}
         return {
             "path": self.path,
             "label": self.label,
@@ -70,6 +114,7 @@ class Explanation:
             "logit": self.logit,
             "drawing": None if self.drawing is None else str(self.drawing),
             "error": self.error,
+            **more,
         }
 
 
@@ -82,16 +127,17 @@ def explain(
     output: Path | str | None = None,
     on_progress: Progress | None = None,
 ) -> list[Explanation]:
-    """Find the part of each image that speaks for a class.
+    """Find the part of each image, or its features, that speak for a class.
 
     Args:
         model: a run, a folder of exported models, or one exported model.
         sources: image files, as `Classifier.stream` takes them.
         config: the method, and how many classes. `auto` takes class activation maps where the model gives a feature
             map, which needs neither Keras nor TensorFlow; else Grad-CAM or attention rollout from the run's
-            `model.keras`; else occlusion.
+            `model.keras`; else occlusion. For a run of a classical model it takes the nearest training images for
+            k-NN, else the features that weighed most.
         label: the class, or the name of the number, to explain; by default the most probable ones, or the first.
-        output: a new or empty folder for overlays; None draws none.
+        output: a new or empty folder for overlays, or bar charts of features and neighbors; None draws none.
 
     Returns:
         One row for each image and class, in order; one for an image that cannot be read.
@@ -103,14 +149,32 @@ def explain(
         MissingError: if a package is not installed.
     """
     config, path = config or ExplainConfig(), model.path if isinstance(model, Run) else Path(model)
-    engine = "litert" if config.method == "cam" else "auto"
-    classifier = prediction.load(path, engine=engine, allow_truncated=config.allow_truncated)
+    files = loading.describe(path).files
+    formats = [files[path.name].format] if path.name in files else [file.format for file in files.values()]
+    is_classical = classical.FORMAT in formats
+    if is_classical and config.method in NETWORKS:
+        raise UsageError(
+            f"--method {config.method}: expected a network, found a classical model. Methods for it are features, "
+            "neighbors (knn), and occlusion."
+        )
+    by_features = is_classical and config.method in ("auto", *CLASSICAL)
+    engine = classical.FORMAT if by_features else "litert" if config.method == "cam" else "auto"
+    classifier = loading.load(path, engine=engine, allow_truncated=config.allow_truncated)
     if label is not None and label not in classifier.labels:
         near = difflib.get_close_matches(label, classifier.labels, 3) or list(classifier.labels[:10])
         what = "number" if tasks.find(classifier.task).ACTIVATION == "linear" else "class"
         raise UsageError(f"--class: expected a {what} of the model, such as {', '.join(near)}; found {label!r}.")
     if label is not None and config.top != 1:
         raise UsageError("--class: --top explains the most probable classes instead. Leave out one of them.")
+    if by_features:
+        from imgclf.explanation import weighing
+
+        return weighing.explain(classifier, sources, config, label, output, on_progress)
+    if config.method in CLASSICAL:
+        raise UsageError(
+            f"--method {config.method}: expected a run of a classical model, found another model, whose features have "
+            "no names. --method occlusion works with every model."
+        )
     method, maps_of, head = _prepare(classifier, path, config, with_class=label is not None or config.top > 1)
     folder = None if output is None else heatmaps.Folder(Path(output), "-o")
     given = [os.fspath(source) if isinstance(source, Path) else source for source in sources]

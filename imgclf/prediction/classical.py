@@ -18,6 +18,9 @@ from imgclf.prediction.decision import Neighbor
 from imgclf.prediction.litert import LiteRTRuntime
 
 EXTRA = "'imgclf[classical]'"
+FORMAT = "sklearn"
+"""In artifact.json."""
+
 ESTIMATOR, ABOUT, BACKBONE = "estimator.skops", "about.json", "backbone.tflite"
 
 TRUSTED = frozenset(
@@ -124,7 +127,7 @@ def read(folder: Path) -> tuple[Any, About]:
 
 
 class ClassicalRuntime:
-    """A stored classifier of scikit-learn.
+    """A stored classifier of scikit-learn: `estimator`, and `columns`, the names of its features.
 
     Raises:
         MissingError: if skops, or what computes the features, is not installed.
@@ -138,7 +141,7 @@ class ClassicalRuntime:
     def __init__(self, path: Path) -> None:
         from imgclf.descriptors.kinds import Descriptor  # 10 ms that networks do not need
 
-        self._estimator, about = read(path)
+        self.estimator, about = read(path)
         self._path, self._paths = path, about.paths
         self.size_px, self.classes, self._temperature = about.size_px, about.classes, about.temperature
         try:
@@ -146,8 +149,9 @@ class ClassicalRuntime:
         except UsageError as error:
             raise ArtifactError(f"{path}: {error} Restore the folder, or train again.") from None
         self._backbone = LiteRTRuntime(path / BACKBONE, "embedding") if self._descriptor.has_embedding else None
-        width = len(self._descriptor.names(self._backbone.classes if self._backbone else 0))
-        wanted = int(getattr(self._estimator, "n_features_in_", about.width))
+        self.columns = self._descriptor.names(self._backbone.classes if self._backbone else 0)
+        width = len(self.columns)
+        wanted = int(getattr(self.estimator, "n_features_in_", about.width))
         if not wanted == about.width == width:
             raise ArtifactError(
                 f"{path}: expected features of length {wanted}, for which the classifier was fitted, found {width} of "
@@ -170,7 +174,7 @@ class ClassicalRuntime:
         vectors = self._descriptor.vectors(np.clip(pixels, 0, 255).round().astype(np.uint8), embeddings)
         found = {"embedding": vectors}
         if "probabilities" in names:
-            found["probabilities"] = softmax(logits(self._estimator, vectors) / self._temperature)
+            found["probabilities"] = softmax(logits(self.estimator, vectors) / self._temperature)
         return {name: found[name] for name in names}
 
     def neighbors(self, vectors: np.ndarray | None, count: int) -> list[tuple[Neighbor, ...]]:
@@ -183,7 +187,7 @@ class ClassicalRuntime:
             UsageError: if the classifier is not k nearest neighbors, or has fewer training images.
             ArtifactError: if the training images are not named.
         """
-        scaler, (knn, *_) = parts(self._estimator)
+        scaler, (knn, *_) = parts(self.estimator)
         if not hasattr(knn, "kneighbors"):
             raise UsageError("--neighbors: expected a run of --model knn, found one of another classifier.")
         known = int(knn.n_samples_fit_)

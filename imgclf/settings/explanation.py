@@ -134,12 +134,12 @@ class DescribeConfig(Config):
     offline: bool = setting(False, "Never use the network.")
 
 
-METHODS = ("auto", "cam", "gradcam", "rollout", "occlusion")
+METHODS = ("auto", "cam", "gradcam", "rollout", "occlusion", "features", "neighbors")
 
 
 @dataclass(frozen=True)
 class ExplainConfig(Truncation):
-    """How to find the part of an image that decided."""
+    """How to find what decided: the part of an image, or its features."""
 
     method: str = setting("auto", "Method", choices=METHODS, metavar="METHOD", everyday=True)
     top: int = setting(1, "Explain the N most probable classes.", check=at_least(1), everyday=True)
@@ -148,4 +148,5 @@ class ExplainConfig(Truncation):
         "Places along each side that --method occlusion covers.",
         check=Check(lambda value: 2 <= value <= 32, "a whole number from 2 to 32"),
     )
+    count: int = setting(5, "Features or neighbors to list (classical models).", check=at_least(1), everyday=True)
     offline: bool = setting(False, "Never use the network.")

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("imgclf")
 
 FOLDER = "estimator"
-FORMAT = "sklearn"
 
 _WITHOUT_EFFECT = (TRAINING, AUGMENTATION, LAYERS)
 _MORE_WITHOUT_EFFECT = ("precision", "tensorboard", "mlflow", "image_sizes", "cached_augmentations")
@@ -192,7 +191,7 @@ class FittedClassical:
             if place.exists():
                 os.replace(place, parent / "old")
             os.replace(stage, place)
-        return {FOLDER: File(FORMAT, *artifact.hash_tree(place))}
+        return {FOLDER: File(stored.FORMAT, *artifact.hash_tree(place))}
 
     def _kept_paths(self) -> tuple[str, ...]:
         """Return the training images, where the classifier keeps vectors of theirs."""

@@ -221,3 +221,9 @@ def test_the_peak_lies_on_the_planted_cause(tmp_path):
         all(start - 8 <= at < start + 28 for at, start in zip(row.peak, places[row.path], strict=True)) for row in rows
     ]  # half a place of the map, which is 16 px wide, on either side of the square
     assert np.mean(near) >= 0.95
+
+
+def test_methods_of_classical_models_are_refused(trained_run, files):
+    for method in ("features", "neighbors"):
+        with pytest.raises(UsageError, match=f"--method {method}: expected a run of a classical model"):
+            imgclf.explain(trained_run, files[:1], ExplainConfig(method=method))
