@@ -52,6 +52,28 @@ def refuse_existing(path: Path | None, option: str = "-o") -> None:
         raise UsageError(f"{option} {path}: expected a new file, found one that exists. Choose another name.")
 
 
+def refuse_suffix(path: Path, *suffixes: str, option: str = "-o") -> None:
+    """Check, before the work, that the name of a file to write ends as one that is known.
+
+    Raises:
+        UsageError: if it ends otherwise.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {path}: expected a name that ends in {' or '.join(suffixes)}.")
+
+
+def write_named(path: Path, data: bytes | str, option: str = "-o") -> None:
+    """Write a file atomically whose name an option gave.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written ({error.strerror}).") from None
+
+
 def write_atomic(path: Path, data: bytes | str, *, parents: bool = True) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part.
 

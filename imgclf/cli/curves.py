@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import imgclf
+from imgclf import storage
 from imgclf.cli import options
 from imgclf.settings import CurvesConfig
 
@@ -28,7 +29,7 @@ def curves(
 
     console.err.quiet = quiet
     if output:
-        question.check_name(output)
+        storage.refuse_suffix(output, question.SUFFIX)
     with console.phases() as on_progress:
         data = options.open_source(source, settings, given, ("sizes", "repeats", "capacity", "output"), on_progress)
         found = imgclf.curves(data, settings, data=moved, on_progress=on_progress)

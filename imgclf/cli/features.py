@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import imgclf
+from imgclf import storage
 from imgclf.cli import options
 from imgclf.errors import UsageError
 from imgclf.settings import FeaturesConfig
@@ -37,7 +38,7 @@ def features(
     if output:
         feature_table.check_name(output)
     if map:
-        feature_map.check_name(map)
+        storage.refuse_suffix(map, *feature_map.SUFFIXES, option="--map")
     regions.check(settings, map)
     found = None
     with console.phases() as on_progress:

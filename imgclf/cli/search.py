@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import imgclf
+from imgclf import storage
 from imgclf.cli import options
 from imgclf.settings import SearchConfig
 
@@ -33,7 +34,7 @@ def search(
 
     console.err.quiet = quiet
     if output:
-        searching.check_name(output)
+        storage.refuse_suffix(output, searching.PAGE)
     with console.phases() as on_progress:
         found = imgclf.search(source, image, settings, save_index=save_index, on_progress=on_progress)
         if output:

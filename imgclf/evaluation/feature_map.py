@@ -62,25 +62,12 @@ def write(
     Raises:
         UsageError: if the name ends otherwise, or the file cannot be written.
     """
-    check_name(path)
+    storage.refuse_suffix(path, *SUFFIXES, option="--map")
     shown = np.arange(len(points))
     if len(shown) > MOST_SHOWN:
         shown = np.sort(np.random.default_rng(seed).choice(len(points), MOST_SHOWN, replace=False))
     draw = _png if path.suffix.lower() == ".png" else _page
-    try:
-        storage.write_atomic(path, draw(points, labels, files, rules, shown))
-    except OSError as error:
-        raise UsageError(f"--map {path}: the map cannot be written ({error.strerror}).") from None
-
-
-def check_name(path: Path) -> None:
-    """Refuse a name that `write` does not know.
-
-    Raises:
-        UsageError: if it ends otherwise.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--map {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+    storage.write_named(path, draw(points, labels, files, rules, shown), "--map")
 
 
 def colors(labels: Sequence[str]) -> dict[str, str]:

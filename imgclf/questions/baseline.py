@@ -14,7 +14,6 @@ from imgclf.data.dataset import Dataset
 from imgclf.descriptors import extraction
 from imgclf.descriptors.extraction import OnProgress
 from imgclf.descriptors.kinds import SIZE_PX, Descriptor
-from imgclf.errors import UsageError
 from imgclf.evaluation.compare import pair
 from imgclf.evaluation.intervals import wilson
 from imgclf.questions import pages
@@ -60,10 +59,7 @@ class Baseline:
         page = pages.render(
             "baseline.html", rows=self.rows, images=self.images, folds=self.folds, sentence=self.sentence
         )
-        try:
-            storage.write_atomic(path, page)
-        except OSError as error:
-            raise UsageError(f"-o {path}: the report cannot be written ({error.strerror}).") from None
+        storage.write_named(path, page)
 
 
 def baseline(

@@ -25,6 +25,8 @@ from imgclf.tasks import logistic
 
 QUESTION = "Would more data help?"
 
+SUFFIX = ".png"
+
 FOLDS = 5
 """Each training set is scored on a fifth of the images, which no training set of the same repeat contains."""
 
@@ -139,21 +141,8 @@ class Curves:
         Raises:
             UsageError: if the name ends otherwise, or the file cannot be written.
         """
-        check_name(path)
-        try:
-            storage.write_atomic(path, draw(self))
-        except OSError as error:
-            raise UsageError(f"-o {path}: the drawing cannot be written ({error.strerror}).") from None
-
-
-def check_name(path: Path) -> None:
-    """Refuse a name that does not end in .png.
-
-    Raises:
-        UsageError: if it does not.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"-o {path}: expected a name that ends in .png.")
+        storage.refuse_suffix(path, SUFFIX)
+        storage.write_named(path, draw(self))
 
 
 def curves(

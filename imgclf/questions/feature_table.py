@@ -12,7 +12,6 @@ from imgclf.data.dataset import Dataset
 from imgclf.descriptors import extraction
 from imgclf.descriptors.extraction import OnProgress
 from imgclf.descriptors.kinds import KINDS, SIZE_PX, Descriptor, parse
-from imgclf.errors import UsageError
 from imgclf.settings import FeaturesConfig, TrainConfig
 
 SUFFIXES = (".npz", ".parquet")
@@ -50,11 +49,7 @@ class FeatureTable:
             MissingError: if pyarrow is needed and not installed.
         """
         check_name(path)
-        content = self._npz() if path.suffix.lower() == ".npz" else self._parquet()
-        try:
-            storage.write_atomic(path, content)
-        except OSError as error:
-            raise UsageError(f"-o {path}: the file cannot be written ({error.strerror}).") from None
+        storage.write_named(path, self._npz() if path.suffix.lower() == ".npz" else self._parquet())
 
     def _npz(self) -> bytes:
         file = io.BytesIO()
@@ -85,8 +80,7 @@ def check_name(path: Path) -> None:
         UsageError: if the name ends otherwise.
         MissingError: if pyarrow is needed and not installed.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+    storage.refuse_suffix(path, *SUFFIXES)
     if path.suffix.lower() == ".parquet":
         environment.require("pyarrow", "'imgclf[parquet]'")
 

@@ -36,8 +36,7 @@ def check_name(table: Path) -> Path:
     Raises:
         UsageError: if the name of the table does not end in .csv, or one of both exists.
     """
-    if table.suffix.lower() != SUFFIX:
-        raise UsageError(f"-o {table}: expected a name that ends in {SUFFIX}.")
+    storage.refuse_suffix(table, SUFFIX)
     page = table.with_suffix(".html")
     for file in (table, page):
         if file.exists():
@@ -56,11 +55,8 @@ def write(table: Path, rows: Iterable[Sequence[object]], template: str, **values
         UsageError: as `check_name`, or if a file cannot be written.
     """
     page = check_name(table)
-    try:
-        storage.write_atomic(table, "".join(map(cells.line, rows)).encode("utf-8", "surrogateescape"))
-        storage.write_atomic(page, render(template, table=table.name, **values))
-    except OSError as error:
-        raise UsageError(f"-o {table}: the table cannot be written ({error.strerror}).") from None
+    storage.write_named(table, "".join(map(cells.line, rows)))
+    storage.write_named(page, render(template, table=table.name, **values))
     return [table, page]
 
 

@@ -124,10 +124,7 @@ def write(path: Path, table: FeatureTable, config: FeaturesConfig) -> Regions | 
         value=found.estimator.decision_function if found and found.margin else None,
         supports=found.supports if found else None,
     )
-    try:
-        storage.write_atomic(path, drawn)
-    except OSError as error:
-        raise UsageError(f"--map {path}: the map cannot be written ({error.strerror}).") from None
+    storage.write_named(path, drawn, "--map")
     return found
 
 

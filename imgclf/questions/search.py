@@ -27,6 +27,8 @@ from imgclf.settings.base import flag_of
 
 log = logging.getLogger("imgclf")
 
+PAGE = ".html"
+
 VERSION = 1
 """Part of the name of an index in the cache: another way to make vectors is another version."""
 
@@ -66,23 +68,10 @@ class SearchResult:
         Raises:
             UsageError: if the name does not end in .html, or the file cannot be written.
         """
-        check_name(path)
+        storage.refuse_suffix(path, PAGE)
         query, *drawn = thumbnails.draw_all([Path(self.query), *self.files], self.rules)
         rows = list(zip(drawn, self.matches, strict=True))
-        try:
-            storage.write_atomic(path, pages.render("search.html", result=self, query=query, rows=rows))
-        except OSError as error:
-            raise UsageError(f"-o {path}: the page cannot be written ({error.strerror}).") from None
-
-
-def check_name(path: Path) -> None:
-    """Refuse a file that `SearchResult.write` does not write.
-
-    Raises:
-        UsageError: if the name does not end in .html.
-    """
-    if path.suffix.lower() != ".html":
-        raise UsageError(f"-o {path}: expected a name that ends in .html.")
+        storage.write_named(path, pages.render("search.html", result=self, query=query, rows=rows))
 
 
 def search(
@@ -114,7 +103,7 @@ def search(
     """
     config = config or SearchConfig()
     if save_index is not None:
-        search_index.check_name(Path(save_index))
+        storage.refuse_suffix(Path(save_index), search_index.SUFFIX, option="--save-index")
     index = None
     if search_index.is_index(source):
         if save_index is not None:

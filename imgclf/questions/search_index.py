@@ -127,16 +127,6 @@ def is_index(source: Path | str) -> bool:
     return Path(source).suffix.lower() == SUFFIX and Path(source).is_file()
 
 
-def check_name(path: Path) -> None:
-    """Refuse a file that would not be taken for an index.
-
-    Raises:
-        UsageError: if the name does not end in .npz.
-    """
-    if path.suffix.lower() != SUFFIX:
-        raise UsageError(f"--save-index {path}: expected a name that ends in {SUFFIX}.")
-
-
 def read(path: Path) -> SearchIndex:
     """Read a file.
 

@@ -10,7 +10,6 @@ from PIL import Image
 import imgclf as library
 from imgclf.errors import ArtifactError, DatasetError, ImageError, UsageError
 from imgclf.questions import nearest
-from imgclf.questions import search as searching
 from imgclf.settings import SearchConfig
 
 pytest_plugins = ("cli.conftest",)
@@ -92,7 +91,7 @@ def test_images_that_are_not_there_are_named(grays, tmp_path):
     with pytest.raises(DatasetError, match="nowhere: no such file or folder"):
         library.search(tmp_path / "nowhere", tmp_path / "query.png", COLORS)
     with pytest.raises(UsageError, match=r"expected a name that ends in \.html"):
-        searching.check_name(tmp_path / "page.png")
+        library.search(grays, tmp_path / "query.png", COLORS).write(tmp_path / "page.png")
 
 
 def test_a_saved_index_gives_the_same_matches_without_its_images(grays, tmp_path, monkeypatch):
