@@ -24,6 +24,9 @@ def explain(
         list[str] | None,
         typer.Argument(metavar="IMAGES", help="Files, folders, archives, patterns, or - to read a list."),
     ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--images", metavar="IMAGES", help="More IMAGES; may be repeated.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="New folder for drawings, or new file for one."),
@@ -58,7 +61,8 @@ def explain(
     from imgclf.prediction import sources
 
     console.err.quiet = quiet
-    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in (images or ()) else ()
+    images = [*(images or ()), *(more or ())]
+    listed = sources.lines(sys.stdin.buffer if sys.stdin else None) if sources.STDIN in images else ()
     path, found = find_model(model, settings.offline), list(sources.find(images, listed) if images else ())
     views = {"filters": filters, "feature_maps": feature_maps, "top_activations": top_activations}
     if any(views.values()) or embedding_map:
@@ -95,6 +99,7 @@ def _draw(
     if output is None:
         raise UsageError(f"{option}: expected -o FILE for the drawing, found none.")
     allowed = ("model", "output", "quiet", "offline", name, *(("images",) if takes_images else ()))
+    given = options.Given("images" if name == "more" else name for name in given)  # as users know it
     given.refuse_others(allowed, f"{option} draws the network, not an explanation.")
     if takes_images and (not found or (name == "feature_maps" and len(found) > 1)):
         raise UsageError(

@@ -54,6 +54,7 @@ def text(facts: dict[str, Any], described: Described) -> str:
     lines = [*_metadata(facts, described.kind), "", f"# {markdown(facts['title'])}", "", described.purpose, ""]
     lines += [
         f"{made[:1].upper()}{made[1:]}, {settings.get('image_size')} px; made with imgclf {facts['imgclf']}.",
+        *([markdown(facts["preprocessing"])] if facts["preprocessing"] else []),
         "",
         "## How good it is",
         "",

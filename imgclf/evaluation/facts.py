@@ -17,7 +17,7 @@ from imgclf.evaluation.outputs import Predictions
 from imgclf.evaluation.sums import REJECTED
 from imgclf.prediction import artifact
 from imgclf.runs import Run
-from imgclf.settings import TrainConfig
+from imgclf.settings import TrainConfig, preprocessing
 
 SHOWN = 24
 """How many of the worst mistakes and of the least certain predictions are shown."""
@@ -72,7 +72,8 @@ def collect(run: Run, folder: Path, predictions: Predictions, stage: Path | None
         stage: where the files of the folder lie as long as they are not complete.
 
     Returns:
-        `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`, `history`,
+        `title`, `imgclf`, `scores` (the content of `metrics.json`), `warnings` (sentences), `data`,
+        `preprocessing` (a sentence on the steps before the model, empty without any), `history`,
         `calibration` (temperature and rules), `settings`, `defaults` (the names of settings at their defaults),
         `environment`, `reproduce` (commands), `mistakes` and `unsure` (rows of `predictions.csv`, worst first),
         `robustness` and `slices` where they were asked for, `answers` as `answers.read` returns them,
@@ -107,6 +108,7 @@ def about(run: Run, folder: Path, stage: Path | None = None) -> dict[str, Any]:
         "scores": scores,
         "warnings": [*scores.get("warnings", []), *([CHANGED] if _changed(scores, rules) else [])],
         "data": _data(run, config),
+        "preprocessing": preprocessing.told(settings.get("preprocess")),
         "history": _history(run.history_file),
         "calibration": rules,
         "settings": settings,

@@ -107,6 +107,7 @@ def to_markdown(facts: dict[str, Any], headlines: Sequence[Headline], blocks: Se
     lines = [f"# {report.markdown(title)}", "", *report.table(("score", "value", "95% interval"), rows)]
     lines += [f"n = {facts['scores']['n']}.", ""]
     lines += [f"- {report.markdown(warning)}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
+    lines += [report.markdown(facts["preprocessing"]), ""] * bool(facts["preprocessing"])
     for block in blocks:
         lines += [f"## {block.title}", ""]
         lines += [report.markdown(block.text), ""] if block.text else []

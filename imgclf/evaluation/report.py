@@ -380,6 +380,7 @@ def to_markdown(facts: dict[str, Any]) -> str:
     covered = decisions.describe(scores)
     lines += [covered, ""] if covered else []
     lines += [f"- {markdown(warning)}" for warning in facts["warnings"]] + [""] * bool(facts["warnings"])
+    lines += [markdown(facts["preprocessing"]), ""] * bool(facts["preprocessing"])
     lines += ["## Classes", ""]
     rows = [
         (name, *(number(row[key]) for key in ("precision", "recall", "f1")), interval(row["intervals"]["recall"]),

@@ -111,3 +111,21 @@ def _value(name: str, text: str | None, where: str) -> float:
         found = "none" if text is None else repr(text)
         raise UsageError(f"{where}: {name}: expected {kind.expected}, found {found}.")
     return value
+
+
+def same(one: str | None, other: str | None) -> bool:
+    """Whether two chains do the same, however they are written."""
+    first, second = ([(name, f"{value:g}") for name, value in parse(text)] for text in (one, other))
+    return first == second  # as text, since NaN is not equal to itself
+
+
+def told(text: str | None) -> str:
+    """Say what a chain does, in a sentence; empty for None."""
+    steps = []
+    for name, value in parse(text):
+        meaning = KINDS[name].meaning.replace("VALUE", "" if math.isnan(value) else f"{value:g}")
+        if name == "threshold":
+            at = "Otsu's threshold" if math.isnan(value) else f"{value:g}"
+            meaning = f"make what is brighter than {at} white and the rest black"
+        steps.append(f"{name} ({meaning})")
+    return f"Before the model sees an image, these steps change it: {', then '.join(steps)}." if steps else ""

@@ -24,7 +24,7 @@ from imgclf.evaluation import answers, plots, report, robustness, scorers, slice
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import File
 from imgclf.runs import Run
-from imgclf.settings import REPORT_FORMATS, TrainConfig, small_cnn
+from imgclf.settings import REPORT_FORMATS, TrainConfig, preprocessing, small_cnn
 from imgclf.training import calibration_fit, distillation, estimators
 from imgclf.training.calibration_fit import Calibrated
 from imgclf.training.decoding import Decoding
@@ -88,6 +88,7 @@ def train(
         for context in (explained(run, alone=with_report), run.lock(), log_to(run)):
             stack.enter_context(context)
         _describe_data(dataset, notes)
+        _compare_preprocessing(estimator.settings)
         run.write_labels(list(dataset.class_names))
         datasets.write_manifest(dataset, run.manifest)
         estimator.keep(built, run)
@@ -321,6 +322,22 @@ def _describe_data(dataset: Dataset, notes: Sequence[str]) -> None:
             "and rejected, people may want another name for it: --rename %s=other.",
             *(repr(alike[0]), alike[0]),
         )
+
+
+def _compare_preprocessing(settings: TrainConfig) -> None:
+    """Warn if another run, whose weights or predictions are taken, saw images through another chain of steps."""
+    for option, given in (("--weights", settings.weights), ("--distill", settings.distill)):
+        place = Path(given or "")
+        other = Run(place if place.is_dir() else place.parent)
+        if not given or not place.exists() or not other.config.is_file():
+            continue
+        theirs = TrainConfig.from_dict(other.read_config()["config"]).preprocess
+        if not preprocessing.same(theirs, settings.preprocess):
+            log.warning(
+                "%s %s: that run was trained with %s, this one with %s. --preprocess makes them alike.",
+                *(option, given),
+                *(f"--preprocess {chain}" if chain else "no --preprocess" for chain in (theirs, settings.preprocess)),
+            )
 
 
 def _facts(dataset: Dataset, settings: TrainConfig) -> dict[str, Any]:

@@ -32,6 +32,21 @@ def test_a_table_of_drawings_that_does_not_fit_names_their_folder(imgclf, traine
     assert f"{output}: wrote {len(list(output.iterdir()))} drawings." in printed.err
 
 
+def test_images_by_option_are_added_to_those_by_argument(imgclf, trained_run, images, capsys):
+    words = (
+        "explain",
+        trained_run.path,
+        images / "000.png",
+        "--images",
+        images / "001.png",
+        "--images",
+        images / "002.png",
+    )
+    assert imgclf(*words, "--json") == 0
+    paths = [row["path"] for row in json.loads(capsys.readouterr().out)["images"]]
+    assert paths == [str(images / f"00{place}.png") for place in range(3)]
+
+
 def test_an_unknown_class(imgclf, trained_run, images, capsys):
     assert imgclf("explain", trained_run.path, images, "--class", "discs") == 2
     assert "such as disc" in capsys.readouterr().err
@@ -59,7 +74,7 @@ def test_drawings_of_the_network(imgclf, trained_run, images, tmp_path, capsys):
     for words in (
         ("--filters", "stage_1_1_conv"),
         (images / "000.png", "--feature-maps", "stage_1_1_relu"),
-        (images, "--top-activations", "stage_1_1_relu"),
+        ("--top-activations", "stage_1_1_relu", "--images", images),
         ("--embedding-map", images.parent),
     ):
         file = tmp_path / f"{len(list(tmp_path.iterdir()))}.png"
@@ -74,6 +89,7 @@ def test_drawings_of_the_network(imgclf, trained_run, images, tmp_path, capsys):
         (("--filters", "a"), "--filters: expected -o FILE"),
         (("--filters", "a", "--feature-maps", "b", "-o", "x.png"), "expected one drawing, found --filters and"),
         (("--filters", "a", "-o", "x.png", "--top", "2"), "Remove --top."),
+        (("--filters", "a", "-o", "x.png", "--images", "b"), "Remove --images."),
         (("--feature-maps", "a", "-o", "x.png"), "--feature-maps: expected one image, found 0"),
         (("--filters", "stage_1_1_con", "-o", "x.png"), "Did you mean stage_1_1_conv"),
     ],

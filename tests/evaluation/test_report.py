@@ -16,7 +16,7 @@ import imgclf
 from imgclf import runs, storage
 from imgclf.data.dataset import TEST, TRAIN, Dataset, Sample, write_manifest
 from imgclf.errors import RunError, UsageError
-from imgclf.evaluation import answers, decisions, metrics, outputs, plots, report
+from imgclf.evaluation import answers, card, decisions, metrics, outputs, plots, report
 from imgclf.evaluation import facts as facts_of
 from imgclf.evaluation.answers import Answer
 from imgclf.prediction import artifact
@@ -361,3 +361,20 @@ def test_the_worst_mistakes_show_where_the_model_looked(trained_run, tmp_path):
 
 def test_without_an_exported_model_the_page_has_no_maps(page):
     assert "Where the model looked" not in page
+
+
+def test_the_steps_before_the_model_are_told_in_every_format_and_on_the_card(run):
+    config = run.read_config()
+    config["config"]["preprocess"] = "denoise=5,threshold"
+    storage.write_json(run.config, config)
+    html, markdown, facts = report.write(run, formats=("html", "md", "json"))
+    steps = "denoise (take the median of 5 x 5 px), then threshold (make what is brighter than "
+    assert steps in html.read_text()
+    assert steps in markdown.read_text()
+    assert steps in json.loads(facts.read_text())["preprocessing"]
+    assert card.write(run).read_text().count(steps) == 1
+
+
+def test_nothing_is_told_of_steps_where_there_are_none(shared, page):
+    assert "steps change it" not in page + (shared.path / "report.md").read_text()
+    assert json.loads((shared.path / "report.json").read_text())["preprocessing"] == ""

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 import imgclf
 from imgclf import TrainConfig, prediction
 from imgclf.prediction import artifact
+from imgclf.settings import preprocessing
 from imgclf.training import augment_preview
 
 CONFIG = TrainConfig(method="probe", image_size=16, export="none", near_duplicates="off", augment="none")
@@ -33,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_a_run_is_that_of_images_which_were_preprocessed_before(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_that_of_images_which_were_preprocessed_before(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = tmp_path / "before" / "images"
     for path in folder.rglob("*.png"):
         target = before / path.relative_to(folder)
@@ -55,6 +58,18 @@ def test_a_run_is_that_of_images_which_were_preprocessed_before(folder: Path, tm
     np.testing.assert_array_equal(found, expected)
     assert not np.allclose(found, plain)  # without the steps they are others
     assert imgclf.evaluate(own).metrics["accuracy"] == json.loads(own.metrics.read_text())["accuracy"]
+    assert "that run was trained with" not in caplog.text
+    other = replace(config, preprocess="gray", weights=str(own.path))
+    imgclf.train(imgclf.read(folder, other), other, output=tmp_path / "other", backbone=tiny_backbone())
+    expected = "that run was trained with --preprocess denoise,gray, this one with --preprocess gray"
+    assert f"--weights {own.path}: {expected}" in caplog.text
+
+
+def test_chains_are_the_same_however_they_are_written() -> None:
+    assert preprocessing.same("denoise,grey", "denoise=3, gray")
+    assert preprocessing.same(None, None) and preprocessing.same("threshold", "threshold")
+    assert not preprocessing.same("gray,denoise", "denoise,gray")
+    assert not preprocessing.same("threshold", "threshold=9") and not preprocessing.same(None, "gray")
 
 
 def test_the_contact_sheet_shows_images_before_and_after(

@@ -308,7 +308,7 @@ def _range(ends: list[float] | None) -> str | None:
 def described(facts: dict[str, Any]) -> Described:
     """See `Scorer`."""
     names = facts["scores"]["confusion_matrix"]["labels"]
-    body = reports.to_markdown(facts | {"mistakes": [], "learned": None}).split("\n")
+    body = reports.to_markdown(facts | {"mistakes": [], "learned": None, "preprocessing": ""}).split("\n")
     return Described(
         f"Classifies images into {len(names)} classes: {reports.named(names)}",
         "image-classification",
