@@ -6,6 +6,7 @@ from scipy import ndimage
 from skimage.feature import hog, local_binary_pattern
 from skimage.filters import gabor_kernel
 
+from imgclf import environment
 from imgclf.descriptors import extraction, texture
 from imgclf.descriptors.kinds import EMBEDDING, KINDS, Descriptor, parse
 from imgclf.errors import UsageError
@@ -142,12 +143,13 @@ def test_an_image_smaller_than_the_cell_or_kernel_is_refused(text, size_px, smal
 
 
 def test_processes_compute_what_one_computes():
-    pixels = np.random.default_rng(1).integers(0, 256, (150, 16, 16, 3), dtype=np.uint8)
-    embeddings = np.arange(300, dtype=np.float32).reshape(150, 2)
+    count = (2 * extraction.SLOTS * environment.cpu_count() + 2) * extraction.CHUNK + 5  # so that slots are used again
+    pixels = np.random.default_rng(1).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    embeddings = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
     descriptor, seen = Descriptor("embedding+pixels:4", 16), []
-    found = extraction.of_pixels(descriptor, pixels, embeddings, lambda *args: seen.append(args), many=150)
+    found = extraction.of_pixels(descriptor, pixels, embeddings, lambda *args: seen.append(args), start_s=-1)
     np.testing.assert_array_equal(found, descriptor.vectors(pixels, embeddings))
-    assert seen[-1] == ("features", 150, 150)
+    assert seen[-1] == ("features", count, count)
 
 
 def test_the_bank_has_four_orientations_at_two_scales():
