@@ -1,5 +1,6 @@
 """The nearest training images of a prediction: the same as by hand, and in every format."""
 
+import itertools
 import json
 
 import numpy as np
@@ -44,6 +45,23 @@ def test_the_neighbors_and_distances_are_those_of_the_hand_calculation(make):
     assert found[1].neighbors[0] == ("dark/0.png", pytest.approx(20 / deviation, rel=1e-5))
     assert found[0].embedding is None
     assert make().predict([image(160)])[0].neighbors is None
+
+
+def test_any_number_of_images_is_classified_with_few_in_memory_and_a_broken_one_in_its_place(make):
+    taken = []
+
+    def sources():
+        for place in itertools.count():
+            taken.append(place)
+            yield b"\x89PNG broken" if place == 5 else image(160 if place % 2 else 20)
+
+    found = list(itertools.islice(make().stream(sources(), batch_size=4, neighbors=1), 20))
+    assert [each.label for each in found] == [
+        None if place == 5 else "red" if place % 2 else "dark" for place in range(20)
+    ]
+    assert found[5].error and found[5].neighbors is None
+    assert found[7].neighbors[0].path == "red/150.png"
+    assert len(taken) <= 20 + 2 * 4 + 1
 
 
 def test_every_format_has_them(make):
