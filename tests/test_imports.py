@@ -1,6 +1,7 @@
 """What a fresh process has loaded after each entrance, and what works where packages are missing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,27 @@ def test_prediction_through_litert_loads_no_framework(trained_run):
     loaded = loaded_after(imgclf_code("predict", trained_run.path, image))
     assert "ai_edge_litert" in loaded
     assert not loaded & {*HEAVY, "pydantic"}  # Typer would load it for options, at the price of half an inference
+
+
+def test_class_activation_maps_of_an_artifact_load_no_framework(trained_run, tmp_path):
+    """Nor the generators of numpy.random and Matplotlib: a cold explanation takes little longer than a prediction."""
+    image = next((trained_run.path.parent / "images").rglob("*.png"))
+    for name in ("artifact.json", "model.tflite", "outliers.npz"):
+        if (trained_run.path / name).is_file():
+            shutil.copy(trained_run.path / name, tmp_path)
+    code = imgclf_code("explain", tmp_path, image, "-o", tmp_path / "maps", "--json")
+    loaded = loaded_after(f"{code}\nassert not code, code\nassert 'numpy.random' not in sys.modules")
+    assert len(list((tmp_path / "maps").iterdir())) == 1
+    assert "ai_edge_litert" in loaded
+    assert not loaded & {*HEAVY, "pandas", "pydantic"}
+
+
+def test_a_convolution_loads_no_framework(tmp_path):
+    (tmp_path / "image.csv").write_text("1,2,3\n4,5,6\n7,8,9\n")
+    code = imgclf_code("convolve", tmp_path / "image.csv", "--kernel", "box", "--numbers")
+    loaded = loaded_after(f"{code}\nassert not code, code")
+    assert "numpy" in loaded
+    assert not loaded & {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas"}
 
 
 def test_a_classifier_on_hand_made_features_needs_no_framework(image_folder, tmp_path):

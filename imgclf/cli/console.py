@@ -80,8 +80,11 @@ def table(
     width = out.width if out.is_terminal else int(asked) if asked.isdecimal() else WIDTH
     least = [
         max(
-            *(cell_len(word) for word in name.split()),
-            *(_least(row[place], whole=not place) for row in cells),
+            (
+                *(cell_len(word) for word in name.split()),
+                *(_least(row[place], whole=not place) for row in cells),
+            ),
+            default=0,
         )
         for place, name in enumerate(columns)
     ]

@@ -6,6 +6,8 @@ original image, which `squash`, `crop` and `pad` bring to a square in different 
 
 import os
 import re
+import struct
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from imgclf import storage, tasks
+from imgclf import tasks
 from imgclf.data import images
 from imgclf.errors import ArtifactError, ImgclfError, UsageError
 from imgclf.prediction.classifier import Classifier
@@ -25,8 +27,8 @@ from imgclf.settings import Decoding, Resize
 SIDE_PX = 448
 """The longer side of an overlay, at most."""
 
-RUN_LENGTHS = 3
-"""Zlib's faster strategy; files are no larger, since photographs repeat nothing."""
+_UP = 2
+"""PNG's filter that takes the difference from the row above."""
 
 CAPTION_PX = 22
 TOLERANCE = 1e-3
@@ -78,7 +80,7 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
     if not isinstance(runtime, LiteRTRuntime):
         raise ArtifactError("expected a LiteRT model, found another. imgclf export RUN --format litert makes one.")
     size = (classifier.image_size, classifier.image_size, 3)
-    noise = np.random.default_rng(0).uniform(-1, 1, size)
+    noise = np.modf(np.sin(np.arange(1.0, 1 + np.prod(size))) * 43758.5453)[0].reshape(size)  # no 30 ms for np.random
     spreads = (0, 8, 32, 64, 96, 127) if logs_of is None else (0, 8, 127)
     found = classifier.outputs(np.stack([128 + spread * noise for spread in spreads]).astype(np.float32))
     if logs_of is None:
@@ -195,21 +197,22 @@ def overlay(image: Image.Image, values: np.ndarray, resize: Resize, most: float 
         values: float (h, w).
         most: the evidence of the strongest color; None takes that of this map.
     """
-    heat = np.maximum(spread(values, image.size, resize), 0)
-    heat = np.minimum(heat / max(float(heat.max()) if most is None else most, 1e-12), 1)
-    levels = (heat * 255).astype(np.uint8)
-    color = Image.fromarray(_colors()[levels])
-    strength = Image.fromarray((heat**0.8 * 165).astype(np.uint8))
+    heat = spread(values, image.size, resize)
+    scale = 255 / max(float(heat.max()) if most is None else most, 1e-12)
+    levels = Image.fromarray(np.clip(heat * scale, 0, 255).astype(np.uint8))
+    palette, strengths = _tables()
+    strength = levels.point(strengths)
+    levels.putpalette(palette)
     gray = Image.blend(image, image.convert("L").convert("RGB"), 0.45)  # so that the colors are the map's
-    return Image.composite(color, gray, strength)
+    return Image.composite(levels.convert("RGB"), gray, strength)
 
 
 @cache
-def _colors() -> np.ndarray:
-    """uint8 (256, 3), the color of each level."""
+def _tables() -> tuple[bytes, list[int]]:
+    """Return the color of each level, as a palette, and how strongly it covers the image, 0 to 255."""
     places, levels = [place for place, _ in _ANCHORS], np.linspace(0, 1, 256)
     channels = [np.interp(levels, places, [color[channel] for _, color in _ANCHORS]) for channel in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8)
+    return np.stack(channels, axis=1).astype(np.uint8).tobytes(), (levels**0.8 * 165).astype(int).tolist()
 
 
 def small(
@@ -255,6 +258,27 @@ def font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(13)
 
 
+def png(image: Image.Image) -> bytes:
+    """Return a photograph as a PNG file, three times as fast as Pillow does and about as small.
+
+    Pillow tries all filters of PNG on each row. This takes the difference from the row above, and zlib's faster
+    strategy: photographs repeat nothing.
+    """
+    rows = np.asarray(image.convert("RGB")).reshape(image.height, -1)
+    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+    filtered = np.concatenate([np.full((len(rows), 1), _UP, np.uint8), rows - above], axis=1)
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    header = struct.pack(">2I5B", image.width, image.height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    found = b"\x89PNG\r\n\x1a\n"
+    for kind, data in (
+        (b"IHDR", header),
+        (b"IDAT", packer.compress(filtered.tobytes()) + packer.flush()),
+        (b"IEND", b""),
+    ):
+        found += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return found
+
+
 class Folder:
     """A new folder of overlays, one PNG file for each image and class.
 
@@ -285,8 +309,9 @@ class Folder:
             name = f"{plain}-{number}.png"
         self._taken.add(name.lower())
         try:
-            with storage.replacing(self._path / name) as new:
-                image.save(new, compress_level=1, compress_type=RUN_LENGTHS)
+            part = self._path / f".{name}.part"
+            part.write_bytes(png(image))  # without a stage and fsync for each, which take as long as drawing it
+            os.replace(part, self._path / name)
         except OSError as error:
             raise ImgclfError(f"{self._option} {self._path / name}: cannot be written ({error.strerror}).") from None
         return self._path / name

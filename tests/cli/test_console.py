@@ -214,3 +214,8 @@ def test_notes_and_lines_escape_what_would_control_the_terminal(capsys):
     assert printed.err == "a\\x1b[2J\\nError: false\n"
     assert printed.out.splitlines()[:2] == ["b\\u202e", "second line"]
     assert '"\\u009b31m\\u200b"' in printed.out
+
+
+def test_a_table_of_one_row_may_have_a_column_without_a_name(capsys):
+    console.table(None, ("", "x"), [("0", "1")])
+    assert "│ 0 │ 1 │" in capsys.readouterr().out

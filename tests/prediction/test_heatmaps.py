@@ -1,5 +1,6 @@
 """Class activation maps from artifacts: exact, in the right place, and drawn."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,18 @@ def test_the_size_of_a_turned_image_is_that_of_its_pixels(tmp_path: Path):
         exif[274] = orientation
         Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
         assert images.upright_size(tmp_path / "a.jpg") == images.decode(tmp_path / "a.jpg").size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 33)])
+def test_a_png_file_has_the_pixels_of_its_image(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    with Image.open(io.BytesIO(heatmaps.png(Image.fromarray(pixels)))) as found:
+        found.verify()
+    with Image.open(io.BytesIO(heatmaps.png(Image.fromarray(pixels)))) as found:
+        assert (found.format, found.mode) == ("PNG", "RGB")
+        np.testing.assert_array_equal(np.asarray(found), pixels)
+
+
+def test_a_drawing_leaves_nothing_else_in_its_folder(tmp_path):
+    place = heatmaps.Folder(tmp_path / "maps", "-o").save(Image.new("RGB", (8, 8), "red"), "a b", "c/d")
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == [place.name] == ["a-b-c-d.png"]
