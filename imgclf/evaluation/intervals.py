@@ -115,7 +115,9 @@ def normal(
     if scale == "correlation":
         around = None if center is None else (center + 1) / 2
         ends = normal((known + 1) / 2, (estimate + 1) / 2, certain, center=around)
-        return None if ends is None else (2 * ends[0] - 1, 2 * ends[1] - 1)
+        if ends is None:
+            return None
+        return min(2 * ends[0] - 1, estimate), max(2 * ends[1] - 1, estimate)  # there and back, the last bit may differ
     highest = math.inf if scale == "loss" else 1.0
     if not 1e-12 < estimate < highest - 1e-12 or np.ptp(known) < 1e-12:
         return _at_the_end(estimate, certain)

@@ -81,6 +81,14 @@ def test_correlations_and_losses_have_scales_of_their_own():
     assert np.log(ends) == pytest.approx([1 - 1.96 * 0.2, 1 + 1.96 * 0.2], abs=0.01)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_correlation_lies_in_its_interval_to_the_last_bit(side):
+    draws = side * np.array([0.98, 0.99])
+    for correlation in (*np.linspace(-0.9, 0.9, 61), -0.4472135954999579):
+        low, high = intervals.normal(draws, correlation, (0, 1), scale="correlation", center=side * 0.985)
+        assert low <= correlation <= high
+
+
 def test_the_interval_of_a_share_at_its_end_is_that_of_a_proportion_and_near_it_not_the_whole_range():
     assert intervals.normal(np.ones(100), 1.0, (0.1, 0.9)) == (0.9, 1.0)
     assert intervals.normal(np.zeros(100), 0.0, (0.1, 0.9)) == (0.0, 0.1)
