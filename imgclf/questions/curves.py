@@ -1,7 +1,7 @@
 """Would more data help, or more capacity? Scores by training size and by capacity, on features computed once."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,15 @@ import numpy as np
 from imgclf import runs, storage
 from imgclf.data import reading, splitting
 from imgclf.data.dataset import Dataset
-from imgclf.errors import DatasetError, UsageError
+from imgclf.errors import DatasetError
 from imgclf.evaluation import plots
 from imgclf.evaluation.answers import Answer
 from imgclf.evaluation.intervals import Z_95
 from imgclf.evaluation.scorers import Table
-from imgclf.questions import embedding, pages
+from imgclf.questions import capacities, embedding, pages
 from imgclf.questions.embedding import Embedded, OnProgress
 from imgclf.runs import Run
-from imgclf.settings import CurvesConfig, TrainConfig
-from imgclf.settings.classical import NETWORK
+from imgclf.settings import CurvesConfig
 from imgclf.settings.questions import AUTO
 from imgclf.tasks import logistic
 
@@ -29,22 +28,6 @@ SUFFIX = ".png"
 
 FOLDS = 5
 """Each training set is scored on a fifth of the images, which no training set of the same repeat contains."""
-
-STRENGTHS = tuple(10.0**power for power in range(-6, 3))
-"""Values of C for the head."""
-
-CAPACITIES: dict[str, tuple[str, tuple[Any, ...]]] = {
-    NETWORK: ("C", STRENGTHS),
-    "knn": ("k", (1, 2, 3, 5, 9, 17, 33)),
-    "tree": ("max-depth", (1, 2, 4, 8, 16, None)),
-    "forest": ("max-depth", (1, 2, 4, 8, None)),
-    "svm": ("C", tuple(10.0**power for power in range(-3, 4))),
-    "logreg": ("C", tuple(10.0**power for power in range(-5, 3))),
-}
-"""By the model: the parameter that decides about its capacity, and its values."""
-
-NUMBER = "features"
-"""The capacity that all models have: how many features they are fitted to."""
 
 DRAWS = 1000
 SMALL_GAIN = 0.005
@@ -168,7 +151,7 @@ def curves(
     """
     config = config or CurvesConfig()
     if isinstance(source, Dataset):
-        _capacity(config.model, config.capacity)  # before the work
+        capacities.check(config.model, config.capacity)  # before the work
     found = embedding.find(source, config, command="curves", data=data, on_progress=on_progress)
     dataset, seed = found.dataset, found.settings.seed
     related = reading.related(dataset, found.settings)
@@ -182,10 +165,6 @@ def curves(
         kept = Answer(QUESTION, answer.sentence, answer.tables(), picture=draw(answer))
         pages.keep(runs.find(source), "curves", kept)
     return answer
-
-
-Fit = Callable[[Sequence[np.ndarray], Any], np.ndarray]
-"""From parts to fit on, and a value of the capacity, to the logits of all images: float (n, parts, classes)."""
 
 
 def of_embedded(
@@ -210,9 +189,8 @@ def of_embedded(
     labels, classes, seed = found.labels, found.classes, found.settings.seed
     pools = [np.flatnonzero(~tested) for tested in held]
     counts = training_sizes(min(map(len, pools)), classes, sizes, found.dataset)
-    parameter, values = _capacity(found.settings.model, capacity)
-    fit = _by_number(found) if parameter == NUMBER else _fitter(found, parameter)
-    values = values or numbers(found.vectors.shape[1])
+    varied = capacities.of(found, capacity)
+    fit, values = varied.fit, varied.values
     steps = len(values) + len(counts)
     done = 0
 
@@ -228,8 +206,7 @@ def of_embedded(
         logits = fit(parts, value)
         points.append(_point(value, logits.argmax(axis=2) == labels[:, None], parts, held))
         each = [logistic.log_loss(logits[own, place], labels[own]) for place, own in enumerate(held)]
-        is_probe = found.settings.model == NETWORK  # others' logits are no logarithms of probabilities
-        losses.append(float(np.mean(each)) if is_probe else 1 - points[-1].validation)
+        losses.append(float(np.mean(each)) if varied.by_loss else 1 - points[-1].validation)
         tick()
     if losses:
         best = values[int(np.argmin(losses))]
@@ -243,7 +220,7 @@ def of_embedded(
         tick()
     tested = int(np.any(held, axis=0).sum())
     double, interval = extrapolate(counts, np.array(scores), tested=tested, seed=seed)
-    return Curves(by_size, points, parameter.replace("-", "_"), double, interval, len(labels))
+    return Curves(by_size, points, varied.parameter.replace("-", "_"), double, interval, len(labels))
 
 
 def training_sizes(most: int, classes: int, count: int, dataset: Dataset) -> list[int]:
@@ -279,66 +256,6 @@ def nested(labels: np.ndarray, pool: np.ndarray, seed: int) -> np.ndarray:
         place[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
         place[rows[0]] -= 2  # one of each class comes first
     return shuffled[np.argsort(place, kind="stable")]
-
-
-def _capacity(model: str, name: str) -> tuple[str, tuple[Any, ...]]:
-    """Return the capacity to vary and its values; none for numbers of features, which depend on how many there are.
-
-    Raises:
-        UsageError: if the model has no such capacity.
-    """
-    own = CAPACITIES.get(model, ("", (None,)))
-    if name in (AUTO, own[0]):
-        return own
-    if name != NUMBER:
-        known = " or ".join(name for name in (NUMBER, own[0]) if name)
-        raise UsageError(f"--capacity: expected {known} for the model {model}, found {name}.")
-    return NUMBER, ()
-
-
-def numbers(most: int) -> tuple[int, ...]:
-    """Numbers of features: powers of 2, and all of them."""
-    return (*(2**power for power in range((most - 1).bit_length())), most)
-
-
-def _fitter(found: Embedded, parameter: str) -> Fit:
-    """How parts are fitted for a value of the model's own parameter."""
-    if found.settings.model == NETWORK:
-        return logistic.Path(found.vectors, found.labels, classes=found.classes).logits
-
-    def classical(parts: Sequence[np.ndarray], value: Any) -> np.ndarray:
-        settings = replace(found.settings, **{parameter.replace("-", "_"): value} if parameter else {})
-        return np.stack([_fit(found, part, settings) for part in parts], axis=1)
-
-    return classical
-
-
-def _by_number(found: Embedded) -> Fit:
-    """How parts are fitted to some of the features: those whose means differ most between the classes of the part, so
-    that images outside of it have no say."""
-    from imgclf.training import classical
-
-    def fit(part: np.ndarray, count: int) -> np.ndarray:
-        vectors, labels = found.vectors, found.labels
-        own = vectors[:, classical.ranked(vectors[part], labels[part])[:count]]
-        if found.settings.model != NETWORK:
-            return _fit(replace(found, vectors=own), part, found.settings)
-        kernel, bias = logistic.fit(own[part], labels[part], classes=found.classes, seed=found.settings.seed)
-        logits: np.ndarray = own @ kernel + bias
-        return logits
-
-    return lambda parts, count: np.stack([fit(part, count) for part in parts], axis=1)
-
-
-def _fit(found: Embedded, part: np.ndarray, settings: TrainConfig) -> np.ndarray:
-    """Return the logits of all images by a classical model that is fitted to a part: float (n, classes)."""
-    from imgclf.prediction import classical as stored
-    from imgclf.training import classical
-
-    count = int(part.sum())
-    settings = replace(settings, k=min(settings.k, count))
-    estimator = classical.make(settings, count).fit(found.vectors[part], found.labels[part])
-    return stored.logits(estimator, found.vectors)
 
 
 def _point(value: Any, right: np.ndarray, parts: Sequence[np.ndarray], held: Sequence[np.ndarray]) -> Point:

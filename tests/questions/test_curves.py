@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 import imgclf as library
 from imgclf.errors import DatasetError, UsageError
+from imgclf.questions import capacities, embedding
 from imgclf.questions import curves as question
-from imgclf.questions import embedding
 from imgclf.questions.curves import Curves, Point
 from imgclf.questions.embedding import Embedded
 from imgclf.settings import CurvesConfig
@@ -110,7 +110,7 @@ def test_the_command_prints_tables_and_draws_them(imgclf, folder, tmp_path, caps
     found = json.loads(capsys.readouterr().out)
     assert [point["value"] for point in found["sizes"]] == [4, 10, 25, 64]
     assert found["parameter"] == "C"
-    assert [point["value"] for point in found["capacity"]] == list(question.STRENGTHS)
+    assert [point["value"] for point in found["capacity"]] == list(capacities.STRENGTHS)
     assert found["sizes"][-1]["validation"] > 0.9
     assert 0 <= found["interval"][0] <= found["double"] <= found["interval"][1] <= 1
     with Image.open(tmp_path / "curves.png") as drawn:
@@ -172,8 +172,8 @@ def test_a_capacity_that_the_model_lacks_is_refused(imgclf, folder, capsys):
     assert "--capacity: expected features or C for the model network, found k." in capsys.readouterr().err
     assert imgclf("curves", folder, "--model", "naive-bayes", "--capacity", "C") == 2
     assert "expected features for the model naive-bayes, found C." in capsys.readouterr().err
-    assert imgclf("curves", folder, "--capacity", "filters") == 2
-    assert "expected one of auto, features, C, k, max-depth, found 'filters'" in capsys.readouterr().err
+    assert imgclf("curves", folder, "--capacity", "width") == 2
+    assert "expected one of auto, features, C, k, max-depth, found 'width'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("mean_colors")
