@@ -8,6 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from imgclf import __version__, environment, runs, storage, tasks
 from imgclf.errors import ArtifactError, ExportError, ImgclfError, RunError, UsageError
 from imgclf.prediction import artifact, decision
 from imgclf.prediction.artifact import Artifact, File
+from imgclf.prediction.classical import VECTORS_FORMAT, ClassicalRuntime
 from imgclf.prediction.decision import NO_RULES
 from imgclf.prediction.runtimes import RUNTIMES
 from imgclf.runs import Run
@@ -59,6 +61,9 @@ ATTENTION = (
     "--quantize float16."
 )
 
+OF_CLASSICAL = "onnx"
+"""The one format that a classical model has besides its own."""
+
 INSTEAD_OF_INT8 = " Use --quantize float16, which halves the file and stays closer to float32."
 
 NUMBERS = "MediaPipe's Image Classifier is for classes, and this model predicts numbers. Use --format litert."
@@ -76,7 +81,7 @@ def everything(run: Run) -> list[str]:
     model cannot have, and the backbone of a network that ends in flattened pixels, which has none.
     """
     here = []
-    for name in FILES:
+    for name in [OF_CLASSICAL] if _estimator(run) else FILES:
         if name == BACKBONE and not _describes(run, "feature_map", default=True):
             continue
         if reason := _why_not(run, name):
@@ -100,6 +105,10 @@ def _describes(run: Run, word: str, *, default: bool) -> bool:
 
 def _why_not(run: Run, format: str) -> str:
     """Return the reason for which a run cannot have a format; empty where it can."""
+    if estimator := _estimator(run):
+        from imgclf.exporting import classical
+
+        return classical.why_not(run.path / estimator)
     if format == INT8 and _describes(run, "num_heads", default=False):  # of layers with attention
         return ATTENTION
     if format == MEDIAPIPE:
@@ -156,7 +165,7 @@ def export(
 def write(
     run: Run, formats: Sequence[str], *, target: Path | None = None, on_progress: OnProgress | None = None
 ) -> list[dict[str, Any]]:
-    """Write exported models into a run folder, verify each against Keras, and describe them in `artifact.json`.
+    """Write exported models into a run folder, verify each against what training stored, and describe them.
 
     A model that fails its verification is not kept: the one that was there before stays. The other formats are written
     all the same. Under a Keras backend other than TensorFlow, a child process does the work. The caller holds the run's
@@ -171,19 +180,28 @@ def write(
         `parity.Proof`, and `quality`: for reduced precisions the fields of `quality.Quality`, else None.
 
     Raises:
-        UsageError: if a format is unknown, or the run's model is no network.
+        UsageError: if a format is unknown, or the run's model cannot have it.
         RunError: if the run is damaged or cannot be written.
         ExportError: if an exported model disagrees with Keras or cannot be made, after the others were written.
         MissingError: if TensorFlow or the package of a format is not installed.
     """
-    _check_network(run)
+    estimator = _estimator(run)
     unknown = [name for name in formats if name not in FILES]
     if unknown or not formats:
         raise UsageError(f"--format: expected some of {', '.join(FILES)}, found {', '.join(unknown) or 'none'}.")
     wanted = [name for name in FILES if name in formats and name != BACKBONE]
-    environment.require_extras(wanted)
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
+    if estimator:
+        if others := [name for name in formats if name != OF_CLASSICAL]:
+            raise UsageError(
+                f"{run.path}: expected --format {OF_CLASSICAL}, the only one that a classical model has besides "
+                f"{estimator}, found {', '.join(others)}."
+            )
+        if reason := _why_not(run, OF_CLASSICAL):
+            raise ExportError(f"{run.path / FILES[OF_CLASSICAL]}: not exported, since {reason}", [])
+        return _told(run, _export_classical(run, estimator, target, on_progress))
+    environment.require_extras(wanted)
     for name in (INT8, MEDIAPIPE):
         if name in wanted and (reason := _why_not(run, name)):
             wanted.remove(name)
@@ -201,26 +219,72 @@ def write(
         refused.append(str(error))
     if BACKBONE in formats:
         rows.append(_export_backbone(run, target or run.path))
-    if any(row["compared_on"] != "images" for row in rows):
-        log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
+    _told(run, rows)
     if refused:
         raise ExportError("\n".join(refused), rows)
     return rows
 
 
-def _check_network(run: Run) -> None:
-    """Refuse a run whose model is no Keras graph, which is what every format is made from.
+def _told(run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, and say so if they were compared on no images."""
+    if any(row["compared_on"] != "images" for row in rows):
+        log.warning("%s: its images cannot be read any more, so the export was compared on made-up pixels", run.path)
+    return rows
+
+
+def _estimator(run: Run) -> str | None:
+    """Return the name of the stored classifier of scikit-learn; None where the run's model is a network.
 
     Raises:
-        UsageError: if it is none.
+        UsageError: if it is neither.
     """
     files = artifact.read(run.path).files if run.artifact.is_file() else {}
     own = [name for name, file in files.items() if file.format in RUNTIMES]
-    if own and not any(files[name].format == "keras" for name in own):
-        raise UsageError(
-            f"{run.path}: expected a network to export, found a model of another kind. It has no other form than "
-            f"{own[0]} in the run, which imgclf predict reads without TensorFlow."
+    if not own or any(files[name].format == "keras" for name in own):
+        return None
+    for name in own:
+        if RUNTIMES[files[name].format] is ClassicalRuntime:
+            return name
+    raise UsageError(
+        f"{run.path}: expected a network to export, found a model of another kind. It has no other form than "
+        f"{own[0]} in the run, which imgclf predict reads without TensorFlow."
+    )
+
+
+def _export_classical(
+    run: Run, estimator: str, target: Path | None, on_progress: OnProgress | None
+) -> list[dict[str, Any]]:
+    """Write the ONNX of a classical model, and compare it with the stored one."""
+    from imgclf.exporting import classical, parity
+
+    classical.require()
+    facts = artifact.read(run.path)
+    artifact.verify(run.path, facts, estimator)
+    folder = run.path / estimator
+    if on_progress:
+        on_progress(f"exporting {OF_CLASSICAL},", 1, 1)
+    samples = parity.collect(run, facts)
+    runtime = ClassicalRuntime.start(folder, "float32")
+    expected = runtime.outputs(samples.pixels, runtime.names)
+    facts = replace(facts, imgclf=__version__)
+    if target:
+        facts = _with_outliers(run, facts, target)
+    kind = OF_CLASSICAL if classical.starts_at_pixels(folder) else VECTORS_FORMAT
+    try:
+        row, _ = _export_one(
+            run,
+            target,
+            OF_CLASSICAL,
+            f"--model {run.read_config()['config']['model']}",
+            lambda path: classical.write(path, folder, facts),
+            facts,
+            samples,
+            expected,
+            file_format=kind,
         )
+    except ArtifactError as error:
+        raise ExportError(str(error), []) from None
+    return [row]
 
 
 def keras_backend() -> str:
@@ -283,7 +347,8 @@ def _export(
             if on_progress:
                 on_progress(f"exporting {format},", number, len(formats))
             try:
-                row, facts = _export_one(run, target, format, model, graph, facts, samples, expected)
+                write = partial(_write_format, run, format, model, graph, facts)
+                row, facts = _export_one(run, target, format, model.name, write, facts, samples, expected, graph=graph)
             except ArtifactError as error:
                 refused.append(f"{error}{INSTEAD_OF_INT8 if format == INT8 else ''}")
             else:
@@ -293,46 +358,69 @@ def _export(
     return rows
 
 
+def _write_format(run: Run, format: str, model: "keras.Model", graph: Any, facts: Artifact, path: Path) -> None:
+    """Write one format of a network."""
+    from imgclf.exporting import quality
+
+    kind, _, precision = format.partition("-")
+    options: dict[str, Any] = {"precision": precision} if precision else {}
+    if precision == "int8":
+        options = {"calibration": quality.calibration(run, facts)}
+    writer = import_module(f"imgclf.exporting.{WRITERS.get(format, kind)}")
+    writer.write(path, model, graph, facts, **options)
+
+
 def _export_one(
     run: Run,
     target: Path | None,
     format: str,
-    model: "keras.Model",
-    graph: Any,
+    what: str,
+    write: Callable[[Path], None],
     facts: Artifact,
     samples: "Samples",
     expected: Mapping[str, Any],
+    *,
+    graph: Any = None,
+    file_format: str | None = None,
 ) -> tuple[dict[str, Any], Artifact]:
-    """Write and verify one format. Returns its row, and the artifact's description with it."""
-    from imgclf.exporting import parity, quality
+    """Write and verify one format. Returns its row, and the artifact's description with it.
+
+    Args:
+        what: is exported, for messages.
+        graph: of a network, to measure reduced precision with.
+        file_format: what the description calls the format, where that is not its name here.
+    """
+    from imgclf.exporting import parity
 
     started = time.monotonic()
     with _stage(run, target) as stage:
         new = stage / FILES[format]
         kind, _, precision = format.partition("-")
+        kind = file_format or kind
         try:
-            options: dict[str, Any] = {"precision": precision} if precision else {}
-            if precision == "int8":
-                options = {"calibration": quality.calibration(run, facts)}
-            module = WRITERS.get(format, kind)
-            writer = import_module(f"imgclf.exporting.{module}")
-            writer.write(new, model, graph, facts, **options)
+            write(new)
         except (ImgclfError, OSError, KeyboardInterrupt):
             raise
         except Exception as error:  # each converter has errors of its own
             raise ArtifactError(
-                f"{run.path / new.name}: {model.name} cannot be exported as {format} "
+                f"{run.path / new.name}: {what} cannot be exported as {format} "
                 f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})."
             ) from error
         file = File(kind, *artifact.hash_tree(new), precision or File.precision)
         described = replace(facts, files={new.name: file}, decision=NO_RULES)  # compared without rules
         artifact.write(stage, described)
-        proof = parity.prove(new, run.path / new.name, samples, expected)
+        proof = parity.prove(
+            new, run.path / new.name, samples, expected, parity.KERAS if graph is not None else parity.SKLEARN
+        )
         found = None
         if precision:
+            from imgclf.exporting import quality
+
             found = quality.measure(run, described, new, graph)
             file = replace(file, agreement={precision: found.label_agreement} if found else {})
         elif kind == "openvino":
+            from imgclf.exporting import quality
+
             found_in_bf16 = quality.agreements(new, ("bf16",), samples, expected[facts.outputs[0]], facts.task)
             file = replace(file, agreement=found_in_bf16)
         facts = replace(facts, files={**facts.files, new.name: file})

@@ -6,13 +6,13 @@ The file's metadata hold what `artifact.json` says: `labels` (JSON), `image_size
 import json
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imgclf import environment
-from imgclf.exporting import savedmodel
 from imgclf.prediction.artifact import Artifact
 
 OPSET = 18
@@ -26,15 +26,29 @@ def write(path: Path, model: Any, graph: Any, facts: Artifact) -> None:
         import onnx
         import tf2onnx
 
-        logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+        from imgclf.exporting import savedmodel  # only here: the graph of a classical model needs no TensorFlow
+
+        quiet()
         signature = list(graph.structured_input_signature[0])
         converted, _ = tf2onnx.convert.from_function(
             savedmodel.named(graph), input_signature=signature, opset=OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
         )
-        facts_inside = {"labels": json.dumps(facts.labels), "image_size": str(facts.image_size), "resize": facts.resize}
-        onnx.helper.set_model_props(converted, facts_inside)
+        describe(converted, facts)
         onnx.checker.check_model(converted)
         path.write_bytes(converted.SerializeToString())
+
+
+def describe(graph: Any, facts: Artifact, more: Mapping[str, str] | None = None) -> None:
+    """Put what `artifact.json` says into the metadata of a graph, and more."""
+    import onnx
+
+    inside = {"labels": json.dumps(facts.labels), "image_size": str(facts.image_size), "resize": facts.resize}
+    onnx.helper.set_model_props(graph, {**inside, **(more or {})})
+
+
+def quiet() -> None:
+    """Let tf2onnx say nothing but errors."""
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 
 
 def _erfc(graph: Any, node: Any, *_: Any) -> None:

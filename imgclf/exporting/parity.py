@@ -1,4 +1,4 @@
-"""Verify an export: load it as users do, and compare it with Keras on the run's images."""
+"""Verify an export: load it as users do, and compare it on the run's images with Keras, or with scikit-learn."""
 
 import hashlib
 import io
@@ -6,7 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
 
 from imgclf import environment, prediction, tasks
 from imgclf.data import content, images, run_data
@@ -14,13 +17,11 @@ from imgclf.data.dataset import SPLITS, Dataset, Sample
 from imgclf.errors import ArtifactError, ImageError, RunError
 from imgclf.prediction import artifact
 from imgclf.prediction.artifact import Artifact
+from imgclf.prediction.classical import VECTORS_FORMAT
 from imgclf.runs import Run
 
-environment.prepare_keras()
-
-import keras  # noqa: E402  (after prepare_keras, which must come before Keras's first import)
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ TOLERANCES = {
 }
 """By precision."""
 
+KERAS, SKLEARN = "Keras", "scikit-learn"
+
 KEPT = "This export is not kept; a file that was there before is unchanged."
 
 
@@ -72,7 +75,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Proof:
-    """How far an export is from Keras.
+    """How far an export is from the original.
 
     `max_difference` is between two probabilities on equal pixels; `max_difference_from_bytes` the same for encoded
     images, None where the export takes none. `label_agreement` is the share of equal labels, 0 to 1, ties left out.
@@ -142,27 +145,29 @@ def _as_png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def reference(model: keras.Model, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def reference(model: "keras.Model", pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Every output of a Keras model by name, a few images at a time."""
+    environment.prepare_keras()
+    import keras
+
     parts = [model(pixels[start : start + BATCH], training=False) for start in range(0, len(pixels), BATCH)]
     return {
         name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in sorted(parts[0])
     }
 
 
-def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.ndarray]) -> Proof:
-    """Load an exported model as its users do and compare all that it answers with Keras.
+def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.ndarray], of: str = KERAS) -> Proof:
+    """Load an exported model as its users do and compare all that it answers with the original.
 
     Args:
         new: the model, beside its `artifact.json`.
         place: where it will stand, for messages.
-        expected: what Keras says, as `reference` gives it.
+        expected: what the original says, as `reference` gives it for Keras.
+        of: whose model the original is, for messages.
 
     Raises:
         ArtifactError: if they disagree.
     """
-    from imgclf.exporting import preprocessing, savedmodel  # only here: comparing a backbone needs no TensorFlow
-
     facts = artifact.read(new.parent)
     file, task = facts.files[new.name], tasks.find(facts.task)
     allowed = TOLERANCES[file.precision]
@@ -171,19 +176,28 @@ def prove(new: Path, place: Path, samples: Samples, expected: Mapping[str, np.nd
 
         expected = {task.OUTPUT: expected[task.OUTPUT]}
         found = {task.OUTPUT: mediapipe.predict(new, samples.pixels, task.OUTPUT)}
+    elif file.format == VECTORS_FORMAT:
+        from imgclf.exporting import classical
+
+        found = {task.OUTPUT: classical.predict(new, expected["embedding"])}
+        expected = {task.OUTPUT: expected[task.OUTPUT]}
     else:
         found = prediction.load(new).outputs(samples.pixels)
     for name in expected:
         _check_shape(place, name, expected[name], found)
         if name != task.OUTPUT:
             largest = float(np.abs(expected[name]).max()) or 1.0
-            _check(place, f"the output {name}", expected[name], found[name], allowed.features * largest)
+            _check(place, f"the output {name}", expected[name], found[name], allowed.features * largest, of)
     known = expected[task.OUTPUT]
-    what, unit = "equal pixels", _unit(known)
+    what, unit = "equal pixels" if file.format != VECTORS_FORMAT else "equal features", _unit(known)
     proof = compare(
-        place, what, samples, known, found[task.OUTPUT], allowed.probabilities * unit, allowed.tie, facts.task
+        place, what, samples, known, found[task.OUTPUT], allowed.probabilities * unit, allowed.tie, facts.task, of
     )
-    takes_bytes = file.format == "savedmodel" and not preprocessing.lacking(facts.decoding.steps)
+    if file.format != "savedmodel":
+        return proof
+    from imgclf.exporting import preprocessing, savedmodel  # only here: others may need no TensorFlow
+
+    takes_bytes = not preprocessing.lacking(facts.decoding.steps)
     readable = [row for row, image in enumerate(samples.encoded) if takes_bytes and savedmodel.reads(image)]
     if not readable:
         return proof
@@ -205,23 +219,25 @@ def compare(
     tolerance: float,
     tie: float = TIE,
     task: str = tasks.DEFAULT,
+    of: str = KERAS,
 ) -> Proof:
     """Compare outputs (n, classes) and the labels that they give.
 
     Args:
         place: the compared file, for messages.
         what: what both answered to, for messages.
-        tie: labels may differ where Keras's two best probabilities are closer than this.
+        tie: labels may differ where the two best expected probabilities are closer than this.
+        of: whose model the original is, for messages.
 
     Raises:
         ArtifactError: if an output differs by more than `tolerance`, or a label differs without a tie.
     """
-    difference = _check(place, f"the {tasks.find(task).OUTPUT} for {what}", expected, found, tolerance)
+    difference = _check(place, f"the {tasks.find(task).OUTPUT} for {what}", expected, found, tolerance, of)
     agreement = tasks.find(task).agreement(expected, found, tie)
     if agreement < 1:
         others = round((1 - agreement) * len(expected))
         raise ArtifactError(
-            f"{place}: expected Keras's labels for {what}, found others for {others} of {len(expected)}. {KEPT}"
+            f"{place}: expected {of}'s labels for {what}, found others for {others} of {len(expected)}. {KEPT}"
         )
     return Proof(difference, None, agreement, len(expected), samples.source)
 
@@ -237,10 +253,10 @@ def _check_shape(place: Path, name: str, expected: np.ndarray, found: Mapping[st
         raise ArtifactError(f"{place}: expected the output {name} of shape {expected.shape}, found {shapes}. {KEPT}")
 
 
-def _check(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tolerance: float) -> float:
+def _check(place: Path, what: str, expected: np.ndarray, found: np.ndarray, tolerance: float, of: str = KERAS) -> float:
     difference = float(np.abs(expected - found).max())
     if not difference <= tolerance:  # also where it is not a number
         raise ArtifactError(
-            f"{place}: expected {what} within {tolerance:g} of Keras's, found a difference of {difference:.2g}. {KEPT}"
+            f"{place}: expected {what} within {tolerance:g} of {of}'s, found a difference of {difference:.2g}. {KEPT}"
         )
     return difference

@@ -23,6 +23,9 @@ FORMAT = "sklearn"
 
 ESTIMATOR, ABOUT, BACKBONE = "estimator.skops", "about.json", "backbone.tflite"
 
+VECTORS_FORMAT = "onnx-features"
+"""An exported graph that starts at feature vectors: in `artifact.json`, but nothing that predicts images."""
+
 TRUSTED = frozenset(
     {
         "sklearn.metrics._dist_metrics.EuclideanDistance64",

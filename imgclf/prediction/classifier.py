@@ -134,7 +134,7 @@ class Classifier:
         """Return the nearest training images; None for a check alone."""
         find = getattr(self.runtime, "neighbors", None)
         if find is None:
-            raise UsageError("--neighbors: expected a run of --model knn, found a network.")
+            raise UsageError("--neighbors: expected a run of --model knn, found another model.")
         found: list[tuple[Neighbor, ...]] = find(vectors, count)
         return found
 

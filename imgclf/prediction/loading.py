@@ -13,6 +13,7 @@ from imgclf import environment
 from imgclf.errors import ArtifactError, UsageError
 from imgclf.prediction import artifact, decision, runtimes
 from imgclf.prediction.artifact import Artifact, File
+from imgclf.prediction.classical import VECTORS_FORMAT
 from imgclf.prediction.classifier import Classifier
 from imgclf.prediction.decision import Outliers
 from imgclf.prediction.runtime import Runtime, head
@@ -104,6 +105,8 @@ def _start(folder: Path, facts: Artifact, name: str, engine: str, precision: str
     """
     artifact.verify(folder, facts, name)
     file = facts.files[name]
+    if file.format == VECTORS_FORMAT:
+        raise _starts_at_vectors(folder / name)
     if file.format not in RUNTIMES:
         raise ArtifactError(
             f"{folder / name}: expected a model in one of the formats {', '.join(RUNTIMES)}, found {file.format}. "
@@ -169,7 +172,7 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
     if precision == "bf16":
         formats = ["openvino"]
     elif engine == "auto" and count is not None and count >= MANY:
-        formats.sort(key=lambda format: format != "onnx")
+        formats.sort(key=lambda format: format not in ("sklearn", "onnx"))
     fitting = [
         (name, file.format)
         for format in formats
@@ -185,6 +188,8 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
     elif engine == "auto":
         fitting = exported or fitting
     if not fitting:
+        if vectors := [name for name, file in facts.files.items() if file.format == VECTORS_FORMAT]:
+            raise _starts_at_vectors(folder / vectors[0])
         there = ", ".join(f"{f.format} in {f.precision}" for f in facts.files.values() if f.format in RUNTIMES)
         if there and not (folder / "config.json").exists():  # exports without their run, such as those of imagenet
             raise ArtifactError(
@@ -208,6 +213,13 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
             folder,
         )
     return name
+
+
+def _starts_at_vectors(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path}: expected a model that takes images, found one that takes feature vectors, which no graph computes. Its "
+        "metadata name them. imgclf predict needs the run that it was exported from."
+    )
 
 
 def _exported_first(item: tuple[str, File]) -> bool:

@@ -153,14 +153,14 @@ class OpenVINORuntime:
 
 
 RUNTIMES: dict[str, type[Runtime]] = {
+    "sklearn": ClassicalRuntime,  # which knows its neighbors, too
     "litert": LiteRTRuntime,
     "onnx": ONNXRuntime,
     "openvino": OpenVINORuntime,
     "savedmodel": SavedModelRuntime,
     "keras": KerasRuntime,
-    "sklearn": ClassicalRuntime,
 }
-"""By the `format` in artifact.json; the fastest to start comes first."""
+"""By the `format` in artifact.json, in the order of preference: the fastest to start comes first among networks."""
 
 
 def start(format: str, path: Path, precision: str) -> Runtime:

@@ -255,20 +255,16 @@ class Classical:
         """See `Estimator`."""
         tasks.refuse(settings.task, "--model")
         environment.require_extras(settings.extras)
-        if settings.export not in (TrainConfig.export, "none"):
-            raise UsageError(
-                f"--export {settings.export}: a classifier of --model {settings.model} has no other form than "
-                f"{FOLDER}/ in its run, which imgclf predict reads without TensorFlow. Pass --export none."
-            )
+        export = _exports(settings)
         settings, notes = _cleared(settings)
         if _needs_network(settings):
             from imgclf.training.neural import Network  # Keras takes seconds to import, and other features need none
 
             network, more = Network.resolve(replace(settings, method="probe"), side_px)
-            return cls(replace(network.settings, export="none"), network), [*notes, *more]
+            return cls(replace(network.settings, export=export), network), [*notes, *more]
         size = settings.image_size or SIZE_PX
         settings = replace(settings, **_PROBE, backbone=sources.NONE, weights=sources.NONE, image_size=size)
-        return cls(replace(settings, export="none"), None), notes
+        return cls(replace(settings, export=export), None), notes
 
     @classmethod
     def of_run(cls, settings: TrainConfig) -> Self:
@@ -322,6 +318,28 @@ class Classical:
 
 def _needs_network(settings: TrainConfig) -> bool:
     return any(part.name == EMBEDDING for part in parse(settings.features))
+
+
+def _exports(settings: TrainConfig) -> str:
+    """Return the exports of a classical model: ONNX, where it is asked for.
+
+    Raises:
+        UsageError: if it cannot have what is asked for.
+        MissingError: if a package is not installed.
+    """
+    if settings.export in (TrainConfig.export, "none"):
+        return "none"
+    from imgclf.exporting import classical as exporting
+
+    if others := [name for name in settings.export_formats if name != "onnx"]:
+        raise UsageError(
+            f"--export {settings.export}: expected onnx or none, found {', '.join(others)}. A classifier of --model "
+            f"{settings.model} has no other form than ONNX besides {FOLDER}/ in its run."
+        )
+    if settings.model == "knn" and settings.neighbor_weights == "distance":
+        raise UsageError(f"--export onnx: {exporting.UNEQUAL}")
+    exporting.require()
+    return "onnx"
 
 
 def _cleared(settings: TrainConfig) -> tuple[TrainConfig, list[str]]:
