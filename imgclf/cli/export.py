@@ -21,7 +21,7 @@ def export(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a run's model and verify its predictions against Keras."""
+    """Export a run's model and verify its predictions against the trained model."""
     from imgclf.cli import console
 
     console.err.quiet = quiet
@@ -57,7 +57,7 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['label_agreement']:.0%}",
             )
         )
-    console.table(f"Compared with Keras on {rows[0]['compared']} {rows[0]['compared_on']}", columns, cells)
+    console.table(f"Compared with the trained model on {rows[0]['compared']} {rows[0]['compared_on']}", columns, cells)
     for row in rows:
         if row["quality"]:
             _print_quality(row, row["quality"])

@@ -127,7 +127,7 @@ def export(
     output: Path | str | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[dict[str, Any]]:
-    """Export a run's model, verify each export against Keras, and describe it in `artifact.json`.
+    """Export a run's model, verify each against the trained model, and describe it in `artifact.json`.
 
     Args:
         run: the run or its folder.

@@ -1,7 +1,7 @@
-"""Write a stored classifier of scikit-learn as ONNX, float32, with skl2onnx, and with the network that its features need.
+"""Write a stored classifier of scikit-learn as ONNX, float32, with skl2onnx, behind the network of its features.
 
-Features that are the embedding of a network make one graph, from pixels to probabilities. No graph computes features made
-by hand: then the graph starts at the vectors, and its metadata say which they are.
+Features that are the embedding of a network make one graph, from pixels to probabilities. No graph computes features
+made by hand: then the graph starts at the vectors, and its metadata say which they are.
 """
 
 import json
@@ -24,8 +24,8 @@ PREFIX = "backbone_"
 """Of all names in the network's graph, so that none is one of the classifier's."""
 
 UNEQUAL = (
-    "skl2onnx 1.20 gives all neighbors the same weight, as if --neighbor-weights were uniform. Train with uniform weights, "
-    "or predict with the run itself."
+    "skl2onnx 1.20 gives all neighbors the same weight, as if --neighbor-weights were uniform. Train with uniform "
+    "weights, or predict with the run itself."
 )
 
 ML_OPSET = 3
@@ -109,10 +109,11 @@ def _classifier(estimator: Any, about: About) -> Any:
         options={id(last): {"zipmap": False} | ({"raw_scores": True} if has_values else {})},
         target_opset={"": networks.OPSET, "ai.onnx.ml": ML_OPSET},
     )
+    _rename(graph, PROBABILITIES, f"{SCORES}_inside")  # skl2onnx's name for what the temperature has not divided yet
     scale = 1 / about.temperature
     if has_values:
         scale /= 2 if about.classes == 2 else 1  # both are the one decision value, with either sign
-        steps = [("Mul", scale)]
+        steps: list[tuple[str, float | None]] = [("Mul", scale)]
     else:
         steps = [("Max", stored.FLOOR), ("Log", None), ("Mul", scale)]
     name = SCORES
@@ -138,8 +139,7 @@ def _network(path: Path) -> Any:
     graph, _ = tf2onnx.convert.from_tflite(str(path), opset=networks.OPSET)
     graph = compose.add_prefix(graph, PREFIX)
     [given], [vectors] = graph.graph.input, graph.graph.output
-    for node in graph.graph.node:
-        node.input[:] = [PIXELS if name == given.name else name for name in node.input]
+    _rename(graph, given.name, PIXELS)
     given.name = PIXELS
     graph.graph.node.extend(
         helper.make_node("Identity", [vectors.name], [name], f"{PREFIX}{name}")
@@ -152,3 +152,10 @@ def _network(path: Path) -> Any:
     del graph.opset_import[:]
     graph.opset_import.extend(used)
     return graph
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Rename a value between the nodes of a graph."""
+    for node in graph.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]

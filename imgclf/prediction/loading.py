@@ -217,8 +217,8 @@ def choose(folder: Path, facts: Artifact, engine: str, precision: str, count: in
 
 def _starts_at_vectors(path: Path) -> ArtifactError:
     return ArtifactError(
-        f"{path}: expected a model that takes images, found one that takes feature vectors, which no graph computes. Its "
-        "metadata name them. imgclf predict needs the run that it was exported from."
+        f"{path}: expected a model that takes images, found one that takes feature vectors, which no graph computes. "
+        "Its metadata name them. imgclf predict needs the run that it was exported from."
     )
 
 

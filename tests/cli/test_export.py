@@ -26,7 +26,7 @@ def test_the_report_is_json(run):
 def test_the_report_is_a_table(run):
     done = CliRunner().invoke(app, ["export", str(run), "--format", "litert,savedmodel"])
     assert done.exit_code == 0, done.output
-    assert "Compared with Keras on" in done.stdout
+    assert "Compared with the trained model on" in done.stdout
     assert "model.tflite" in done.stdout
     assert "saved_model" in done.stdout
     assert "100%" in done.stdout

@@ -137,10 +137,15 @@ def test_more_neighbors_than_training_images_are_refused(folder, tmp_path):
 
 
 def test_a_run_of_knn_asked_for_litert_says_what_it_has(run, folder, tmp_path):
-    with pytest.raises(UsageError, match="no other form than estimator in the run"):
+    with pytest.raises(
+        UsageError, match="expected --format onnx, the only one that a classical model has besides estimator"
+    ):
         imgclf.export(run, ExportConfig(format="litert"))
     config = replace(KNN, export="litert")
-    with pytest.raises(UsageError, match=r"--export litert: .*no other form than estimator/"):
+    with pytest.raises(
+        UsageError,
+        match=r"--export litert: expected onnx or none, found litert.*no other form than ONNX besides estimator/",
+    ):
         imgclf.train(imgclf.read(folder, config), config, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
