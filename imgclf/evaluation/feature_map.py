@@ -1,5 +1,6 @@
 """Feature vectors as a map: two dimensions, thumbnails, a color for each class; a PNG file or a page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from imgclf.evaluation import plots, thumbnails
 from imgclf.settings import Decoding
 
 SUFFIXES = (".png", ".html")
+LEGEND_COLUMNS = 3
 MOST_SHOWN = 400
 """Thumbnails of a map; with more images, a random part of them is drawn, and the others as dots."""
 
@@ -84,7 +86,8 @@ def _png(points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules
     for name, color in by_class.items():
         own = points[[label == name for label in labels]]
         axes.plot(own[:, 0], own[:, 1], "o", color=color, markersize=4, label=plots.drawable(name))
-    for row in shown.tolist():
+    counts = Counter(labels)
+    for row in sorted(shown.tolist(), key=lambda row: -counts[labels[row]]):  # so that nothing hides what is rare
         try:
             image = images.decode(files[row], rules).convert("RGB")
         except (ImageError, MissingError):
@@ -96,7 +99,10 @@ def _png(points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules
         axes.add_artist(AnnotationBbox(box, place, pad=0.1, bboxprops=frame))
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, frameon=False)
+    # above and large: on a phone, a legend beside the map takes a fifth of the width and cannot be read
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=LEGEND_COLUMNS, fontsize=15, markerscale=2.5, frameon=False
+    )
     return plots.to_png(figure)
 
 

@@ -1,4 +1,4 @@
-"""Draw a convolution: image, kernel and feature map side by side."""
+"""Draw a convolution: image and kernel, and below them the feature map."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 WRITTEN = 12
 """Up to this number of rows and columns, each number is written into its cell."""
 
-PANEL_IN = 3.4
-KERNEL_IN = 1.7
+PANEL_IN, KERNEL_IN = 2.8, 1.7
+GAP_IN, TITLE_IN = 0.5, 0.9
 MARK = "#e07b00"
 
 
@@ -34,7 +34,7 @@ def write(found: Convolution, path: Path) -> None:
 
 
 def draw(found: Convolution) -> "Figure":
-    """Draw the panels side by side; those of a 1-D signal over one another."""
+    """Draw the panels in two rows; those of a 1-D signal over one another."""
     return _signals(found) if len(found.image) == 1 else _maps(found)
 
 
@@ -57,28 +57,27 @@ def _size(values: np.ndarray) -> str:
 
 
 def _maps(found: Convolution) -> "Figure":
+    """Image and kernel above, feature map and pooled map below: side by side, four panels are too small for a phone."""
     panels = _panels(found)
     aspect = found.image.shape[0] / found.image.shape[1]
     height = float(np.clip(PANEL_IN * aspect, KERNEL_IN, 1.6 * PANEL_IN))
     width = height / aspect
-    gap = 0.55
-    widths = [width] * len(panels)
-    widths[1] = KERNEL_IN * min(1.0, found.kernel.shape[1] / found.kernel.shape[0])
-    total = sum(widths) + gap * (len(panels) - 1)
-    figure = plots.new_figure(total, height)
-    left = 0.0
-    for number, ((name, values), wide) in enumerate(zip(panels, widths, strict=True)):
-        high = height if number != 1 else wide * values.shape[0] / values.shape[1]
-        axes = figure.add_axes((left / total, (height - high) / 2 / height, wide / total, high / height))
+    kernel = KERNEL_IN * min(1.0, found.kernel.shape[1] / found.kernel.shape[0])
+    total, whole = width + GAP_IN + max(width if len(panels) > 3 else 0, kernel), 2 * height + TITLE_IN
+    figure = plots.new_figure(total, whole)
+    signs = ("", "\N{ASTERISK OPERATOR}", "=", "\N{RIGHTWARDS ARROW}")
+    for number, ((name, values), sign) in enumerate(zip(panels, signs, strict=False)):
+        left, bottom = (width + GAP_IN) * (number % 2), 0.0 if number > 1 else height + TITLE_IN
+        wide = kernel if number == 1 else width
+        high = wide * values.shape[0] / values.shape[1] if number == 1 else height
+        axes = figure.add_axes((left / total, (bottom + (height - high) / 2) / whole, wide / total, high / whole))
         _draw(axes, values, kind="kernel" if number == 1 else "image" if number == 0 else "map")
         note = "" if number == 1 else f"\n{text(values.min())} to {text(values.max())}"
-        axes.set_title(f"{plots.drawable(name)}\n{_size(values)}{note}", fontsize=10)
+        axes.set_title(f"{plots.drawable(name)}\n{_size(values)}{note}", fontsize=12, parse_math=False)
         if number in (0, 2):
             _mark(axes, found, on_image=number == 0)
-        left += wide + gap
-        if number + 1 < len(panels):
-            sign = ("\N{ASTERISK OPERATOR}", "=", "\N{RIGHTWARDS ARROW}")[number]
-            figure.text((left - gap / 2) / total, 0.5, sign, fontsize=18, ha="center", va="center")
+        middle = (left - GAP_IN / 2) / total, (bottom + height / 2) / whole
+        figure.text(*middle, sign, fontsize=20, ha="center", va="center")
     return figure
 
 
@@ -131,8 +130,8 @@ def _mark(axes: "Axes", found: Convolution, *, on_image: bool) -> None:
 def _signals(found: Convolution) -> "Figure":
     """Return a signal of one row: bars over one another, in the same units."""
     panels = _panels(found)
-    heights = [1.5, 1.2, 1.5, 1.5][: len(panels)]
-    figure = plots.new_figure(7.0, sum(heights) + 0.75 * (len(panels) - 1))
+    heights = [1.5, 1.5, 1.5, 1.5][: len(panels)]
+    figure = plots.new_figure(5.6, sum(heights) + 0.75 * (len(panels) - 1))
     rows = figure.subplots(len(panels), 1, gridspec_kw={"height_ratios": heights, "hspace": 0.75})
     for number, (axes, (name, values)) in enumerate(zip(rows, panels, strict=True)):
         signal, places = values[0], np.arange(values.shape[1])
@@ -144,16 +143,16 @@ def _signals(found: Convolution) -> "Figure":
             colors = [MARK if place == found.place[1] else plots.BLUE for place in places]
         axes.bar(places, signal, width=0.8 if len(signal) <= 60 else 1.0, color=colors)
         axes.axhline(0, color="#5b6675", linewidth=0.8)
-        axes.set_title(f"{plots.drawable(name)}, {len(signal)} values", fontsize=10, loc="left")
+        axes.set_title(f"{plots.drawable(name)}, {len(signal)} values", fontsize=12, loc="left", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.margins(x=0.01, y=0.3)
+        axes.tick_params(labelsize=10)
+        axes.margins(x=0.01, y=0.35)
         if len(signal) <= 2 * WRITTEN:
             axes.set_xticks(places)
             for place, value in zip(places, signal, strict=True):
                 above = value >= 0
                 axes.annotate(
-                    text(value), (place, value), (0, 3 if above else -3), textcoords="offset points", fontsize=9,
+                    text(value), (place, value), (0, 3 if above else -3), textcoords="offset points", fontsize=11,
                     ha="center", va="bottom" if above else "top",
                 )  # fmt: skip
     left, right = -0.6, max(found.image.shape[1], found.feature_map.shape[1]) - 0.4

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 SINGLE = 16
 """Networks of up to this number of convolutions, dense layers and poolings are drawn layer by layer."""
 
-WIDTH, LEFT, TEXT, ROW = 700, 24, 282, 58
+LEFT, TEXT, ROW = 24, 254, 58
 WIDEST = 176
+LETTER_PX, TITLE_PX = 7.6, 13.0
+"""The widest mean letter among the fonts: a drawing is no wider than its text, so that it can be read on a phone."""
 
 COLORS = {
     "image": ("#e9edf2", "#ccd4de", "#b3bdc9"),
@@ -116,12 +118,14 @@ def _counts(layer: "Layer") -> bool:
 def draw(found: "Description") -> str:
     """Draw the network as SVG."""
     rows, parts = blocks(found), []
+    width = LEFT + max(TITLE_PX * len(found.name), LETTER_PX * max(len(_summary(found)), len(_costs(found))))
     top = 92.0
     largest = max(rows[0].output[0], 1)
     for place, block in enumerate(rows):
         parts += ['<g class="block">']
         slab, high = _slab(block, largest, top)
         lines = _lines(block, found)
+        width = max(width, TEXT + LETTER_PX * max(map(len, lines)))
         row = max(ROW, high + 16, 20 + 17 * len(lines))
         middle = top + row / 2
         slab, _ = _slab(block, largest, middle - high / 2)
@@ -135,7 +139,7 @@ def draw(found: "Description") -> str:
         if place + 1 < len(rows):
             x = LEFT + (WIDEST * 1.22) / 2
             parts.append(f'<path class="a" d="M{x:.0f} {top - 5:.0f}v8m-4 -4l4 4l4 -4"/>')
-    height = top + 16
+    width, height = width + LEFT, top + 16
     titles = [
         f'<text class="t" x="{LEFT}" y="34">{escape(found.name)}</text>',
         f'<text x="{LEFT}" y="56">{escape(_summary(found))}</text>',
@@ -148,7 +152,7 @@ def draw(found: "Description") -> str:
     )
     body = "\n".join([*titles, *parts])
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{escape(found.name)}">\n<style>{style}</style>\n'
         f'<rect width="100%" height="100%" fill="#fff"/>\n{body}\n</svg>\n'
     )

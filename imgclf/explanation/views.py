@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,7 +27,12 @@ MOST_CHANNELS = 8
 UNITS, EACH = 12, 6
 """Units whose top activations are drawn, and images for each."""
 
-TILE_PX, GAP_PX, TEXT_PX = 72, 6, 18
+TILE_PX, GAP_PX, TEXT_PX, FONT_PX = 84, 6, 24, 18
+"""Letters can be read where a sheet is scaled to the width of a phone, 400 px."""
+
+ACROSS = 8
+"""Tiles in a row, at most."""
+
 SMOOTH_FROM = 24
 """Maps of at least this size are drawn smoothly; of smaller ones each place is a square."""
 
@@ -82,7 +88,7 @@ def draw_feature_maps(run: Path | str, layer: str, source: str | Named, output: 
     if pixels is None:
         raise DatasetError(f"{source}: the image cannot be read.")
     maps = units.feature_maps(model, found, pixels[None], "--feature-maps")[0]
-    order = np.argsort(-maps.max(axis=(0, 1)), kind="stable")[:MOST_UNITS]
+    order = np.argsort(-maps.max(axis=(0, 1)), kind="stable")[: MOST_UNITS - 1]  # with the image, full rows
     tiles = [_tile(pixels)] + [
         _tile(_heat(maps[..., channel]), smooth=maps.shape[0] >= SMOOTH_FROM) for channel in order.tolist()
     ]
@@ -118,7 +124,8 @@ def draw_top_activations(run: Path | str, layer: str, sources: Sequence[str | Na
         patches = [Image.fromarray(pixels[each.image]).crop(each.box) for each in best[unit][:EACH]]
         rows.append([_tile(np.asarray(patch), smooth=True) for patch in patches])
     box = best[order[0]][0].box
-    title = f"{layer}: what excites {len(order)} of {len(best)} units most, seen through {box[2] - box[0]} px"
+    seen = f"{box[2] - box[0]}\N{NO-BREAK SPACE}px"
+    title = f"{layer}: what excites {len(order)} of {len(best)} units most, seen through {seen}"
     _save(_table(rows, title, [f"unit {unit}" for unit in order]), output)
 
 
@@ -191,7 +198,7 @@ def _tile(values: np.ndarray, *, smooth: bool = False) -> Image.Image:
 
 def _wrapped(tiles: list[Image.Image], title: str, names: Sequence[str] = ()) -> Image.Image:
     """Tiles in rows of about the same number, each with its name below."""
-    across = min(len(tiles), max(6, min(11, math.ceil(math.sqrt(1.4 * len(tiles))))))
+    across = min(len(tiles), max(6, min(ACROSS, math.ceil(math.sqrt(1.4 * len(tiles))))))
     rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
     texts = [list(names[start : start + across]) for start in range(0, len(names), across)]
     return _sheet(rows, title, texts, [])
@@ -205,14 +212,16 @@ def _table(rows: list[list[Image.Image]], title: str, names: Sequence[str] = ())
 def _sheet(
     rows: list[list[Image.Image]], title: str, below: Sequence[Sequence[str]], left: Sequence[str]
 ) -> Image.Image:
-    font = heatmaps.font()
+    font = heatmaps.font(FONT_PX)
     margin = max((round(font.getlength(name)) for name in left), default=-GAP_PX) + 2 * GAP_PX
     step_x, step_y = TILE_PX + GAP_PX, TILE_PX + GAP_PX + (TEXT_PX if below else 0)
-    width = margin + max(map(len, rows)) * step_x + GAP_PX
-    top = TEXT_PX + 2 * GAP_PX
-    sheet = Image.new("RGB", (max(width, round(font.getlength(title)) + 2 * GAP_PX), top + len(rows) * step_y), "white")
+    width = max(margin + max(map(len, rows)) * step_x + GAP_PX, 6 * TILE_PX)
+    lines = _lines(title, font, width - 2 * GAP_PX)
+    top = TEXT_PX * len(lines) + 2 * GAP_PX
+    sheet = Image.new("RGB", (width, top + len(rows) * step_y), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP_PX, GAP_PX + TEXT_PX / 2), title, "#1c2430", font, anchor="lm")
+    for number, line in enumerate(lines):
+        pen.text((GAP_PX, GAP_PX + TEXT_PX * (number + 0.5)), line, "#1c2430", font, anchor="lm")
     for row, tiles in enumerate(rows):
         y = top + row * step_y
         if left:
@@ -223,6 +232,18 @@ def _sheet(
             if below:
                 pen.text((x + TILE_PX / 2, y + TILE_PX + TEXT_PX / 2), below[row][column], "#3d4856", font, anchor="mm")
     return sheet
+
+
+def _lines(title: str, font: Any, width_px: int) -> list[str]:
+    """Break a title between words; a word that is longer than a line is cut."""
+    lines = [""]
+    for word in title.split(" "):
+        if lines[-1] and font.getlength(f"{lines[-1]} {word}") > width_px:
+            lines.append("")
+        while font.getlength(word) > width_px:
+            word = word[:-2] + "\N{HORIZONTAL ELLIPSIS}"
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
 
 
 def _check(output: Path, suffixes: Sequence[str] = (".png",)) -> None:

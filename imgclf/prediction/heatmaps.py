@@ -248,14 +248,14 @@ def with_caption(image: Image.Image, text: str) -> Image.Image:
 
 
 @cache
-def font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font(size_px: int = 13) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Matplotlib's font, found without importing it; Pillow's own has Latin letters only."""
     spec = find_spec("matplotlib")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(place, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
         if file.is_file():
-            return ImageFont.truetype(str(file), 13)
-    return ImageFont.load_default(13)
+            return ImageFont.truetype(str(file), size_px)
+    return ImageFont.load_default(size_px)
 
 
 def png(image: Image.Image) -> bytes:

@@ -99,8 +99,12 @@ def test_drawings_of_a_run(trained_run, tmp_path: Path):
     views.draw_filters(trained_run.path, "stage_1_2_conv", tmp_path / "deep.png")
     views.draw_feature_maps(trained_run.path, "stage_1_2_relu", files[0], tmp_path / "maps.png")
     views.draw_top_activations(trained_run.path, "stage_2_1_relu", files, tmp_path / "top.png")
-    step, above = views.TILE_PX + views.GAP_PX, views.TEXT_PX + 2 * views.GAP_PX
-    heights = {name: size(tmp_path / f"{name}.png")[1] - above for name in ("rgb", "deep", "maps", "top")}
+    step = views.TILE_PX + views.GAP_PX
+    titles = {"rgb": 1, "deep": 2, "maps": 2, "top": 2}  # lines
+    heights = {
+        name: size(tmp_path / f"{name}.png")[1] - views.TEXT_PX * lines - 2 * views.GAP_PX
+        for name, lines in titles.items()
+    }
     assert heights == {
         "rgb": 4 * step,  # 24 filters in rows of 6
         "deep": 16 * step,  # 16 filters with 8 slices each
