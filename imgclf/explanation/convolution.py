@@ -148,7 +148,7 @@ def convolve(
     Args:
         image: an image file, a file of numbers (CSV; one row is a 1-D signal), or an array (h, w) or (h, w, 3).
         config: kernel, stride, padding, activation, pooling, and the channel.
-        output: a new PNG file with image, kernel and feature map side by side; None draws none.
+        output: a new PNG file with image, kernel and feature map; None draws none.
 
     Raises:
         UsageError: if the kernel is larger than the image, a place is outside the feature map, or `output` exists.

@@ -360,14 +360,16 @@ def seen(prediction: Any, values: np.ndarray, resize: Resize, side_px: int, most
         most: as `overlay` takes it.
     """
     assert prediction.pixels is not None and prediction.file is not None
-    square = overlay(Image.fromarray(prediction.pixels), values, "squash", most)
+    square = Image.fromarray(prediction.pixels)
     if resize == "crop":
-        return square.resize((side_px, side_px), Image.Resampling.BILINEAR) if square.width > side_px else square
-    width, height = images.upright_size(prediction.file)
-    scale = min(side_px, square.width) / max(width, height)
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if resize == "squash":
-        return square.resize(shape, Image.Resampling.BILINEAR)
+        shape = (min(side_px, square.width),) * 2
+    else:
+        width, height = images.upright_size(prediction.file)
+        scale = min(side_px, square.width) / max(width, height)
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if resize != "pad":  # the map covers all of it, in whatever shape
+        return overlay(square.resize(shape, Image.Resampling.BILINEAR), values, "squash", most)
+    square = overlay(square, values, "squash", most)
     left, top, right, _ = region((width, height), resize)
     part = square.width / (right - left)
     box = (-left * part, -top * part, (width - left) * part, (height - top) * part)
