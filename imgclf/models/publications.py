@@ -37,6 +37,7 @@ PUBLICATIONS: dict[str, Publication] = {
         8,
         classes=1000,
     ),
+    "googlenet": Publication(2014, "https://arxiv.org/abs/1409.4842", 22, classes=1000),
     **_arxiv("1409.1556", 2014, vgg16=(16, 90.1), vgg19=(19, 90.0)),
     **_arxiv("1512.00567", 2015, inceptionv3=(42, 93.7)),
     **_arxiv("1512.03385", 2015, resnet50=(50, 92.1), resnet101=(101, 92.8), resnet152=(152, 93.1)),

@@ -70,8 +70,46 @@ def alexnet(image_size: int) -> keras.Model:
     return keras.Model(pixels, x, name="alexnet")
 
 
-NETWORKS = {"mlp": mlp, "lenet5": lenet5, "alexnet": alexnet}
+def googlenet(image_size: int) -> keras.Model:
+    """GoogLeNet: pixels 0-255 (n, s, s, 3) -> map (n, s / 32, s / 32, 1024).
+
+    Local response normalization, which has no weights, is left out. At 224 px and with 1,000 classes it has 6,998,552
+    parameters, without the heads at AUXILIARY.
+
+    Source: Szegedy et al. 2014, arXiv:1409.4842, table 1.
+    """
+    pixels, x = _pixels(image_size)
+    x = _convolution(x, 64, 7, "conv1", strides=2)
+    x = layers.MaxPooling2D(3, 2, "same", name="pool1")(x)
+    x = _convolution(x, 64, 1, "conv2_reduce")
+    x = _convolution(x, 192, 3, "conv2")
+    x = layers.MaxPooling2D(3, 2, "same", name="pool2")(x)
+    for name, widths in INCEPTIONS.items():
+        if name in ("4a", "5a"):
+            x = layers.MaxPooling2D(3, 2, "same", name=f"pool{int(name[0]) - 1}")(x)
+        x = _inception(x, widths, f"inception_{name}")
+    return keras.Model(pixels, x, name="googlenet")
+
+
+INCEPTIONS = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+"""Modules of GoogLeNet: filters of 1x1; of 1x1 and 3x3 behind it; of 1x1 and 5x5 behind it; and behind the pooling."""
+
+
+NETWORKS = {"mlp": mlp, "lenet5": lenet5, "alexnet": alexnet, "googlenet": googlenet}
 """By the name in the catalog."""
+
+AUXILIARY = {"googlenet": ("inception_4a", "inception_4d")}
+"""The layers at which a network has auxiliary heads while it is trained from random weights."""
 
 
 def build(name: str, image_size: int | None, smallest_px: int) -> keras.Model:
@@ -96,3 +134,22 @@ def _towers(inputs: list[keras.KerasTensor], width: int, kernel: int, name: str)
         layers.Conv2D(width, kernel, padding="same", activation="relu", name=f"{name}_{tower}")(x)
         for tower, x in zip("ab", inputs, strict=True)
     ]
+
+
+def _convolution(x: keras.KerasTensor, width: int, kernel: int, name: str, *, strides: int = 1) -> keras.KerasTensor:
+    return layers.Conv2D(width, kernel, strides, "same", activation="relu", kernel_initializer="he_normal", name=name)(
+        x
+    )
+
+
+def _inception(x: keras.KerasTensor, widths: tuple[int, ...], name: str) -> keras.KerasTensor:
+    """Convolutions of three sizes and a pooling side by side: (n, h, w, d) -> (n, h, w, sum of their filters)."""
+    one, reduce3, three, reduce5, five, pooled = widths
+    pool = layers.MaxPooling2D(3, 1, "same", name=f"{name}_pool")(x)
+    paths = [
+        _convolution(x, one, 1, f"{name}_1x1"),
+        _convolution(_convolution(x, reduce3, 1, f"{name}_3x3_reduce"), three, 3, f"{name}_3x3"),
+        _convolution(_convolution(x, reduce5, 1, f"{name}_5x5_reduce"), five, 5, f"{name}_5x5"),
+        _convolution(pool, pooled, 1, f"{name}_pool_project"),
+    ]
+    return layers.Concatenate(name=name)(paths)

@@ -15,9 +15,9 @@ import numpy as np
 from imgclf import environment, tasks
 from imgclf.data import loading
 from imgclf.errors import RunError
-from imgclf.models import classifier
+from imgclf.models import classifier, textbook
 from imgclf.tasks import Task
-from imgclf.training import augmentation, callbacks, devices, distillation_loss, history, optimizers
+from imgclf.training import augmentation, auxiliary, callbacks, devices, distillation_loss, history, optimizers
 from imgclf.training.callbacks import State
 from imgclf.training.images import Inputs, Part
 from imgclf.training.optimizers import Blocks
@@ -105,7 +105,7 @@ def _callbacks(state: State, validation: Part | None, options: Options) -> list[
         if validation is None:
             return math.nan, math.nan
         outputs = predict(state.logits, validation.pixels, state.recipe.batch_size)
-        return state.task.score(outputs, validation.labels)
+        return state.task.score(outputs[:, : state.model.output_shape[-1]], validation.labels)
 
     found: list[keras.callbacks.Callback] = [
         callbacks.StopOnNaN(state),
@@ -139,12 +139,15 @@ def kept(rows: Sequence[Row], images: int, task: Task) -> Row:
 def compiled(
     model: keras.Model, train: Part, recipe: Recipe, blocks: Blocks = (), *, scheduled: bool = True
 ) -> keras.Model:
-    """Return the classifier's logits, ready for steps of gradient descent.
+    """Return the classifier's logits, ready for steps of gradient descent; those of auxiliary heads stand behind them.
 
     Args:
         scheduled: whether the learning rate follows the recipe; else it is the optimizer's, to be set from outside.
     """
-    logits, task = classifier.logits(model), tasks.find(recipe.settings.task)
+    logits, task, classes = classifier.logits(model), tasks.find(recipe.settings.task), model.output_shape[-1]
+    heads = textbook.AUXILIARY.get(recipe.backbone, ()) if recipe.method == "scratch" else ()
+    if heads:
+        logits = auxiliary.attach(logits, heads, recipe.seed)
     if not train.draw:  # activations are no pixels: they were augmented before they were cached
         augmenter = augmentation.Augmenter(recipe.policy, seed=recipe.seed, mixup=recipe.mixup, cutmix=recipe.cutmix)
         logits = augmentation.training_model(logits, augmenter)
@@ -152,18 +155,16 @@ def compiled(
     soft = recipe.distill and distillation_loss.loss(
         recipe.distill_temperature, recipe.label_weight, recipe.label_smoothing
     )
+    loss = soft or task.loss(
+        train.labels, classes, label_smoothing=recipe.label_smoothing, balanced=recipe.balance == "weights"
+    )
+    metric = distillation_loss.accuracy() if soft else task.metric()
     logits.compile(
         optimizer=optimizers.build(recipe, steps, logits, blocks)
         if scheduled
         else optimizers.with_rate(recipe, recipe.lr, logits),
-        loss=soft
-        or task.loss(
-            train.labels,
-            model.output_shape[-1],
-            label_smoothing=recipe.label_smoothing,
-            balanced=recipe.balance == "weights",
-        ),
-        metrics=[distillation_loss.accuracy() if soft else task.metric()],
+        loss=auxiliary.loss(loss, classes) if heads else loss,
+        metrics=[auxiliary.OfOwnHead(metric, classes) if heads else metric],
         jit_compile=devices.jit_compile(),
     )
     logits.optimizer.build(logits.trainable_variables)

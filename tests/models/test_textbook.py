@@ -19,6 +19,7 @@ import keras  # isort: skip  (imgclf chooses its backend first)
     [
         ("lenet5", 10, 61_706),
         ("alexnet", 1000, 60_965_224),
+        ("googlenet", 1000, 6_998_552),
         ("mlp", 10, 32 * 32 * 3 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
     ],
 )
@@ -35,7 +36,9 @@ def test_the_catalog_has_the_published_parameters_of_the_other_networks(name):
     assert catalog.find(name).parameters_with_top == pytest.approx(published[name], rel=2e-3)
 
 
-@pytest.mark.parametrize("name", textbook.NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "googlenet" else n for n in textbook.NETWORKS]
+)
 def test_one_step_at_the_smallest_size_changes_every_weight(name):
     facts = catalog.find(name)
     keras.utils.set_random_seed(0)
@@ -48,6 +51,20 @@ def test_one_step_at_the_smallest_size_changes_every_weight(name):
     loss = model.train_on_batch(pixels, np.arange(20) % 10)
     assert np.isfinite(loss)
     assert all((old != new).any() for old, new in zip(before, model.get_weights(), strict=True))
+
+
+def test_the_parameters_of_googlenet_are_those_of_table_1():
+    """Input depth, then #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; each filter has a bias."""
+    total = (7 * 7 * 3 + 1) * 64 + (64 + 1) * 64 + (3 * 3 * 64 + 1) * 192
+    for depth, one, reduce3, three, reduce5, five, pooled in (
+        (192, 64, 96, 128, 16, 32, 32), (256, 128, 128, 192, 32, 96, 64), (480, 192, 96, 208, 16, 48, 64),
+        (512, 160, 112, 224, 24, 64, 64), (512, 128, 128, 256, 24, 64, 64), (512, 112, 144, 288, 32, 64, 64),
+        (528, 256, 160, 320, 32, 128, 128), (832, 256, 160, 320, 32, 128, 128), (832, 384, 192, 384, 48, 128, 128),
+    ):  # fmt: skip
+        total += (depth + 1) * (one + reduce3 + reduce5 + pooled)
+        total += (9 * reduce3 + 1) * three + (25 * reduce5 + 1) * five
+    assert total == catalog.find("googlenet").parameters
+    assert total + (1024 + 1) * 1000 == 6_998_552
 
 
 def test_lenet_sees_the_mean_of_the_channels():
