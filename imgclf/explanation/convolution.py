@@ -10,7 +10,7 @@ import numpy as np
 from imgclf import storage
 from imgclf.data import images
 from imgclf.errors import DatasetError, ImageError, UsageError
-from imgclf.settings.explanation import ConvolveConfig
+from imgclf.settings.explanation import LARGEST_NUMBER, ConvolveConfig
 
 TABLES = (".csv", ".tsv", ".txt")
 """Extensions of files of numbers."""
@@ -65,7 +65,7 @@ class Convolution:
         """What was done in words and numbers: channel, sizes, and one place in full."""
         config, (row, column), (top, left) = self.settings, self.place, self.corner
         lines = []
-        if config.channel != "gray" or not self.name.lower().endswith(TABLES):
+        if not self.name.lower().endswith(TABLES):
             names = zip(config.weights, ("red", "green", "blue"), strict=True)
             lines.append("image = " + " + ".join(f"{text(weight)} {name}" for weight, name in names if weight))
         lines += [f"feature map: {size(self.feature_map)}", self.sizes]
@@ -151,13 +151,21 @@ def convolve(
         output: a new PNG file with image, kernel and feature map; None draws none.
 
     Raises:
-        UsageError: if the kernel is larger than the image, a place is outside the feature map, or `output` exists.
+        UsageError: if the kernel is larger than the image, a place is outside the feature map, a setting has no
+            effect, or `output` exists or is no PNG file.
         DatasetError: if the file cannot be read, or its rows differ in length.
     """
     config, output = config or ConvolveConfig(), None if output is None else Path(output)
-    storage.refuse_existing(output)
+    if output is not None:
+        storage.refuse_suffix(output, ".png")
+        storage.refuse_existing(output)
+    if config.pooling == "none" and config.pool_size != ConvolveConfig.pool_size:
+        raise UsageError("--pool-size: no effect without --pooling max or --pooling average.")
     name = "" if isinstance(image, np.ndarray) else Path(image).name
-    values = in_one_channel(pixels(image), config.weights)
+    values = pixels(image)
+    if values.ndim == 2 and config.channel != "gray":
+        raise UsageError(f"--channel: {name or 'an array (h, w)'} contains numbers without channels. Remove --channel.")
+    values = in_one_channel(values, config.weights)
     kernel = np.array(config.matrix)
     if config.flip:
         kernel = kernel[::-1, ::-1]
@@ -198,6 +206,8 @@ def pixels(image: Path | str | Array) -> Array:
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] != 3):
             raise UsageError(f"expected an array (h, w) or (h, w, 3), found the shape {image.shape}.")
+        if not (np.abs(image) <= LARGEST_NUMBER).all():
+            raise UsageError("expected finite numbers up to 1e12, found others in the array.")
         return image.astype(np.float64)
     path = Path(image)
     if path.suffix.lower() in TABLES:
@@ -220,16 +230,20 @@ def _numbers(path: Path) -> Array:
         items = [item.strip() for item in line if separator != " " or item]
         if not any(items):
             continue
+        rows.append(row := [])
         try:
-            rows.append([float(item.replace(",", ".") if separator == ";" else item) for item in items])
-        except ValueError as error:
-            raise DatasetError(f"{path}, line {number}: expected numbers, found {line!r} ({error}).") from None
+            for item in items:
+                row.append(float(item.replace(",", ".") if separator == ";" else item))
+        except ValueError:
+            raise DatasetError(f"{path}, line {number}: expected numbers, found {item!r}.") from None
         if len(rows[-1]) != len(rows[0]):
             raise DatasetError(
                 f"{path}, line {number}: expected {len(rows[0])} numbers as in the first row, found {len(rows[-1])}."
             )
-    if not rows or not np.isfinite(rows).all():
-        raise DatasetError(f"{path}: expected rows of finite numbers, found {'others' if rows else 'none'}.")
+    if not rows:
+        raise DatasetError(f"{path}: expected rows of finite numbers, found none.")
+    if not (np.abs(rows) <= LARGEST_NUMBER).all():
+        raise DatasetError(f"{path}: expected rows of finite numbers up to 1e12, found others.")
     return np.array(rows)
 
 

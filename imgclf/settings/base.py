@@ -197,5 +197,7 @@ def _check_value(name: str, about: Setting, value: Any) -> None:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         expected = f"one of {', '.join(about.choices)}" if len(about.choices) > 1 else about.choices[0]
         raise UsageError(f"{flag_of(name)}: expected {expected}, found {value!r}.{hint}")
-    if about.check is not None:
-        require(about.check.fits(value), name, about.check.expected, value)
+    if about.check is not None and not about.check.fits(value):
+        near = difflib.get_close_matches(str(value), about.choices, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{flag_of(name)}: expected {about.check.expected}, found {value!r}.{hint}")

@@ -24,11 +24,17 @@ CHANNELS = {"gray": (0.299, 0.587, 0.114), "red": (1.0, 0.0, 0.0), "green": (0.0
 
 PADDINGS = ("valid", "same", "full")
 
+MOST_PADDING_PX = 1000
+"""More zeros than this on each side are a slip of the finger, and fill the memory."""
+
+LARGEST_NUMBER = 1e12
+"""Magnitude of pixels and weights. Sums of their products have a float64's digits left to show."""
+
 
 def _number(text: str) -> float:
     """Return a number or a fraction such as 1/9."""
     value = float(Fraction(text.strip())) if "/" in text else float(text)
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST_NUMBER:  # NaN, too
         raise ValueError(text)
     return value
 
@@ -77,7 +83,10 @@ class ConvolveConfig(Config):
         metavar="PADDING",
         choices=PADDINGS,
         other=("a number of pixels",),
-        check=Check(lambda text: text in PADDINGS or text.isdecimal(), f"{', '.join(PADDINGS)} or a whole number"),
+        check=Check(
+            lambda text: text in PADDINGS or (text.isdecimal() and int(text) <= MOST_PADDING_PX),
+            f"{', '.join(PADDINGS)} or a number of pixels from 0 to {MOST_PADDING_PX}",
+        ),
         everyday=True,
     )
     flip: bool = setting(False, "Turn the kernel by 180 degrees first.", everyday=True)
@@ -92,7 +101,10 @@ class ConvolveConfig(Config):
         metavar="CHANNEL",
         choices=tuple(CHANNELS),
         other=("R,G,B",),
-        check=Check(lambda text: len(_weights(text)) == 3, f"{', '.join(CHANNELS)}, or three weights such as 1,1,1"),
+        check=Check(
+            lambda text: len(_weights(text)) == 3 and any(_weights(text)),
+            f"{', '.join(CHANNELS)}, or three weights such as 1,1,1, not all of them 0",
+        ),
         everyday=True,
     )
     at: str | None = setting(

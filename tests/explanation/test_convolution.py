@@ -128,7 +128,7 @@ def test_a_drawing_of_a_signal(tmp_path: Path):
         assert image.height > 400
 
 
-@pytest.mark.parametrize("text", ["1,2;3", "", "1,x", "1/0", "nan", "1,,2", "sobel"])
+@pytest.mark.parametrize("text", ["1,2;3", "", "1,x", "1/0", "nan", "1e308", "1,,2", "sobel"])
 def test_kernels_that_are_no_rectangle_of_numbers_are_refused(text):
     with pytest.raises(UsageError, match="--kernel: expected sobel-x"):
         ConvolveConfig(kernel=text)
@@ -140,6 +140,8 @@ def test_kernels_that_are_no_rectangle_of_numbers_are_refused(text):
         ({"kernel": "1,1,1,1,1,1"}, "--kernel: expected at most 5 rows x 5 columns.* found 1 row x 6 columns"),
         ({"at": "3,0"}, "--at: expected a place in the feature map of 3 rows x 3 columns, found '3,0'"),
         ({"pooling": "max", "pool_size": 4}, "--pool-size: expected at most"),
+        ({"pool_size": 3}, "--pool-size: no effect without --pooling"),
+        ({"channel": "red"}, "--channel: an array .* without channels"),
     ],
 )
 def test_what_does_not_fit_the_image_is_refused(settings, message):
@@ -157,7 +159,11 @@ def test_a_signal_refuses_a_square_kernel_and_says_what_it_needs():
     [
         ({"stride": 0}, "--stride: expected a whole number of at least 1"),
         ({"padding": "-1"}, "--padding"),
+        ({"padding": "100000"}, "--padding: expected valid, same, full or a number of pixels from 0 to 1000"),
+        ({"padding": "vald"}, "Did you mean 'valid'"),
+        ({"kernel": "sobelx"}, "Did you mean 'sobel-x'"),
         ({"channel": "1,1"}, "--channel"),
+        ({"channel": "0,0,0"}, "--channel"),
         ({"at": "1"}, "--at"),
         ({"pooling": "median"}, "--pooling"),
     ],
@@ -171,7 +177,8 @@ def test_impossible_settings_are_refused(settings, message):
     ("content", "message"),
     [
         ("1,2\n3\n", "line 2: expected 2 numbers as in the first row, found 1"),
-        ("1,b\n", "line 1: expected numbers"),
+        ("1,b\n", "line 1: expected numbers, found 'b'"),
+        ("1e300,2\n", "expected rows of finite numbers up to 1e12"),
         ("\n", "expected rows of finite numbers, found none"),
         ("1,inf\n", "expected rows of finite numbers"),
     ],
@@ -192,7 +199,10 @@ def test_other_files_and_existing_drawings_are_refused(tmp_path: Path):
     (tmp_path / "a.jpg").write_bytes(b"none")
     with pytest.raises(DatasetError, match=r"a\.jpg: not an image"):
         imgclf.convolve(tmp_path / "a.jpg")
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.png"):
+        imgclf.convolve(FIVE, OF_FIVE, output=tmp_path / "five.jpg")
+    (tmp_path / "old.png").write_bytes(b"none")
     with pytest.raises(UsageError, match="expected a new file"):
-        imgclf.convolve(FIVE, OF_FIVE, output=tmp_path / "a.jpg")
+        imgclf.convolve(FIVE, OF_FIVE, output=tmp_path / "old.png")
     with pytest.raises(UsageError, match="cannot be written"):
         imgclf.convolve(FIVE, OF_FIVE, output=tmp_path / "a.jpg" / "five.png")
