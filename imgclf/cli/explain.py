@@ -68,8 +68,11 @@ def explain(
     if any(views.values()) or embedding_map:
         _draw(path, found, {name: layer for name, layer in views.items() if layer}, embedding_map, output, given)
         return
+    gone = sources.missing(images)
     if not found:
         raise UsageError("expected IMAGES, or one of --filters, --feature-maps, --top-activations, --embedding-map.")
+    if gone and len(gone) == len(images) and not json:
+        raise sources.no_such(gone)
     with console.progress("explaining", len(found)) as advance:
         rows = imgclf.explain(path, found, settings, label=label, output=output, on_progress=lambda _: advance())
     if json:
@@ -78,6 +81,8 @@ def explain(
         _print_weights(rows, output)
     else:
         _print_table(rows, output)
+    if gone:
+        raise sources.no_such(gone)
 
 
 def _draw(
@@ -150,7 +155,7 @@ def _print_weights(rows: "list[imgclf.Explanation]", output: Path | None) -> Non
             "Features of an embedding have numbers and no meaning of their own. --method occlusion shows where."
         )
     if output:
-        console.note(f"{output}: wrote {sum(row.drawing is not None for row in rows):,} drawings.")
+        _note_drawings(output, rows)
 
 
 def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
@@ -175,4 +180,11 @@ def _print_table(rows: "list[imgclf.Explanation]", output: Path | None) -> None:
     optional = ("method", "drawing") if all(row.drawing for row in rows) else ("method",)
     left_out = console.table(None, columns[:shown], [row[:shown] for row in cells], optional=optional)
     if "drawing" in left_out:
-        console.note(f"{output}: wrote {len(cells):,} drawings.")
+        _note_drawings(output, rows)
+
+
+def _note_drawings(output: Path | None, rows: "list[imgclf.Explanation]") -> None:
+    from imgclf.cli import console
+
+    count = sum(row.drawing is not None for row in rows)
+    console.note(f"{output}: wrote {count:,} drawing{'s' * (count != 1)}.")

@@ -19,6 +19,9 @@ MOST_SHOWN = 400
 """Thumbnails of a map; with more images, a random part of them is drawn, and the others as dots."""
 
 THUMB_PX = 40
+"""Side of a thumbnail on a map of many images; on one of few they are up to LARGEST_PX."""
+
+LARGEST_PX = 96
 PERPLEXITY = 30.0
 """Perplexity of t-SNE; a third of the images where they are few. Source: van der Maaten and Hinton 2008."""
 
@@ -77,12 +80,17 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     return {name: plots.TEN[place % len(plots.TEN)] for place, name in enumerate(sorted(set(labels)))}
 
 
+def side_px(count: int) -> int:
+    """Return the side of each of `count` thumbnails: few cover as much of the map as 160 small ones do."""
+    return int(np.clip(THUMB_PX * (160 / max(count, 1)) ** 0.5, THUMB_PX, LARGEST_PX))
+
+
 def _png(points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules: Decoding, shown: np.ndarray) -> bytes:
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     figure = plots.new_figure(9.0, 9.0)
     axes = figure.add_axes((0, 0, 1, 1))
-    by_class = colors(labels)
+    by_class, side = colors(labels), side_px(len(shown))
     for name, color in by_class.items():
         own = points[[label == name for label in labels]]
         axes.plot(own[:, 0], own[:, 1], "o", color=color, markersize=4, label=plots.drawable(name))
@@ -92,7 +100,7 @@ def _png(points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules
             image = images.decode(files[row], rules).convert("RGB")
         except (ImageError, MissingError):
             continue
-        image.thumbnail((THUMB_PX, THUMB_PX), Image.Resampling.BILINEAR)
+        image.thumbnail((side, side), Image.Resampling.BILINEAR)
         box = OffsetImage(np.asarray(image), zoom=0.5)
         frame = {"edgecolor": by_class[labels[row]], "linewidth": 1.5}
         place = (float(points[row, 0]), float(points[row, 1]))
@@ -111,8 +119,8 @@ def _page(
 ) -> bytes:
     import jinja2
 
-    kept = [int(row) for row in shown]
-    drawn = thumbnails.draw_all([files[row] for row in kept], rules, 2 * THUMB_PX)
+    kept, side = [int(row) for row in shown], side_px(len(shown))
+    drawn = thumbnails.draw_all([files[row] for row in kept], rules, 2 * side)
     by_class = colors(labels)
     marks = [
         {"x": float(points[row, 0]), "y": 1 - float(points[row, 1]), "label": labels[row], "file": str(files[row])}
@@ -123,6 +131,6 @@ def _page(
         loader=jinja2.PackageLoader("imgclf.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = environment.get_template("feature_map.html").render(
-        marks=marks, classes=by_class, count=len(points), side_px=THUMB_PX
+        marks=marks, classes=by_class, count=len(points), side_px=side
     )
     return text.encode("utf-8", "backslashreplace")

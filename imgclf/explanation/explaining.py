@@ -166,6 +166,8 @@ def explain(
         raise UsageError(f"--class: expected a {what} of the model, such as {', '.join(near)}; found {label!r}.")
     if label is not None and config.top != 1:
         raise UsageError("--class: --top explains the most probable classes instead. Leave out one of them.")
+    if not by_features and config.count != ExplainConfig.count:
+        raise UsageError("--count: no effect on maps. Leave it out, or choose how many classes with --top.")
     if by_features:
         from imgclf.explanation import weighing
 
@@ -176,6 +178,8 @@ def explain(
             "no names. --method occlusion works with every model."
         )
     method, maps_of, head = _prepare(classifier, path, config, with_class=label is not None or config.top > 1)
+    if method != "occlusion" and config.grid != ExplainConfig.grid:
+        raise UsageError(f"--grid: no effect on --method {method}. Leave it out, or choose --method occlusion.")
     folder = None if output is None else heatmaps.Folder(Path(output), "-o")
     given = [os.fspath(source) if isinstance(source, Path) else source for source in sources]
     found: list[Explanation] = []

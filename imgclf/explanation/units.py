@@ -44,10 +44,10 @@ def find_layer(model: keras.Model, name: str, option: str) -> layers.Layer:
     known = [layer.name for layer in model.layers]
     if name in known:
         return model.get_layer(name)
-    near = difflib.get_close_matches(name, known, 3) or [n for n in known if model.get_layer(n).weights][:5]
-    raise UsageError(
-        f"{option}: {model.name} has no layer {name!r}. Did you mean {', '.join(near)}? imgclf describe lists all."
-    )
+    near = difflib.get_close_matches(name, known, 3)
+    first = [layer for layer in known if model.get_layer(layer).weights][:5]
+    hint = f"Did you mean {', '.join(near)}?" if near else f"It has {', '.join(first)} and others."
+    raise UsageError(f"{option}: {model.name} has no layer {name!r}. {hint} imgclf describe lists all.")
 
 
 def filters(layer: layers.Layer, option: str = "--filters") -> np.ndarray:

@@ -4,12 +4,10 @@ A batch may have no end: a watched folder, or a list on stdin.
 """
 
 import gc
-import glob
 import logging
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
@@ -167,10 +165,12 @@ def run(
             what can be predicted is.
         BrokenPipeError: if the reader of stdout is gone, and there is nothing else to write.
     """
+    from imgclf.prediction import sources
+
     tally, config = Tally(), batch.config
-    gone = [name for name in batch.images if name != "-" and not glob.has_magic(name) and not os.path.exists(name)]
+    gone = sources.missing(batch.images)
     if gone and len(gone) == len(batch.images) and config.format == "table" and not batch.watch:
-        raise _missing(gone)  # a program gets its line for each image
+        raise sources.no_such(gone)  # a program gets its line for each image
     with ExitStack() as stack:
         stack.callback(gc.enable)
         gc.disable()  # while modules are loaded, whose objects stay
@@ -237,11 +237,7 @@ def run(
                 batch.sort_into / sorting.REJECTED,
             )
     if gone:
-        raise _missing(gone)
-
-
-def _missing(names: Sequence[str]) -> DatasetError:
-    return DatasetError(f"{', '.join(map(printable, names))}: no such file or folder.")
+        raise sources.no_such(gone)
 
 
 def write_lines(lines: Iterable[str], file: TextIO) -> None:

@@ -27,6 +27,9 @@ from imgclf.settings import Decoding, Resize
 SIDE_PX = 448
 """The longer side of an overlay, at most."""
 
+LEAST_PX = 224
+"""Smaller images are enlarged by a whole factor, up to about this side: on 28 px nobody sees a map."""
+
 _UP = 2
 """PNG's filter that takes the difference from the row above."""
 
@@ -220,6 +223,8 @@ def small(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Return an upright RGB image with its longer side at most `side_px`, and the width and height of the original.
 
+    A small one is enlarged.
+
     Args:
         source: a file, encoded bytes, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4).
 
@@ -232,7 +237,15 @@ def small(
         image = images.decode(source, rules)
     size = image.size
     image.thumbnail((side_px, side_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return image, size
+    return enlarged(image, side_px), size
+
+
+def enlarged(image: Image.Image, most_px: int = LEAST_PX) -> Image.Image:
+    """Return a small image with each pixel as a square, its longer side at most LEAST_PX and `most_px`."""
+    factor = min(LEAST_PX, most_px) // max(image.size)
+    return (
+        image if factor < 2 else image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    )
 
 
 def with_caption(image: Image.Image, text: str) -> Image.Image:
@@ -345,7 +358,7 @@ class Overlays:
         [place] = self._form.explained(prediction, 1)
         label = prediction.labels[place]
         values = activation_map(prediction.feature_map, self._head.kernel[:, place])
-        drawn = seen(prediction, values, self._rules.resize, SIDE_PX)
+        drawn = enlarged(seen(prediction, values, self._rules.resize, SIDE_PX))
         drawn = with_caption(drawn, self._form.stated(prediction, place))
         self._folder.save(drawn, Path(prediction.file).stem, label)
 

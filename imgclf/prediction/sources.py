@@ -15,6 +15,7 @@ from typing import IO
 from imgclf.data import content, images
 from imgclf.errors import DatasetError, ImageError, ImgclfError, UsageError
 from imgclf.prediction.classifier import Named
+from imgclf.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,16 @@ def find(names: Sequence[str], listed: Iterable[bytes]) -> Iterator[str | Named]
             yield path
     if empty:
         raise DatasetError(f"{', '.join(names)}: expected images, found none.")
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """Return the names of files and folders that do not exist."""
+    return [name for name in names if name != STDIN and not glob.has_magic(name) and not os.path.exists(name)]
+
+
+def no_such(names: Sequence[str]) -> DatasetError:
+    """Return the error that names them."""
+    return DatasetError(f"{', '.join(map(printable, names))}: no such file or folder.")
 
 
 def lines(stream: IO[bytes] | None) -> Iterator[bytes]:

@@ -1,6 +1,5 @@
 """How to look inside: convolutions step by step, networks layer by layer, and why an image got its class."""
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 

@@ -30,6 +30,27 @@ def test_a_table_of_drawings_that_does_not_fit_names_their_folder(imgclf, traine
     printed = capsys.readouterr()
     assert "drawing" not in printed.out
     assert f"{output}: wrote {len(list(output.iterdir()))} drawings." in printed.err
+    assert imgclf("explain", trained_run.path, images / "000.png", "-o", tmp_path / ("map" * 20)) == 0
+    assert "wrote 1 drawing." in capsys.readouterr().err
+
+
+def test_missing_images_are_an_error_after_those_that_exist(imgclf, trained_run, images, tmp_path, capsys):
+    gone = tmp_path / "gone.png"
+    assert imgclf("explain", trained_run.path, gone) == 3
+    printed = capsys.readouterr()
+    assert printed.out == "" and f"Error: {gone}: no such file or folder." in printed.err
+    assert imgclf("explain", trained_run.path, gone, images / "000.png", "--json") == 3
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["images"]
+    assert [row["error"] for row in found] == ["no such file", None]
+    assert f"Error: {gone}: no such file or folder." in printed.err
+
+
+def test_options_without_an_effect_are_refused(imgclf, trained_run, images, capsys):
+    assert imgclf("explain", trained_run.path, images / "000.png", "--count", "3") == 2
+    assert "--count: no effect on maps." in capsys.readouterr().err
+    assert imgclf("explain", trained_run.path, images / "000.png", "--grid", "9") == 2
+    assert "--grid: no effect on --method cam." in capsys.readouterr().err
 
 
 def test_images_by_option_are_added_to_those_by_argument(imgclf, trained_run, images, capsys):
@@ -92,6 +113,7 @@ def test_drawings_of_the_network(imgclf, trained_run, images, tmp_path, capsys):
         (("--filters", "a", "-o", "x.png", "--images", "b"), "Remove --images."),
         (("--feature-maps", "a", "-o", "x.png"), "--feature-maps: expected one image, found 0"),
         (("--filters", "stage_1_1_con", "-o", "x.png"), "Did you mean stage_1_1_conv"),
+        (("--filters", "zzz", "-o", "x.png"), "and others. imgclf describe lists all."),
     ],
 )
 def test_drawings_that_cannot_be(imgclf, trained_run, words, message, capsys, tmp_path, monkeypatch):

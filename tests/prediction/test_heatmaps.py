@@ -122,7 +122,7 @@ def test_overlays_are_written_for_readable_files(classifier, pictures, tmp_path:
     assert {f"{stem}-{label}.png", f"{stem}-{label}-2.png"} <= names
     assert len(names) == len(pictures) + 1
     with Image.open(tmp_path / "maps" / f"{stem}-{label}.png") as image:
-        assert image.size == (160, 32 + heatmaps.CAPTION_PX)
+        assert image.size == (224, 224 + heatmaps.CAPTION_PX)  # 32 px, 7 times
 
 
 def test_mirrored_maps_are_turned_back(classifier, pictures):
@@ -172,6 +172,14 @@ def test_small_images_of_every_source(tmp_path: Path):
     for source in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), pixels):
         image, size = heatmaps.small(source, Decoding(), 20)
         assert (image.size, image.mode, size) == ((20, 10), "RGB", (60, 30))
+
+
+def test_small_images_are_enlarged_by_a_whole_factor(tmp_path: Path):
+    pixels = np.arange(28 * 14 * 3, dtype=np.uint8).reshape(28, 14, 3)
+    image, size = heatmaps.small(pixels, Decoding())
+    assert (image.size, size) == ((112, 224), (14, 28))
+    assert np.asarray(image)[::8, ::8].tolist() == np.asarray(image)[7::8, 7::8].tolist() == pixels.tolist()
+    assert heatmaps.enlarged(Image.new("RGB", (120, 9))).size == (120, 9)
 
 
 @pytest.mark.parametrize(("resize", "shape"), [("squash", (60, 36)), ("crop", (60, 60)), ("pad", (60, 36))])

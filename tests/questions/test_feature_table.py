@@ -48,6 +48,10 @@ def test_a_table_has_the_vectors_of_every_image(stripes, tmp_path):
     }
 
 
+def test_thumbnails_are_larger_where_there_are_few():
+    assert [feature_map.side_px(count) for count in (0, 10, 100, 160, 400)] == [96, 96, 50, 40, 40]
+
+
 def test_the_command_writes_vectors_and_both_maps(imgclf, stripes, tmp_path, capsys):
     common = ("features", stripes, "--features", "mean-color", "--image-size", 16, "--quiet")
     assert imgclf(*common, "-o", tmp_path / "f.npz", "--map", tmp_path / "map.png", "--json") == 0
