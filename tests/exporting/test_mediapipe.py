@@ -122,7 +122,7 @@ def test_its_metadata_name_the_labels_and_let_pixels_in_as_they_are(made: tuple[
 
 
 def test_imgclf_itself_does_not_predict_with_it(made: tuple[Run, dict[str, object]]) -> None:
-    with pytest.raises(ArtifactError, match=r"in one of the formats litert, .* found mediapipe"):
+    with pytest.raises(ArtifactError, match=r"in one of the formats sklearn, litert, .* found mediapipe"):
         prediction.load(made[0].path / NAME)
     assert prediction.load(made[0].path).outputs(np.zeros((1, 32, 32, 3), np.float32)).keys() >= {"embedding"}
 

@@ -367,7 +367,7 @@ def test_an_unknown_format_is_refused_with_advice(spoiled):
     folder = spoiled()
     (folder / "model.pt").write_bytes(b"")
     describe(folder, "model.pt", "torch")
-    with pytest.raises(ArtifactError, match=r"litert, onnx, openvino, savedmodel, keras, sklearn, found tor"):
+    with pytest.raises(ArtifactError, match=r"sklearn, litert, onnx, openvino, savedmodel, keras, found tor"):
         load(folder / "model.pt")
 
 
