@@ -174,8 +174,10 @@ def _part(item: str) -> Part:
     found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", argument)
     numbers = tuple(int(number) for number in found.groups() if number) if found else ()
     if kind is None or not kind.argument or len(numbers) != len(kind.numbers) or not all(numbers):
-        expected = f"{name}:{kind.argument}" if kind and kind.argument else name
-        raise UsageError(f"--features: expected {expected}, found {item!r}.")
+        if kind is None or not kind.argument:
+            raise UsageError(f"--features: expected {name}, found {item!r}.")
+        wanted = "two whole numbers" if len(kind.numbers) > 1 else "a whole number"
+        raise UsageError(f"--features: expected {name}:{kind.argument}, {wanted} from 1 to 9999, found {item!r}.")
     return Part(name, numbers)
 
 

@@ -159,6 +159,10 @@ def find(
     if isinstance(model, runs.Run):
         model = model.path
     if not fixed:
+        if Path(model).name != str(model) and ":" not in str(model):
+            raise UsageError(
+                f"{model}: expected a run, an exported model or a .keras file, found no such file or folder."
+            )
         return _named(str(model), config)
     path = Path(model)
     if path.suffix == ".keras":

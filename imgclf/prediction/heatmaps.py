@@ -78,7 +78,8 @@ def head(classifier: Classifier, temperature: float = 1.0) -> Head:
     logs_of = _LOGS.get(tasks.find(classifier.task).ACTIVATION)
     if "feature_map" not in runtime.names:
         raise ArtifactError(
-            "expected a model whose embedding is the average of a feature map, found one that gives no feature map."
+            "expected a model whose embedding is the average of a feature map, found one that gives no feature map. "
+            "imgclf explain --method auto takes another method."
         )
     if not isinstance(runtime, LiteRTRuntime):
         raise ArtifactError("expected a LiteRT model, found another. imgclf export RUN --format litert makes one.")

@@ -55,10 +55,12 @@ def columns(table: FeatureTable, config: FeaturesConfig) -> tuple[np.ndarray, tu
     """Return the two columns that the settings name, float (n, 2), and their names.
 
     Raises:
-        UsageError: if there is no such column, naming the nearest.
+        UsageError: if there is no such column, naming the nearest, or it is named twice.
     """
     asked = tuple(name.strip() for name in items(config.columns))
     for name in asked:
+        if asked.count(name) > 1:
+            raise UsageError(f"--columns: expected two different columns, found {name!r} twice.")
         if name not in table.names:
             near = difflib.get_close_matches(name, table.names, n=3)
             hint = (

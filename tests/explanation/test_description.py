@@ -294,6 +294,8 @@ def test_other_files_and_folders_are_refused(tmp_path: Path):
         imgclf.describe(tmp_path / "other.keras")
     with pytest.raises(RunError, match="found neither"):
         imgclf.describe(tmp_path)
+    with pytest.raises(UsageError, match=r"gone\.tflite: expected a run, .* found no such file"):
+        imgclf.describe(tmp_path / "gone.tflite")
 
 
 def test_drawings_need_a_new_svg_file(tmp_path: Path):

@@ -116,6 +116,8 @@ def test_unknown_columns_and_impossible_data_are_refused(tmp_path):
     table = library.features(dataset, FeaturesConfig(features="mean-color", image_size=16))
     with pytest.raises(UsageError, match="Did you mean mean-color:red"):
         regions.columns(table, FeaturesConfig(columns="mean-color:rod,mean-color:blue"))
+    with pytest.raises(UsageError, match="expected two different columns, found 'mean-color:red' twice"):
+        regions.columns(table, FeaturesConfig(columns="mean-color:red,mean-color:red"))
     with pytest.raises(DatasetError, match="expected images of at least 2 classes, found 1"):
         regions.fit(np.zeros((3, 2)), ["a"] * 3, LINEAR)
     with pytest.raises(UsageError, match="--k: expected at most 4"):
