@@ -94,5 +94,6 @@ def _print_more(robustness: dict[str, Any] | None = None, slices: dict[str, Any]
         console.out.print(robustness["worst"])
         console.out.print(robustness["translation"])
     if slices:
-        console.table("Slices, the worst first", sliced.COLUMNS, sliced.table(slices))
+        if slices["rows"]:
+            console.table("Slices, the worst first", sliced.COLUMNS, sliced.table(slices))
         console.out.print(slices["sentence"])

@@ -184,7 +184,8 @@ def folds(
     if stuck:
         raise DatasetError(
             f"{dataset.origin}: expected images of every class outside each of {k} folds, found all those of "
-            f"{listed(stuck)} in one: they are copies or one group. Add some, or leave the class out with --classes."
+            f"{listed(map(repr, stuck))} in one: a single image, copies or one group. Add some, or leave the class "
+            "out with --classes."
         )
     folds = np.array([fold_of[unit] for unit in units], dtype=np.int64)
     return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(k)]

@@ -1,5 +1,6 @@
 """What curves vary besides the number of training images: a parameter, and how to fit for each of its values."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,7 +104,9 @@ def _on_some_features(found: Embedded, part: np.ndarray, count: int) -> np.ndarr
     own = vectors[:, classical.ranked(vectors[part], labels[part])[:count]]
     if found.settings.model != NETWORK:
         return _classical(replace(found, vectors=own), part, found.settings)
-    kernel, bias = logistic.fit(own[part], labels[part], classes=found.classes, seed=found.settings.seed)
+    kernel, bias = logistic.fit(
+        own[part], labels[part], classes=found.classes, seed=found.settings.seed, level=logging.DEBUG
+    )
     logits: np.ndarray = own @ kernel + bias
     return logits
 

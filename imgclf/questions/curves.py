@@ -233,8 +233,8 @@ def training_sizes(most: int, classes: int, count: int, dataset: Dataset) -> lis
     sizes = sorted({round(size) for size in np.geomspace(least, most, count)}) if least < most else []
     if len(sizes) < 3:
         raise DatasetError(
-            f"{dataset.origin}: expected more images for a curve of {count} sizes, found {len(dataset)} of {classes} "
-            "classes."
+            f"{dataset.origin}: expected at least {2 * classes + 2} images to train on besides the fifth to score on, "
+            f"for a curve of {classes} classes, found {most}."
         )
     return sizes
 

@@ -77,12 +77,21 @@ def find(
         if data is not None:
             raise UsageError("--data tells where the images of a run lie now; leave it out for a data set.")
         dataset, config = source, reading.settled(source, config)
+        _tell_unreadable(dataset)
         same = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(config)}
         settings = TrainConfig(method="probe", **{name: getattr(config, name) for name in same})
     else:
         dataset, settings = _of_run(runs.find(source), data)
     tasks.refuse(dataset.task, command)
     return embed(dataset, settings, on_progress)
+
+
+def _tell_unreadable(dataset: Dataset) -> None:
+    """Warn about files that the scan has left out; those that cannot be decoded are named where they are."""
+    found = [skipped for skipped in dataset.skipped if skipped.kind == "unreadable"]
+    if found:
+        first, count = found[0], len(found)
+        log.warning("%s: left out as unreadable: %d, such as %s: %s", dataset.origin, count, first.path, first.reason)
 
 
 def _of_run(run: Run, data: Path | None) -> tuple[Dataset, TrainConfig]:

@@ -17,6 +17,7 @@ from imgclf.evaluation import scorers, thumbnails
 from imgclf.evaluation.answers import Answer
 from imgclf.evaluation.scorers import Table
 from imgclf.prediction import Classifier, sources
+from imgclf.prediction.batch import Tally
 from imgclf.questions import pages
 from imgclf.questions.embedding import OnProgress
 from imgclf.runs import Run
@@ -118,14 +119,17 @@ def suggest(
     gone = run_data.missing(known)
     if gone and config.by != "uncertainty":
         raise gone
-    answers = []
+    answers, tally = [], Tally()
     for each in classifier.stream(files, embeddings=True):
         answers.append(each)
+        tally.add(each)
         if on_progress:
             on_progress("predicting", len(answers), len(files))
     rows = [row for row, each in enumerate(answers) if each.error is None]
     if not rows:
         raise DatasetError(f"{folder}: none of the {len(files)} images can be read.")
+    if tally.message:
+        log.warning("%s", tally.message)
     probabilities = np.array([answers[row].probabilities for row in rows])
     embeddings = np.array([answers[row].embedding for row in rows])
     labeled = embeddings[:0] if config.by == "uncertainty" else _labeled(classifier, known, config.seed, on_progress)
@@ -135,7 +139,7 @@ def suggest(
         file, best = files[rows[row]], int(probabilities[row].argmax())
         path = Path(file).relative_to(folder).as_posix()
         listed.append(Suggestion(path, classifier.labels[best], float(probabilities[row, best]), Path(file)))
-    found = Suggestions(listed, len(files), classifier.decoding)
+    found = Suggestions(listed, len(rows), classifier.decoding)
     pages.keep(run, "suggest", Answer(QUESTION, found.sentence, found.tables(), str(folder.resolve())))
     return found
 

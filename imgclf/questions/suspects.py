@@ -72,7 +72,7 @@ class Suspects:
 
     def tables(self) -> list[Table]:
         """Return the worst suspects, and the pairs of classes with most noise."""
-        rows = [(each.path, each.given, each.label, f"{each.score:.2f}") for each in self.suspects[: pages.SHOWN]]
+        rows = [(each.path, each.given, each.label, f"{each.score:z.2f}") for each in self.suspects[: pages.SHOWN]]
         found: list[Table] = [("Most suspect labels", ("image", "given", "proposed", "score"), rows)]
         if self.noise:
             pairs = [(p["given"], p["true"], f"{p['images']:.1f}", f"{p['share']:.1%}") for p in self.noise]
@@ -95,7 +95,7 @@ class Suspects:
         Raises:
             UsageError: if the name ends otherwise, one of both exists, or cannot be written.
         """
-        rows = [[each.path, each.given, each.label, f"{each.score:.4f}", "", ""] for each in self.suspects]
+        rows = [[each.path, each.given, each.label, f"{each.score:z.4f}", "", ""] for each in self.suspects]
         drawn = thumbnails.draw_all([each.file for each in self.suspects], self.decoding)
         shown = list(zip(self.suspects, drawn, strict=True))
         return pages.write(path, (COLUMNS, *rows), "suspects.html", found=self, shown=shown)

@@ -30,6 +30,13 @@ log = logging.getLogger("imgclf")
 
 STUDY, FACTS, TABLE, PAGE, BEST = "study.db", facts_of.TUNE, "trials.csv", "tune.html", "best"
 
+DIFFERENCES = (
+    ("data_sha256", "other images"),
+    ("config", "other settings of training"),
+    ("tune", "another --search, --sampler or --trial-folds"),
+)
+"""What a folder records of a search, and what is said where it is not the same."""
+
 CHECK_PX = 64
 """At this size images are decoded once, to leave out what cannot be."""
 
@@ -171,7 +178,7 @@ def _folds(
     if smallest < tuning.trial_folds:
         raise DatasetError(
             f"{dataset.origin}: expected at least {tuning.trial_folds} training images of every class for "
-            f"{tuning.trial_folds} folds, found {smallest} of {name}. Ask for fewer --trial-folds."
+            f"{tuning.trial_folds} folds, found {smallest} of {name!r}. Ask for fewer --trial-folds."
         )
     return part, splitting.folds(part, tuning.trial_folds, config.seed, reading.related(part, config))
 
@@ -188,10 +195,10 @@ def _open(study: _Study, dataset: Dataset) -> Run:
     }
     if run.config.is_file():
         before = run.read_config()
-        for key, what in (("data_sha256", "images"), ("config", "settings"), ("tune", "search")):
+        for key, what in DIFFERENCES:
             if before.get(key) != facts[key]:
                 raise RunError(
-                    f"{study.folder}: expected a search for the same images, space and settings, found one with other "
+                    f"{study.folder}: expected a search for the same images, space and settings, found one with "
                     f"{what}. Choose another -o."
                 )
     else:

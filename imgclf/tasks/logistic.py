@@ -62,7 +62,13 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, *, classes: int, seed: int, balanced: bool = False
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    seed: int,
+    balanced: bool = False,
+    level: int = logging.INFO,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit the head.
 
@@ -75,15 +81,22 @@ def fit(
             image's variants stay together in cross-validation, which holds out own features alone.
         labels: int (n,); every class from 0 to classes - 1 occurs.
         balanced: whether each class weighs the same in total, however many images it has.
+        level: at which the strength is logged; lower where many heads are fitted for one answer.
 
     Returns:
         kernel float32 (d, classes) and bias float32 (classes,), for the raw features.
     """
-    return fit_each(features, [labels], classes=classes, seed=seed, balanced=balanced)[0]
+    return fit_each(features, [labels], classes=classes, seed=seed, balanced=balanced, level=level)[0]
 
 
 def fit_each(
-    features: np.ndarray, several: Sequence[np.ndarray], *, classes: int, seed: int, balanced: bool = False
+    features: np.ndarray,
+    several: Sequence[np.ndarray],
+    *,
+    classes: int,
+    seed: int,
+    balanced: bool = False,
+    level: int = logging.INFO,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fit a head to each of several labelings of the same images, which share what the features alone decide.
 
@@ -100,7 +113,7 @@ def fit_each(
         rotated = rotated.reshape(*variants.shape[:2], -1)
         found = []
         for labels in several:
-            strength, start = _choose_strength(rotated, labels, seed, balanced)
+            strength, start = _choose_strength(rotated, labels, seed, balanced, level)
             head = _minimize(rotated, labels, _shares(labels, [None], balanced), strength, start, tolerance)[:, 0]
             kernel = basis @ head[:-1] / deviation[:, np.newaxis]
             found.append((kernel.astype(np.float32), (head[-1] - mean @ kernel).astype(np.float32)))
@@ -287,7 +300,9 @@ def folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     return [number == fold for fold in range(count)]
 
 
-def _choose_strength(variants: np.ndarray, labels: np.ndarray, seed: int, balanced: bool) -> tuple[float, np.ndarray]:
+def _choose_strength(
+    variants: np.ndarray, labels: np.ndarray, seed: int, balanced: bool, level: int = logging.INFO
+) -> tuple[float, np.ndarray]:
     """Search STRENGTHS from START outwards, by decades and then by halves of one, as long as the log loss falls.
 
     Args:
@@ -301,7 +316,7 @@ def _choose_strength(variants: np.ndarray, labels: np.ndarray, seed: int, balanc
     variants, labels = variants[:, used], labels[used]
     held_out = folds(labels, seed)
     if not held_out:
-        log.info("Every class has a single training image, so the head's C is not cross-validated: %g", DEFAULT)
+        log.log(level, "Every class has a single training image, so the head's C is not cross-validated: %g", DEFAULT)
         return DEFAULT, np.zeros((variants.shape[2] + 1, 1, classes))
     shares = _shares(labels, list(held_out), balanced)
     fitted: dict[int, np.ndarray] = {}
@@ -321,7 +336,8 @@ def _choose_strength(variants: np.ndarray, labels: np.ndarray, seed: int, balanc
             best += step
         while best - step >= 0 and loss(best - step) < loss(best) + GAIN:
             best -= step
-    log.info(
+    log.log(
+        level,
         "Fitted the head with C = %g, the regularization with the lowest log loss in %d-fold cross-validation on %d "
         "images, %.4f.",
         STRENGTHS[best],

@@ -506,7 +506,7 @@ def test_folds_spread_groups_with_all_classes_evenly() -> None:
 def test_impossible_folds_are_errors() -> None:
     with pytest.raises(UsageError, match="at least 2 folds, found 1"):
         splitting.folds(dataset(make({"ant": 9})), 1, seed=0)
-    with pytest.raises(DatasetError, match="found all those of bee in one"):
+    with pytest.raises(DatasetError, match="found all those of 'bee' in one"):
         splitting.folds(dataset(make({"ant": 9, "bee": 1})), 3, seed=0)
 
 

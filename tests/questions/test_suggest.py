@@ -96,6 +96,8 @@ def test_what_the_run_knows_is_left_out(trained_run, unlabeled, caplog):
     with caplog.at_level("INFO", logger="imgclf"):
         found = library.suggest(trained_run, unlabeled, config)
     assert "1 images are left out: the run has their labels" in caplog.text
+    assert "1 of 17 images cannot be read, such as " in caplog.text
+    assert found.sentence == "16 of 16 unlabeled images, the most useful first."
     assert len(found.suggestions) == 16
     assert "known.png" not in {each.path for each in found.suggestions}
     margins = [abs(each.confidence - 0.5) for each in found.suggestions]

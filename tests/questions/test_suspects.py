@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import imgclf as library
 from imgclf.data import labels as corrections
 from imgclf.errors import DatasetError, UsageError
 from imgclf.questions import suspects as question
-from imgclf.settings import SuspectsConfig
+from imgclf.questions.suspects import Suspect, Suspects
+from imgclf.settings import Decoding, SuspectsConfig
 
 pytest_plugins = ("cli.conftest",)
 
@@ -76,6 +78,19 @@ def test_planted_labels_come_first_and_are_counted(folder):
 
 
 @pytest.mark.usefixtures("mean_colors")
+def test_files_that_cannot_be_read_are_named(folder, caplog):
+    (folder / "ant" / "broken.png").write_bytes(b"no image")
+    assert library.suspects(library.read(folder), SuspectsConfig(top=4)).images == 60
+    assert "left out as unreadable: 1, such as ant/broken.png: " in caplog.text
+
+
+def test_scores_as_usual_have_no_sign():
+    usual = Suspect("ant/a.png", "ant", "bee", -0.0001, Path("ant/a.png"))
+    found = Suspects([usual], 1, 0.0, [], Decoding())
+    assert found.tables()[0][2] == [("ant/a.png", "ant", "bee", "0.00")]
+
+
+@pytest.mark.usefixtures("mean_colors")
 def test_the_command_writes_a_table_to_mark_that_train_applies(imgclf, folder, tmp_path, capsys):
     table = tmp_path / "s.csv"
     assert imgclf("suspects", folder, "--top", 4, "-o", table, "--quiet", "--json") == 0
@@ -127,7 +142,9 @@ def test_what_has_no_effect_or_no_sense_is_refused(imgclf, folder, trained_run, 
     assert imgclf("suspects", folder, "--top", 0) == 2
     with pytest.raises(UsageError, match="--data tells where the images of a run lie"):
         library.suspects(library.read(folder), data=folder)
-    with pytest.raises(DatasetError, match="expected images of every class outside each of 5 folds"):
+    with pytest.raises(
+        DatasetError, match="expected images of every class outside each of 5 folds, found all those of 'ant'"
+    ):
         library.suspects(library.read(fill(tmp_path / "two", ("ant", "bee"), 1, 32, ".png", 0)))
 
 

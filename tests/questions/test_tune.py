@@ -153,7 +153,7 @@ def test_the_same_command_continues_and_other_data_or_settings_are_refused(
     other = imgclf.read(image_folder(classes=("one", "two"), count=12))
     with pytest.raises(RunError, match="found one with other images"):
         imgclf.tune(other, TuneConfig(search="k=1..9", trial_folds=2), COLORS, output=tmp_path / "t")
-    with pytest.raises(RunError, match="found one with other search"):
+    with pytest.raises(RunError, match="found one with another --search, --sampler or --trial-folds"):
         imgclf.tune(dataset, TuneConfig(search="k=1..7", trial_folds=2), COLORS, output=tmp_path / "t")
 
 
