@@ -212,6 +212,7 @@ def test_too_few_images_for_the_folds_or_no_test_split_are_errors(images: Path, 
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.slow
 def test_labels_that_are_noise_do_not_beat_chance_on_the_test_split(tmp_path: Path) -> None:
     """Tuning fits noise in cross-validation; the test split, scored once, must not follow."""
     correct = total = 0
