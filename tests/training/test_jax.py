@@ -31,15 +31,15 @@ SCRIPT = """
             self.means.append(float(logs["loss"]))
 
     rng = np.random.default_rng(0)
-    labels = np.arange(80) % 4
-    pixels = rng.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
-    network = efficientnet_lite0.build(32)
+    labels = np.arange(160) % 4
+    pixels = rng.integers(0, 256, (160, 96, 96, 3), dtype=np.uint8)
+    network = efficientnet_lite0.build(96)
     efficientnet_lite0.load_weights(network)
     model = classifier.build(network, 4)
     head = np.random.default_rng(1).normal(0, 0.01, model.get_layer("logits").kernel.shape)
     model.get_layer("logits").set_weights([head, np.zeros(4)])
     plan, _ = recipe.resolve(TrainConfig(
-        backbone="small-cnn", image_size=32, epochs=1, batch_size=4, lr=1e-4, optimizer="sgd", warmup_epochs=0.5,
+        backbone="small-cnn", image_size=96, epochs=1, batch_size=8, lr=1e-4, optimizer="sgd", warmup_epochs=0.5,
         weight_decay=0.01, label_smoothing=0.1, ema=0.0, augment="none", seed=3,
     ))
     losses = Losses()
