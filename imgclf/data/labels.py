@@ -93,7 +93,9 @@ def _is_marked(row: Mapping[str, str], column: str, where: str) -> bool:
     """
     mark = row.get(column, "").strip()
     if mark.casefold() not in MARKS:
-        raise DatasetError(f"{where}: expected 1 or 0 for {column}, found {_shown(mark)}.")
+        raise DatasetError(
+            f"{where}: expected 1, true, yes, x, or 0, false, no or nothing for {column}, found {_shown(mark)}."
+        )
     return MARKS[mark.casefold()]
 
 

@@ -1,13 +1,14 @@
 """Find the images of a run and verify them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from imgclf import tasks
-from imgclf.data import collection, relocate
+from imgclf.data import collection, content, relocate, scan_cache
 from imgclf.data.dataset import SPLITS, UNASSIGNED, Dataset, listed, read_manifest
-from imgclf.errors import DatasetError, RunError, UsageError
+from imgclf.errors import DatasetError, ImageError, RunError, UsageError
 from imgclf.runs import Run
 from imgclf.settings import DataConfig
 
@@ -52,6 +53,18 @@ def read(
     if verify:
         relocate.verify(dataset)
     return dataset
+
+
+def hashes(files: Sequence[str]) -> list[str]:
+    """Return the SHA-256 of files, as the manifest of a run has them; "" for one that cannot be read."""
+    return list(scan_cache.in_threads(_sha256, files))
+
+
+def _sha256(file: str) -> str:
+    try:
+        return hashlib.sha256(content.read(Path(file))).hexdigest()
+    except ImageError:
+        return ""
 
 
 def missing(dataset: Dataset) -> DatasetError | None:

@@ -98,7 +98,7 @@ class Curves:
         scores = f"accuracy is {last.training:.3f} on training images and {last.validation:.3f} on others"
         gain = self.double - last.validation
         double = f"Twice the data may bring {self.double:.3f} (95% CI {low:.3f} to {high:.3f})"
-        worth = "worth it" if gain >= SMALL_GAIN else "hardly worth it"
+        worth = "hardly worth it" if gain < SMALL_GAIN else "worth it" if low > last.validation else "perhaps worth it"
         meaning = {
             "variance": f"Variance: {scores}. More data or more regularization may help.",
             "bias": f"Bias: {scores}, little more. More capacity may help: fine-tuning, or another backbone.",

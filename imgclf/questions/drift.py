@@ -1,7 +1,7 @@
 """Are new images still like those of a run? Tests of predictions and of looks, without labels."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from imgclf import prediction, runs, tasks
 from imgclf.data import images as decoding
 from imgclf.data import run_data, scan_cache, statistics
-from imgclf.data.dataset import TEST, VALIDATION
+from imgclf.data.dataset import TEST, TRAIN, VALIDATION
 from imgclf.errors import DatasetError, GateError, ImageError, RunError
 from imgclf.evaluation import intervals, scorers
 from imgclf.evaluation.answers import Answer
@@ -103,6 +103,7 @@ class Drift:
             images out of distribution count as errors, as rejected images do in every score.
         images, known: how many new and held-out images were compared.
         unreadable: how many new images could not be read.
+        fitted: how many new images the run was fitted to, on which its confidences are too high.
     """
 
     tests: list[Shift]
@@ -112,6 +113,7 @@ class Drift:
     images: int
     known: int
     unreadable: int = 0
+    fitted: int = 0
 
     @property
     def alarms(self) -> list[Shift]:
@@ -121,6 +123,11 @@ class Drift:
     @property
     def sentence(self) -> str:
         """The verdict."""
+        own = f" Training images of the run among the new ones: {self.fitted:,}; the model is too sure of these."
+        return self._verdict + own * bool(self.fitted)
+
+    @property
+    def _verdict(self) -> str:
         if not self.tests:
             side, count = ("new", self.images) if self.images < FEWEST else ("held-out", self.known)
             return f"Cannot tell: expected at least {FEWEST} images on either side, found {count} {side} ones."
@@ -131,6 +138,8 @@ class Drift:
     @property
     def caveat(self) -> str:
         """The estimate of the accuracy, and how far to trust it."""
+        if self.images < FEWEST:
+            return f"To estimate the accuracy without labels takes {FEWEST} images, too."
         low, high = self.interval
         trust = (
             "They have drifted, so expect less."
@@ -212,7 +221,9 @@ def drift(
     known = Observed(known.probabilities, known.outlier, known.looks, labels[readable])
     new, kept = observe(classifier, new_files, "new images", on_progress)
     found = compare(known, new, classifier.labels, false_alarms=config.false_alarms, seed=config.seed)
-    found = Drift(**vars(found) | {"unreadable": len(new_files) - len(kept)})
+    trained_on = {sample.sha256 for sample in run_data.read(run, verify=False, splits=(TRAIN,)).samples}
+    fitted = sum(sha256 in trained_on for sha256 in run_data.hashes(new_files) if sha256)
+    found = replace(found, unreadable=len(new_files) - len(kept), fitted=fitted)
     named = (str(Path(place).resolve()) if Path(place).exists() else str(place) for place in places[:MOST_NAMED])
     text, about = f"{found.sentence} {found.caveat}", ", ".join(named)
     pages.keep(run, "drift", Answer(QUESTION, text, found.tables(), about + " and others" * (len(places) > MOST_NAMED)))

@@ -75,7 +75,7 @@ def parse(text: str | None, base: TrainConfig) -> Space:
         for value in ends.values if isinstance(ends, Choice) else (ends.low, ends.high):
             replace(base, **{name: value})  # raises
     if not found:
-        raise UsageError(f"expected settings to try, found none. Example: {EXAMPLE}")
+        raise UsageError(f"--search: expected settings to try, found none. Example: {EXAMPLE}")
     return found
 
 

@@ -1,6 +1,5 @@
 """Which images to label next: those that a model is unsure of, unlike each other and unlike the labeled ones."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from imgclf import prediction, runs, tasks
-from imgclf.data import content, run_data, scan_cache
+from imgclf.data import run_data
 from imgclf.data.dataset import TRAIN, Dataset
-from imgclf.errors import DatasetError, ImageError, RunError
+from imgclf.errors import DatasetError, RunError
 from imgclf.evaluation import scorers, thumbnails
 from imgclf.evaluation.answers import Answer
 from imgclf.evaluation.scorers import Table
@@ -147,8 +146,7 @@ def suggest(
 def _unknown(run: Run, folder: Path, files: Sequence[str]) -> list[str]:
     """Leave out copies of images that the run has a label for."""
     known = {sample.sha256 for sample in run_data.read(run, verify=False).samples}
-    hashes = scan_cache.in_threads(_sha256, files)
-    kept = [file for file, sha256 in zip(files, hashes, strict=True) if sha256 not in known]
+    kept = [file for file, sha256 in zip(files, run_data.hashes(files), strict=True) if sha256 not in known]
     if not kept:
         raise DatasetError(
             f"{folder}: expected unlabeled images, found only images that {run.path} has labels for. Name the folder "
@@ -157,13 +155,6 @@ def _unknown(run: Run, folder: Path, files: Sequence[str]) -> list[str]:
     if len(kept) < len(files):
         log.info("%s: %d images are left out: the run has their labels.", folder, len(files) - len(kept))
     return kept
-
-
-def _sha256(file: str) -> str:
-    try:
-        return hashlib.sha256(content.read(Path(file))).hexdigest()
-    except ImageError:
-        return ""  # prediction says why it cannot be read
 
 
 def _labeled(classifier: Classifier, known: Dataset, seed: int, on_progress: OnProgress | None) -> np.ndarray:

@@ -65,7 +65,10 @@ def test_new_classes_and_emptied_ones_are_reported(table: Path) -> None:
         (b"path,label\nant/1.png,ant\n\nant/1.png,bee\n", "line 4: 'ant/1.png' is listed in an earlier line, too"),
         (b"path,label\nant/1.png,\n", "line 2: expected a label for 'ant/1.png', found none"),
         (b"path,label\nant/1.png\n", "line 2: expected a label for 'ant/1.png', found none"),
-        (b"path,label,exclude\nant/1.png,ant,maybe\n", "line 2: expected 1 or 0 for exclude, found 'maybe'"),
+        (
+            b"path,label,exclude\nant/1.png,ant,maybe\n",
+            "line 2: expected 1, true, yes, x, or 0, false, no or nothing for exclude, found 'maybe'",
+        ),
         ("path,label\nant/1.png,größe\n".encode("latin-1"), "line 2: the class name .* is not UTF-8.*save the file as"),
         (b'path,label\n"ant/1.png,ant\nant/2.png,bee\n', "line 2: not a row of a table .a quote opens in it and"),
         (b"path,label\nant/1.png,worker, old\n", "line 2: expected 2 fields as in the first line, found 3"),

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from scipy import stats
 
 import imgclf as library
-from imgclf.data import images
+from imgclf.data import images, run_data
 from imgclf.errors import DatasetError, GateError, UsageError
 from imgclf.evaluation import intervals
 from imgclf.questions import drift as question
@@ -153,7 +153,10 @@ def test_the_command_alarms_with_exit_code_6_and_says_when_it_cannot_tell(
     assert "No drift found" in capsys.readouterr().out
     five = [str(path) for path in sorted((new / "disc").iterdir())[:5]]
     assert imgclf("drift", trained_run.path, *five, "--quiet") == 0
-    assert "Cannot tell: expected at least 10 images on either side, found 5 new ones." in capsys.readouterr().out
+    assert "Cannot tell: expected at least 10 images on either side, found 5 new ones." in (
+        printed := capsys.readouterr().out
+    )
+    assert "takes 10 images, too" in printed and "Estimated accuracy" not in printed
     assert f"about {', '.join(five[:3])} and others." in (trained_run.path / "report.html").read_text()
     for path in new.rglob("*.png"):
         with Image.open(path) as image:
@@ -171,6 +174,16 @@ def test_the_command_alarms_with_exit_code_6_and_says_when_it_cannot_tell(
     assert f"UTC about {new}." in page
     assert "Drift: the new images differ in" in page
     assert printed.err.startswith("Error: Drift: the new images differ in")
+
+
+def test_images_that_the_run_was_fitted_to_are_counted(trained_run, tmp_path):
+    own = run_data.read(trained_run, splits=("train",)).paths
+    new = sorted(fill(tmp_path / "new", ("disc", "two discs"), 2, 40, ".png", seed=8).rglob("*.png"))
+    found = library.drift(trained_run, [*own, *new])
+    assert found.fitted == len(own)
+    assert f"Training images of the run among the new ones: {len(own)}" in found.sentence
+    held_out = library.drift(trained_run, run_data.read(trained_run, splits=("test",)).paths)
+    assert held_out.fitted == 0 and "Training images" not in held_out.sentence
 
 
 def test_what_cannot_be_compared_is_refused(imgclf, trained_run, tmp_path, capsys):

@@ -125,7 +125,7 @@ def test_the_command_writes_a_table_to_mark_that_train_applies(imgclf, folder, t
 
 @pytest.mark.parametrize(
     ("cells", "message"),
-    [("1,1", "marked in accept and in exclude"), ("maybe,", "expected 1 or 0 for accept, found 'maybe'")],
+    [("1,1", "marked in accept and in exclude"), ("maybe,", "0, false, no or nothing for accept, found 'maybe'")],
 )
 def test_impossible_marks_are_refused(folder, tmp_path, cells, message):
     table = tmp_path / "s.csv"
