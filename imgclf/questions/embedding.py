@@ -74,6 +74,7 @@ def find(
         DatasetError: if images are missing, or none can be read.
     """
     if isinstance(source, Dataset):
+        tasks.refuse(source.task, command)
         if data is not None:
             raise UsageError("--data tells where the images of a run lie now; leave it out for a data set.")
         dataset, config = source, reading.settled(source, config)
@@ -81,8 +82,7 @@ def find(
         same = {field.name for field in fields(TrainConfig)} & {field.name for field in fields(config)}
         settings = TrainConfig(method="probe", **{name: getattr(config, name) for name in same})
     else:
-        dataset, settings = _of_run(runs.find(source), data)
-    tasks.refuse(dataset.task, command)
+        dataset, settings = _of_run(runs.find(source), data, command)
     return embed(dataset, settings, on_progress)
 
 
@@ -94,8 +94,9 @@ def _tell_unreadable(dataset: Dataset) -> None:
         log.warning("%s: left out as unreadable: %d, such as %s: %s", dataset.origin, count, first.path, first.reason)
 
 
-def _of_run(run: Run, data: Path | None) -> tuple[Dataset, TrainConfig]:
+def _of_run(run: Run, data: Path | None, command: str) -> tuple[Dataset, TrainConfig]:
     recorded = TrainConfig.from_dict(run.read_config()["config"])
+    tasks.refuse(recorded.task, command)
     dataset = run_data.read(run, data)
     gone = run_data.missing(dataset)
     if gone:

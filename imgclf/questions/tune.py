@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -146,7 +146,8 @@ def tune(
     Raises:
         UsageError: if the space has an unknown setting or an impossible value, or a grid has a range.
         DatasetError: if a class has fewer training images than there are folds, or there is no test split.
-        RunError: if the folder contains something else, such as a search on other data; or every trial failed.
+        RunError: if the folder contains something else, such as a search on other data, or a damaged study; or every
+            trial failed.
         MissingError: if Optuna is not installed.
     """
     started = time.monotonic()
@@ -160,7 +161,7 @@ def tune(
     deadline = started + (tuning.limit_s or float("inf"))
     study = _Study(folder, part, folds, config, tuning, space, min(count, tuning.trials), deadline)
     run = _open(study, dataset)
-    with run.lock():
+    with run.lock(), _told(folder / STUDY):
         _forget_interrupted(study)
         _run_trials(study, on_progress)
         return _conclude(study, dataset, on_progress)
@@ -186,7 +187,7 @@ def _folds(
 def _open(study: _Study, dataset: Dataset) -> Run:
     """Return the folder, new or of the same search."""
     run, tuning = Run(study.folder), study.tuning
-    facts = {
+    facts: dict[str, Any] = {
         "imgclf": imgclf.__version__,
         "data": str(dataset.origin.resolve()),
         "data_sha256": dataset.digest(),
@@ -195,6 +196,9 @@ def _open(study: _Study, dataset: Dataset) -> Run:
     }
     if run.config.is_file():
         before = run.read_config()
+        recorded = before.get("tune")
+        if isinstance(recorded, dict) and _is_same_space(recorded.get("search"), study):
+            facts["tune"]["search"] = recorded["search"]
         for key, what in DIFFERENCES:
             if before.get(key) != facts[key]:
                 raise RunError(
@@ -205,6 +209,36 @@ def _open(study: _Study, dataset: Dataset) -> Run:
         runs.create(study.folder)
     storage.write_json(run.config, facts)
     return run
+
+
+def _is_same_space(text: Any, study: _Study) -> bool:
+    """Whether another spelling, such as one with more spaces, gives the same settings and values in the same order."""
+    try:
+        return list(search_space.parse(text, study.config).items()) == list(study.space.items())
+    except (AttributeError, ImgclfError):
+        return False
+
+
+@contextlib.contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Turn what Optuna raises over a damaged study into a message.
+
+    Raises:
+        RunError: if the study is damaged, or cannot be read or written.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        found = error.__cause__ if isinstance(error, StorageInternalError) else error
+        why = getattr(found, "orig", None) or found
+        if isinstance(found, OperationalError):  # such as a full disk, or a study that another process holds
+            raise RunError(f"{file}: the study cannot be used ({why}). The same command continues.") from None
+        raise RunError(
+            f"{file}: the study is damaged ({why}). Remove it to repeat its trials, or choose another -o."
+        ) from None
 
 
 def _forget_interrupted(study: _Study) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -155,6 +156,36 @@ def test_the_same_command_continues_and_other_data_or_settings_are_refused(
         imgclf.tune(other, TuneConfig(search="k=1..9", trial_folds=2), COLORS, output=tmp_path / "t")
     with pytest.raises(RunError, match="found one with another --search, --sampler or --trial-folds"):
         imgclf.tune(dataset, TuneConfig(search="k=1..7", trial_folds=2), COLORS, output=tmp_path / "t")
+
+
+@pytest.mark.parametrize("size", [9000, 0])
+def test_a_damaged_study_is_an_error_and_an_empty_one_begins_anew(
+    images: Path, tmp_path: Path, found: imgclf.Tuning, size: int
+) -> None:
+    folder = tmp_path / "tuned"
+    shutil.copytree(found.folder, folder)
+    with (folder / question.STUDY).open("r+b") as study:
+        study.truncate(size)
+    tuning = TuneConfig(search="k=1|3, neighbor_weights=uniform|distance", sampler="grid", trial_folds=3)
+    if size == 0:
+        again = imgclf.tune(imgclf.read(images), tuning, COLORS, output=folder)
+        assert [row["score"] for row in again.trials] == [row["score"] for row in found.trials]
+        return
+    with pytest.raises(RunError, match=r"study\.db: the study is damaged \(.*malformed\)\. Remove it to repeat"):
+        imgclf.tune(imgclf.read(images), tuning, COLORS, output=folder)
+
+
+def test_another_spelling_of_the_same_space_continues_and_another_order_does_not(
+    images: Path, tmp_path: Path, found: imgclf.Tuning
+) -> None:
+    folder = tmp_path / "tuned"
+    shutil.copytree(found.folder, folder)
+    spelled = TuneConfig(search="--k = 1 | 3,neighbor-weights=uniform|distance", sampler="grid", trial_folds=3)
+    again = imgclf.tune(imgclf.read(images), spelled, COLORS, output=folder)
+    assert again.trials == found.trials
+    turned = TuneConfig(search="neighbor_weights=uniform|distance, k=1|3", sampler="grid", trial_folds=3)
+    with pytest.raises(RunError, match="another --search"):
+        imgclf.tune(imgclf.read(images), turned, COLORS, output=folder)
 
 
 def test_a_killed_process_of_several_is_explained(
