@@ -158,6 +158,13 @@ def test_the_number_of_features_is_a_capacity_with_a_best_value(folder, monkeypa
     assert found.sizes[-1].validation == max(by_number.values())
 
 
+def test_the_regularization_of_an_svm_suits_small_and_unequal_parts_too(folder, monkeypatch):
+    embedded(monkeypatch, informative=40, noise=2)
+    found = library.curves(library.read(folder), CurvesConfig(model="svm", sizes=8, repeats=5))
+    assert {point.validation for point in found.capacity} == {1}  # by accuracy, the smallest C would be the best
+    assert min(point.training for point in found.sizes) == 1  # with it, one class wins where it has an image more
+
+
 def test_features_are_chosen_without_the_images_that_score_them(folder, monkeypatch):
     embedded(monkeypatch, informative=0, noise=2000)
     config = CurvesConfig(model="naive-bayes", sizes=3, repeats=5, capacity="features")
