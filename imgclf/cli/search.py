@@ -39,6 +39,8 @@ def search(
         found = imgclf.search(source, image, settings, save_index=save_index, on_progress=on_progress)
         if output:
             found.write(output)
+    if written := [str(file) for file in (output, save_index) if file]:
+        console.note(f"Wrote {' and '.join(written)}.")
     if settings.format == "jsonl":
         for match in found.matches:
             print(safe_json(json.dumps({"path": match.path, "distance": round(match.distance, 6)})))

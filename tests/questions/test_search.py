@@ -57,6 +57,7 @@ def test_the_command_prints_a_table_or_lines_and_writes_a_page(imgclf, grays, tm
     common = ("search", grays, tmp_path / "query.png", "--features", "mean-color", "--top", 2)
     assert imgclf(*common, "-o", tmp_path / "page.html") == 0
     captured = capsys.readouterr()
+    assert captured.err.endswith(f"Wrote {tmp_path / 'page.html'}.\n")
     assert "5 images, compared exactly" in captured.out
     assert "1 of 6 images cannot be read" in captured.err
     page = (tmp_path / "page.html").read_text()
