@@ -1,8 +1,10 @@
 """Score settings by cross-validation, fold by fold, with what they share computed once."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from imgclf.settings.classical import NETWORK
 from imgclf.training import classical, crossval, estimators
 from imgclf.training import train as training
 from imgclf.training.images import Images
+
+log = logging.getLogger("imgclf")
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 
@@ -89,7 +93,22 @@ class Trials:
                 held = set(tested.tolist())
                 dealt = self.dataset.with_splits([TEST if row in held else TRAIN for row in range(len(self.dataset))])
                 own = crossval.carve_validation(dealt, config, config.seed)
-                run = training.train(own, config, output=place / str(number), with_report=False)
+                with _warnings_alone():
+                    run = training.train(own, config, output=place / str(number), with_report=False)
                 yield float(run.scores[tasks.find(self.dataset.task).SCORE])
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _warnings_alone() -> Iterator[None]:
+    """Keep what the training of a fold tells of its images to itself: for a search, they are no test split."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    log.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_warning)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from imgclf.errors import DatasetError, RunError, UsageError
 from imgclf.questions import search_space
 from imgclf.questions import tune as question
 from imgclf.questions.search_space import Choice, Range
+from imgclf.training import trials
 
 optuna = pytest.importorskip("optuna")
 
@@ -241,6 +244,22 @@ def test_too_few_images_for_the_folds_or_no_test_split_are_errors(images: Path, 
             dataset.with_splits(["train"] * len(dataset)), TuneConfig(search="k=1|3"), COLORS, output=tmp_path / "t"
         )
     assert not (tmp_path / "t").exists()
+
+
+def test_the_training_of_a_fold_is_heard_only_where_it_warns(images: Path, caplog, monkeypatch) -> None:
+    def train(dataset: imgclf.Dataset, config: TrainConfig, **_: object) -> SimpleNamespace:
+        logging.getLogger("imgclf").info("Test accuracy 0.5")
+        logging.getLogger("imgclf").warning("an image cannot be read")
+        return SimpleNamespace(scores={"accuracy": len(dataset.part(TEST))})
+
+    monkeypatch.setattr(trials.training, "train", train)
+    dataset, rows = imgclf.read(images), np.arange(len(imgclf.read(images)))
+    folds = [(rows[3:], rows[:3]), (rows[:-4], rows[-4:])]
+    config = TrainConfig(backbone="small-cnn", method="scratch", image_size=32, epochs=1)
+    with caplog.at_level(logging.INFO, "imgclf"):
+        assert list(trials.Trials(dataset, folds).scores(config)) == [3, 4]
+    assert caplog.messages.count("an image cannot be read") == 2
+    assert "Test accuracy 0.5" not in caplog.messages
 
 
 @pytest.mark.slow
