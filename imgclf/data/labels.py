@@ -80,7 +80,7 @@ def correct(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     result = _with_samples(dataset, samples, {name: name for name in dataset.class_names})
     result = replace(result, skipped=tuple(sorted([*dataset.skipped, *excluded], key=lambda s: s.path)))
     return result, [
-        f"{table}: {changed:,} labels changed, {len(excluded):,} images left out.",
+        f"{table}: labels changed: {changed:,}; images left out: {len(excluded):,}.",
         *_differences(dataset.class_names, result.class_names),
     ]
 
@@ -128,8 +128,8 @@ def exclude(dataset: Dataset, table: Path) -> tuple[Dataset, list[str]]:
     result = _with_samples(dataset, samples, {name: name for name in dataset.class_names})
     result = replace(result, skipped=tuple(sorted([*dataset.skipped, *excluded], key=lambda s: s.path)))
     unknown = len(paths - known)
-    foreign = f"; {unknown:,} other paths are not among the images" if unknown else ""
-    return result, [f"{table}: {len(excluded):,} images left out{foreign}."]
+    foreign = f"; paths that are not among the images: {unknown:,}" if unknown else ""
+    return result, [f"{table}: images left out: {len(excluded):,}{foreign}."]
 
 
 def rename(dataset: Dataset, names: Mapping[str, str]) -> tuple[Dataset, list[str]]:

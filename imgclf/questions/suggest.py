@@ -153,7 +153,7 @@ def _unknown(run: Run, folder: Path, files: Sequence[str]) -> list[str]:
             "of the others."
         )
     if len(kept) < len(files):
-        log.info("%s: %d images are left out: the run has their labels.", folder, len(files) - len(kept))
+        log.info("%s: images left out, since the run has their labels: %d.", folder, len(files) - len(kept))
     return kept
 
 

@@ -74,7 +74,7 @@ def more_epochs(job: Job, finished: Run) -> Fitted:
     job.model.set_weights(flattening.load(finished.model).get_weights())
     job.rows[:] = runs.read_history(finished.history_file)
     had = sum(row["phase"] == recipe.method for row in job.rows)
-    log.info("%s: training for %d more epochs.", finished.path, recipe.epochs - had)
+    log.info("%s: training for more epochs: %d.", finished.path, recipe.epochs - had)
     descent.extend(job, recipe.method, replace(recipe, epochs=recipe.epochs - had), job.deadline())
     return job.fitted()
 

@@ -117,7 +117,7 @@ def test_exclude_leaves_out_what_quarantine_wrote(
     assert "error: conflict 3" in out
     _, out, err = ingest(folder, "--exclude", tmp_path / "out.csv", "--json")
     found = json.loads(out)
-    assert "4 images left out" in err
+    assert "images left out: 4" in err
     assert found["images"] == 27 - 4
     assert {kind["kind"] for kind in found["doctor"]["kinds"]} == set()
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.png")} == before

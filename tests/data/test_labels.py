@@ -32,7 +32,7 @@ def test_a_table_corrects_labels_and_leaves_images_out(table: Path) -> None:
     assert label_of(result) == expected
     assert result.class_names == ("ant", "bee", "cat")
     assert [(s.path, s.kind) for s in result.skipped] == [("bee/2.png", "excluded"), ("bee/bad.png", "unreadable")]
-    assert notes == [f"{table}: 1 labels changed, 1 images left out."]
+    assert notes == [f"{table}: labels changed: 1; images left out: 1."]
     assert [s.sha256 for s in result.samples] == [s.sha256 for s in SAMPLES if s.path != "bee/2.png"]
 
 

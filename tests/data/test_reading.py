@@ -38,7 +38,7 @@ def test_read_labels_filters_groups_and_splits(image_folder: Factory, tmp_path: 
     assert {s.group for s in dataset.samples} == set("0123456789")
     assert all(len({s.split for s in dataset.samples if s.group == g}) == 1 for g in "0123456789")
     assert dataset.notes == (
-        f"{tmp_path / 'labels.csv'}: 1 labels changed, 1 images left out.",
+        f"{tmp_path / 'labels.csv'}: labels changed: 1; images left out: 1.",
         f"{tmp_path / 'map.csv'}: 4 classes became 3.",
     )
     assert dataset.settings == config

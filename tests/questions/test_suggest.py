@@ -95,7 +95,7 @@ def test_what_the_run_knows_is_left_out(trained_run, unlabeled, caplog):
     config = SuggestConfig(top=100, by="uncertainty")
     with caplog.at_level("INFO", logger="imgclf"):
         found = library.suggest(trained_run, unlabeled, config)
-    assert "1 images are left out: the run has their labels" in caplog.text
+    assert "images left out, since the run has their labels: 1." in caplog.text
     assert "1 of 17 images cannot be read, such as " in caplog.text
     assert found.sentence == "16 of 16 unlabeled images, the most useful first."
     assert len(found.suggestions) == 16
