@@ -1,6 +1,7 @@
 """Read the bytes of image files: of regular files only, and no more than fit into the memory."""
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,15 @@ def read(path: Path | str) -> bytes:
     """
     with opened_file(path) as (handle, size):
         return _read(handle, size)
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of an image file, as manifests have it.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
+    return hashlib.sha256(read(path)).hexdigest()
 
 
 @contextlib.contextmanager

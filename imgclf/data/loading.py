@@ -188,7 +188,7 @@ def content_hashes(dataset: Dataset) -> np.ndarray:
 
     def of_file(path: str) -> str:
         try:
-            return hashlib.sha256(content.read(dataset.root / path)).hexdigest()
+            return content.sha256(dataset.root / path)
         except ImageError:
             return hashlib.sha256(os.fsencode(path)).hexdigest()
 

@@ -1,6 +1,5 @@
 """Find images again by their content, wherever they are now and whatever they are called."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +93,7 @@ def _hashes(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
     def of(path: str) -> tuple[str, str | None]:
         try:
-            return path, hashlib.sha256(content.read(root / path)).hexdigest()
+            return path, content.sha256(root / path)
         except ImageError:
             return path, None
 

@@ -1,6 +1,5 @@
 """Find the images of a run and verify them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -62,7 +61,7 @@ def hashes(files: Sequence[str]) -> list[str]:
 
 def _sha256(file: str) -> str:
     try:
-        return hashlib.sha256(content.read(Path(file))).hexdigest()
+        return content.sha256(file)
     except ImageError:
         return ""
 

@@ -145,7 +145,7 @@ def suggest(
 
 def _unknown(run: Run, folder: Path, files: Sequence[str]) -> list[str]:
     """Leave out copies of images that the run has a label for."""
-    known = {sample.sha256 for sample in run_data.read(run, verify=False).samples}
+    known = {sample.sha256 for sample in run_data.read(run, verify=False).samples} - {""}
     kept = [file for file, sha256 in zip(files, run_data.hashes(files), strict=True) if sha256 not in known]
     if not kept:
         raise DatasetError(
