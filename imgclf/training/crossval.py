@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -131,7 +131,7 @@ def _of_dataset(
         config = replace(config, backbone=str(Run(folder).backbone.resolve()))
     folds = _dealt(folder, dataset, config, settings)
     largest = max(folds, key=lambda fold: len(fold.tested))
-    estimator.check(sum(sample.split == TRAIN for sample in _split(largest, dataset, config).samples))
+    estimator.check(len(split(dataset, largest.tested, config, largest.seed).part(TRAIN)))
     run = _open(folder, dataset, config, settings)
     with run.lock():
         if own:
@@ -311,7 +311,7 @@ def _is_finished(fold: Run) -> bool:
 
 def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
     """Train one fold, or resume it; one without a checkpoint is retrained."""
-    own = _split(fold, dataset, config)
+    own = split(dataset, fold.tested, config, fold.seed)
     started = Run(fold.folder)
     if fold.folder.is_dir() and not started.checkpoint.is_file():
         shutil.rmtree(fold.folder)
@@ -332,10 +332,15 @@ def _train_fold(fold: _Fold, dataset: Dataset, config: TrainConfig) -> None:
         gc.collect()
 
 
-def _split(fold: _Fold, dataset: Dataset, config: TrainConfig) -> Dataset:
-    tested = set(fold.tested)
-    dealt = dataset.with_splits([TEST if row in tested else TRAIN for row in range(len(dataset))])
-    return carve_validation(dealt, config, fold.seed)
+def split(dataset: Dataset, tested: Iterable[int], config: TrainConfig, seed: int) -> Dataset:
+    """Split images into those of a fold, the test split, and the others, of which some validate.
+
+    Args:
+        tested: the places of the fold's images.
+    """
+    held_out = set(tested)
+    dealt = dataset.with_splits([TEST if row in held_out else TRAIN for row in range(len(dataset))])
+    return carve_validation(dealt, config, seed)
 
 
 def carve_validation(dataset: Dataset, config: TrainConfig, seed: int) -> Dataset:

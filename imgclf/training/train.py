@@ -80,7 +80,7 @@ def train(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgclf-")))
             settings = replace(settings, backbone=str(save_own(backbone, folder)))
         estimator, notes = estimators.kind(settings).resolve(settings, dataset.median_side_px)
-        estimator.check(sum(sample.split == TRAIN for sample in dataset.samples))
+        estimator.check(len(dataset.part(TRAIN)))
         decoding = stack.enter_context(Decoding(dataset, estimator, on_progress))
         built = built if built is not None else estimator.build(len(dataset.class_names))
         stem = f"{dataset.name}-{short(estimator.name)}"

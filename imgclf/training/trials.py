@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from imgclf import tasks
 from imgclf.data import loading
-from imgclf.data.dataset import TEST, TRAIN, Dataset
+from imgclf.data.dataset import Dataset
 from imgclf.prediction import classical as stored
 from imgclf.settings import TrainConfig
 from imgclf.settings.classical import NETWORK
@@ -90,9 +90,7 @@ class Trials:
         place = Path(tempfile.mkdtemp(prefix="imgclf-trial-"))
         try:
             for number, (_, tested) in enumerate(self.folds):
-                held = set(tested.tolist())
-                dealt = self.dataset.with_splits([TEST if row in held else TRAIN for row in range(len(self.dataset))])
-                own = crossval.carve_validation(dealt, config, config.seed)
+                own = crossval.split(self.dataset, tested.tolist(), config, config.seed)
                 with _warnings_alone():
                     run = training.train(own, config, output=place / str(number), with_report=False)
                 yield float(run.scores[tasks.find(self.dataset.task).SCORE])
