@@ -21,7 +21,7 @@ from imgclf.prediction.classical import VECTORS_FORMAT, ClassicalRuntime
 from imgclf.prediction.decision import NO_RULES
 from imgclf.prediction.runtimes import RUNTIMES
 from imgclf.runs import Run
-from imgclf.settings import ExportConfig
+from imgclf.settings import ExportConfig, TrainConfig
 
 if TYPE_CHECKING:
     import keras
@@ -105,10 +105,10 @@ def _describes(run: Run, word: str, *, default: bool) -> bool:
 
 def _why_not(run: Run, format: str) -> str:
     """Return the reason for which a run cannot have a format; empty where it can."""
-    if estimator := _estimator(run):
+    if _estimator(run):
         from imgclf.exporting import classical
 
-        return classical.why_not(run.path / estimator)
+        return classical.why_not(_settings(run))
     if format == INT8 and _describes(run, "num_heads", default=False):  # of layers with attention
         return ATTENTION
     if format == MEDIAPIPE:
@@ -251,6 +251,10 @@ def _estimator(run: Run) -> str | None:
     )
 
 
+def _settings(run: Run) -> TrainConfig:
+    return TrainConfig.from_dict(run.read_config()["config"])
+
+
 def _export_classical(
     run: Run, estimator: str, target: Path | None, on_progress: OnProgress | None
 ) -> list[dict[str, Any]]:
@@ -269,13 +273,14 @@ def _export_classical(
     facts = replace(facts, imgclf=__version__)
     if target:
         facts = _with_outliers(run, facts, target)
-    kind = OF_CLASSICAL if classical.starts_at_pixels(folder) else VECTORS_FORMAT
+    settings = _settings(run)
+    kind = OF_CLASSICAL if classical.starts_at_pixels(settings.features) else VECTORS_FORMAT
     try:
         row, _ = _export_one(
             run,
             target,
             OF_CLASSICAL,
-            f"--model {run.read_config()['config']['model']}",
+            f"--model {settings.model}",
             lambda path: classical.write(path, folder, facts),
             facts,
             samples,

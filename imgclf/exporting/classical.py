@@ -17,6 +17,7 @@ from imgclf.exporting import onnx as networks
 from imgclf.prediction import classical as stored
 from imgclf.prediction.artifact import Artifact
 from imgclf.prediction.classical import About
+from imgclf.settings import TrainConfig
 
 EXTRA = "'imgclf[onnx]'"
 PIXELS, VECTORS, SCORES, PROBABILITIES = "pixels", "features", "scores", "probabilities"
@@ -42,9 +43,9 @@ def require() -> None:
     environment.require("skl2onnx", EXTRA)
 
 
-def starts_at_pixels(folder: Path) -> bool:
-    """Whether the graph of a stored classifier takes images: whether its features are an embedding and no more."""
-    return stored.read(folder)[1].features.strip() == EMBEDDING
+def starts_at_pixels(features: str) -> bool:
+    """Whether the graph of a classifier takes images: whether its features are an embedding and no more."""
+    return features.strip() == EMBEDDING
 
 
 def write(path: Path, folder: Path, facts: Artifact) -> None:
@@ -61,7 +62,7 @@ def write(path: Path, folder: Path, facts: Artifact) -> None:
         warnings.simplefilter("ignore")
         graph = _classifier(estimator, about)
         more = {}
-        if starts_at_pixels(folder):
+        if starts_at_pixels(about.features):
             graph = compose.merge_models(_network(folder / stored.BACKBONE), graph, io_map=[(f"{PREFIX}out", VECTORS)])
         else:
             columns = Descriptor(about.features, about.size_px).names(_embedding_width(about))
@@ -88,10 +89,9 @@ def predict(path: Path, vectors: np.ndarray) -> np.ndarray:
     return found
 
 
-def why_not(folder: Path) -> str:
-    """Return the reason for which a stored classifier cannot be written; empty where it can."""
-    _, (first, *_) = stored.parts(stored.read(folder)[0])
-    return UNEQUAL if getattr(first, "weights", None) == "distance" else ""
+def why_not(settings: TrainConfig) -> str:
+    """Return the reason for which a classifier of these settings cannot be written; empty where it can."""
+    return UNEQUAL if settings.model == "knn" and settings.neighbor_weights == "distance" else ""
 
 
 def _classifier(estimator: Any, about: About) -> Any:

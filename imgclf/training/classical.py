@@ -336,8 +336,8 @@ def _exports(settings: TrainConfig) -> str:
             f"--export {settings.export}: expected onnx or none, found {', '.join(others)}. A classifier of --model "
             f"{settings.model} has no other form than ONNX besides {FOLDER}/ in its run."
         )
-    if settings.model == "knn" and settings.neighbor_weights == "distance":
-        raise UsageError(f"--export onnx: {exporting.UNEQUAL}")
+    if reason := exporting.why_not(settings):
+        raise UsageError(f"--export onnx: {reason}")
     exporting.require()
     return "onnx"
 
