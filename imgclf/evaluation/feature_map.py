@@ -10,7 +10,7 @@ from PIL import Image
 from imgclf import storage
 from imgclf.data import images
 from imgclf.errors import ImageError, MissingError, UsageError
-from imgclf.evaluation import plots, thumbnails
+from imgclf.evaluation import plots, report, thumbnails
 from imgclf.settings import Decoding
 
 SUFFIXES = (".png", ".html")
@@ -117,8 +117,6 @@ def _png(points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules
 def _page(
     points: np.ndarray, labels: Sequence[str], files: Sequence[Path], rules: Decoding, shown: np.ndarray
 ) -> bytes:
-    import jinja2
-
     kept, side = [int(row) for row in shown], side_px(len(shown))
     drawn = thumbnails.draw_all([files[row] for row in kept], rules, 2 * side)
     by_class = colors(labels)
@@ -127,10 +125,9 @@ def _page(
         | {"color": by_class[labels[row]], "source": source}
         for row, source in zip(kept, drawn, strict=True)
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("imgclf.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    text = environment.get_template("feature_map.html").render(
-        marks=marks, classes=by_class, count=len(points), side_px=side
+    text: str = (
+        report.environment()
+        .get_template("feature_map.html")
+        .render(marks=marks, classes=by_class, count=len(points), side_px=side)
     )
     return text.encode("utf-8", "backslashreplace")

@@ -247,10 +247,8 @@ def _lines(title: str, font: Any, width_px: int) -> list[str]:
 
 
 def _check(output: Path, suffixes: Sequence[str] = (".png",)) -> None:
-    if output.suffix.lower() not in suffixes:
-        raise UsageError(f"-o {output}: expected a name that ends in {' or '.join(suffixes)}.")
-    if os.path.lexists(output):
-        raise UsageError(f"-o {output}: expected a new file, found one that exists. Remove it or choose another name.")
+    storage.refuse_suffix(output, *suffixes)
+    storage.refuse_existing(output)
 
 
 def _save(sheet: Image.Image, output: Path) -> None:

@@ -192,12 +192,12 @@ def _check_type(name: str, kind: Any, value: object) -> None:
 
 
 def _check_value(name: str, about: Setting, value: Any) -> None:
-    if about.choices and about.check is None and not about.other and value not in about.choices:
-        near = difflib.get_close_matches(value, about.choices, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        expected = f"one of {', '.join(about.choices)}" if len(about.choices) > 1 else about.choices[0]
-        raise UsageError(f"{flag_of(name)}: expected {expected}, found {value!r}.{hint}")
-    if about.check is not None and not about.check.fits(value):
+    if about.check is not None:
+        fits, expected = about.check.fits(value), about.check.expected
+    else:
+        fits = not about.choices or bool(about.other) or value in about.choices
+        expected = f"one of {', '.join(about.choices)}" if len(about.choices) > 1 else "".join(about.choices)
+    if not fits:
         near = difflib.get_close_matches(str(value), about.choices, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{flag_of(name)}: expected {about.check.expected}, found {value!r}.{hint}")
+        raise UsageError(f"{flag_of(name)}: expected {expected}, found {value!r}.{hint}")
