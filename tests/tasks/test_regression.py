@@ -246,12 +246,12 @@ def test_what_has_no_meaning_for_numbers_is_refused(table: Path, run: Run) -> No
     assert scorers.task_of(run) == "regression"
 
 
-@pytest.mark.parametrize("method", ["occlusion", "gradcam"])
-def test_the_part_that_speaks_for_a_larger_number_is_found(run: Run, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(("method", "grid"), [("occlusion", 4), ("gradcam", ExplainConfig.grid)])
+def test_the_part_that_speaks_for_a_larger_number_is_found(run: Run, tmp_path: Path, method: str, grid: int) -> None:
     pixels = np.full((16, 16, 3), 40, np.uint8)
     pixels[:, 8:] = 220
     Image.fromarray(pixels).save(tmp_path / "half.png")
-    config = ExplainConfig(method=method, grid=4, top=2)
+    config = ExplainConfig(method=method, grid=grid, top=2)
     light, dark = imgclf.explain(run, [tmp_path / "half.png"], config, output=tmp_path / "maps")
     [answer] = prediction.load(run.path).predict([tmp_path / "half.png"])
     assert (light.target, dark.target) == ("light", "dark") and light.label is light.probability is light.logit is None
