@@ -212,6 +212,7 @@ def test_random_weights_are_asked_for_by_name(preset: Callable[..., Path]) -> No
     assert not np.allclose(source.build(32, "none")(_pixels()), source.build(32, "preset")(_pixels()))
 
 
+@pytest.mark.slow
 def test_a_run_on_a_preset_exports_everything_and_needs_the_preset_no_more(
     image_folder: Callable[..., Path], preset: Callable[..., Path], tmp_path: Path
 ) -> None:
